@@ -1,0 +1,4 @@
+//! Measuring: the port that every level implements, samples, reports.
+#![forbid(unsafe_code)]
+
+pub mod port;

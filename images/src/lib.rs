@@ -1,0 +1,8 @@
+//! What to run: images and kernels, and the vocabulary of a run ([`job::Job`]).
+//!
+//! An image enters as an OCI layout, a `docker save` archive, a tar or a directory, becomes one tree in memory
+//! and leaves as one EROFS file named by its digest; every level mounts that same file. No name that an image
+//! chose ever reaches a host path call.
+#![forbid(unsafe_code)]
+
+pub mod job;
