@@ -1,1 +1,2 @@
+//! The isolab command.
 fn main() {}
