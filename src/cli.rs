@@ -1,0 +1,335 @@
+//! What can be typed. `config.rs` turns it into what is run.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One image at three levels of isolation, measured side by side.
+#[derive(Debug, Parser)]
+#[command(name = "isolab", version, about, long_about = None, max_term_width = 100,
+    after_help = "\
+Examples:
+  isolab compare demo                          all levels side by side, in the lab where there is no hardware KVM
+  isolab run --level container demo -- /isolab-work echo hello
+  isolab image import debian.tar --name debian && isolab run --level vm debian -- uname -r
+  isolab doctor                                what this machine can do, and what to install
+
+Exit status: the workload's own; 124 deadline, 125 isolab's own error, 126 not executable, 127 not found,
+128+n signal n, 3 comparison refused.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command in an image at one level
+    #[command(after_help = "\
+Examples:
+  isolab run demo                               the image's own command, as a container
+  isolab run --level vm --memory 256M debian -- python3 -c 'print(1)'
+  tar c . | isolab run -i --level vm debian -- tar t
+  isolab run -it debian -- bash")]
+    Run(RunArgs),
+    /// Run an image at several levels, interleaved, and show what each costs
+    #[command(after_help = "\
+Examples:
+  isolab compare demo
+  isolab compare --on host --levels process,container --pairs 50 demo -- /isolab-work null
+  isolab compare --json result.json --html report.html debian -- /usr/bin/python3 -c 'print(1)'")]
+    Compare(CompareArgs),
+    /// Import, build, list, inspect, export and remove images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Fetch, add, list, inspect and remove guest kernels
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// Say what this host can do for each level, why not, and the remedy
+    Doctor(DoctorArgs),
+    /// Run any isolab command inside the emulated lab machine
+    #[command(after_help = "\
+Examples:
+  isolab lab -- doctor
+  isolab lab -- run --level vm demo -- /isolab-work uname")]
+    Lab(LabArgs),
+    /// Say why a flag or refusal appeared, and the remedy
+    Explain(ExplainArgs),
+    /// List and remove what killed runs left behind
+    Gc(GcArgs),
+    /// Print shell completions
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff)
+    #[command(hide = true)]
+    Man,
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum On {
+    /// On this machine.
+    Host,
+    /// In an emulated machine with KVM (QEMU), counting instructions.
+    Lab,
+    /// On the host where its KVM runs guest kernels in hardware, else in the lab.
+    Auto,
+}
+
+/// What the lab's clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LabClock {
+    /// Instructions, 2 ns each; exact, one lab CPU.
+    Instructions,
+    /// Wall time.
+    Wall,
+}
+
+/// The job, the same for `run` and `compare`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Job options")]
+pub struct JobArgs {
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = On::Auto)]
+    pub on: On,
+    /// Memory: the container's limit, the guest's RAM
+    #[arg(long, value_name = "SIZE", default_value = "128M")]
+    pub memory: String,
+    /// CPUs: the container's quota, the guest's vCPUs
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub cpus: String,
+    /// Most processes of a container
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub pids: u32,
+    /// Add or replace an environment variable
+    #[arg(long, short, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// Working directory inside
+    #[arg(long, short = 'w', value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User and group inside, names or numbers
+    #[arg(long, short, value_name = "U[:G]")]
+    pub user: Option<String>,
+    /// Host name inside
+    #[arg(long, value_name = "NAME", default_value = "isolab")]
+    pub hostname: String,
+    /// No writable overlay
+    #[arg(long)]
+    pub read_only: bool,
+    /// Wall-clock limit, such as 30s or 2m (status 124)
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Guest kernel by name (see `isolab kernel ls`)
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Option<String>,
+    /// Connect standard input
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// What the lab's clock counts
+    #[arg(long, value_enum, default_value_t = LabClock::Instructions, help_heading = "Lab options")]
+    pub lab_clock: LabClock,
+    /// Memory of the lab machine
+    #[arg(long, value_name = "SIZE", help_heading = "Lab options")]
+    pub lab_memory: Option<String>,
+    /// CPUs of the lab machine (2 needs --lab-clock wall)
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Lab options")]
+    pub lab_cpus: u32,
+    /// Print the resolved configuration as JSON and stop
+    #[arg(long)]
+    pub print_config: bool,
+    /// Store name, `demo`, or a path (directory, tar, OCI layout), imported on first use
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Command and arguments instead of the image's own
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `isolab run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Level of isolation
+    #[arg(long, short, default_value = "container", value_name = "LEVEL")]
+    pub level: String,
+    /// Show the guest kernel's console on standard error (vm)
+    #[arg(long)]
+    pub guest_console: bool,
+    /// Write a report of the run as one JSON line to this descriptor (used by compare)
+    #[arg(long, hide = true, value_name = "FD")]
+    pub report_fd: Option<i32>,
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+}
+
+/// `isolab compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Levels to compare, in this order of the table
+    #[arg(long, value_delimiter = ',', default_value = "process,container,vm", value_name = "LIST")]
+    pub levels: Vec<String>,
+    /// Interleaved rounds of all levels (default: 20 on a host, 5 in the lab)
+    #[arg(long, value_name = "N")]
+    pub pairs: Option<u32>,
+    /// Seed of the order (default: from the clock; stored in the record)
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write the result record here (`-`: standard output, and nothing else there)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the HTML report here
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+}
+
+/// `isolab image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import a `docker save` archive, an OCI layout (directory or tar), a root file system tar or directory
+    #[command(after_help = "Example:\n  skopeo copy docker://debian:12 docker-archive:d.tar && isolab image import d.tar --name debian")]
+    Import {
+        /// What to import.
+        path: PathBuf,
+        /// Name in the store (default: the file's name).
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Build an image from a recipe: demo, busybox, debian
+    Build {
+        /// Which recipe.
+        recipe: String,
+        /// Name in the store (default: the recipe's name).
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Pull an image from a registry
+    Pull {
+        /// Reference, such as HOST/NAME:TAG.
+        reference: String,
+        /// Name in the store (default: the last part of the reference).
+        #[arg(long)]
+        name: Option<String>,
+        /// Allow plain HTTP (allowed anyway for loopback).
+        #[arg(long)]
+        plain_http: bool,
+    },
+    /// List images
+    Ls(JsonArg),
+    /// Show an image's configuration, origin and what was dropped, as JSON
+    Inspect {
+        /// Name or digest.
+        image: String,
+    },
+    /// Write an image as an OCI layout tar
+    Export {
+        /// Name or digest.
+        image: String,
+        /// Output file (`-`: standard output).
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+    /// Remove images
+    Rm {
+        /// Names or digests.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+/// `isolab kernel`.
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// Fetch the distribution's cloud kernel (entry `stock`); nothing is installed on the host
+    Fetch,
+    /// Add a kernel file (vmlinux or bzImage)
+    Add {
+        /// The kernel.
+        path: PathBuf,
+        /// Entry name.
+        #[arg(long)]
+        name: String,
+        /// Directory with its modules (lib/modules/VERSION).
+        #[arg(long)]
+        modules: Option<PathBuf>,
+    },
+    /// List kernels
+    Ls(JsonArg),
+    /// Show an entry as JSON
+    Inspect {
+        /// Entry name.
+        name: String,
+    },
+    /// Remove entries
+    Rm {
+        /// Entry names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// `--json` of listings.
+#[derive(Debug, Args)]
+pub struct JsonArg {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `isolab doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Install what is missing through the distribution's package manager
+    #[arg(long)]
+    pub fix: bool,
+    /// With --fix: do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `isolab lab`.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// What the lab's clock counts
+    #[arg(long, value_enum, default_value_t = LabClock::Instructions)]
+    pub lab_clock: LabClock,
+    /// Memory of the lab machine
+    #[arg(long, value_name = "SIZE")]
+    pub lab_memory: Option<String>,
+    /// CPUs of the lab machine (2 needs --lab-clock wall)
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub lab_cpus: u32,
+    /// Arguments of the isolab inside
+    #[arg(last = true, required = true, value_name = "ISOLAB-ARGS")]
+    pub args: Vec<OsString>,
+}
+
+/// `isolab explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Topic (without one: the list)
+    pub topic: Option<String>,
+}
+
+/// `isolab gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Only list
+    #[arg(long)]
+    pub dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,101 @@
+//! Sizes and durations as people type them.
+
+use std::time::Duration;
+
+/// A size or time that can't be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UnitError {
+    /// Not a number with a known unit.
+    #[error("{what} {text:?} is not a number with a unit; write for example {example}")]
+    Syntax {
+        /// Which option.
+        what: &'static str,
+        /// What was typed.
+        text: String,
+        /// What would do.
+        example: &'static str,
+    },
+    /// Past what fits.
+    #[error("{what} {text:?} is too large")]
+    Overflow {
+        /// Which option.
+        what: &'static str,
+        /// What was typed.
+        text: String,
+    },
+}
+
+/// Splits digits from unit.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    Some((digits.parse().ok()?, unit))
+}
+
+/// Bytes: a number with K, M, G, T (powers of 1024; `KiB` and the like too) or none.
+///
+/// # Errors
+/// No number, unknown unit, or past 2^63 bytes.
+pub fn parse_size(what: &'static str, text: &str) -> Result<u64, UnitError> {
+    let syntax = || UnitError::Syntax { what, text: text.to_owned(), example: "128M or 2G" };
+    let (number, unit) = split(text).ok_or_else(syntax)?;
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(syntax()),
+    };
+    number
+        .checked_mul(1 << shift)
+        .filter(|&bytes| bytes < 1 << 63)
+        .ok_or_else(|| UnitError::Overflow { what, text: text.to_owned() })
+}
+
+/// A duration: a number with ms, s, m or h; seconds without a unit.
+///
+/// # Errors
+/// No number, unknown unit, zero, or over a year.
+pub fn parse_duration(what: &'static str, text: &str) -> Result<Duration, UnitError> {
+    let syntax = || UnitError::Syntax { what, text: text.to_owned(), example: "500ms, 30s or 2m" };
+    let (number, unit) = split(text).filter(|&(n, _)| n > 0).ok_or_else(syntax)?;
+    let ms = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(syntax()),
+    };
+    number
+        .checked_mul(ms)
+        .filter(|&total| total <= 366 * 24 * 3_600_000)
+        .map(Duration::from_millis)
+        .ok_or_else(|| UnitError::Overflow { what, text: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_sizes_in_powers_of_1024() {
+        assert_eq!(parse_size("--memory", "128M"), Ok(128 << 20));
+        assert_eq!(parse_size("--memory", "2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("--memory", "4096"), Ok(4096));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_size() {
+        for text in ["", "M", "1.5G", "-1", "1X", "9999999999999T", "18446744073709551616"] {
+            assert!(parse_size("--memory", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_durations() {
+        assert_eq!(parse_duration("--timeout", "500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("--timeout", "2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("--timeout", "0s").is_err());
+    }
+}
