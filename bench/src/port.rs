@@ -49,15 +49,22 @@ pub struct HostStdio {
 
 /// A started instance.
 pub trait Running {
-    /// Polls readable when [`Running::wait`] would not block for long: the instance has ended.
-    fn ended(&self) -> BorrowedFd<'_>;
+    /// What to poll for reading; whenever one is readable, call [`Running::advance`].
+    fn events(&self) -> Vec<BorrowedFd<'_>>;
+    /// Takes in what happened: stamps marks, reads the charge when the workload is ready. True once it has ended.
+    ///
+    /// # Errors
+    /// The instance broke in a way that is not the workload's.
+    fn advance(&mut self) -> Result<bool, StartError>;
+    /// Whether the workload's command runs (before that there is nobody to signal).
+    fn executing(&self) -> bool;
     /// Sends a signal to the workload.
     fn signal(&mut self, signal: u8);
     /// Tells the workload's terminal its new size.
     fn resize(&mut self, rows: u16, cols: u16);
     /// Ends everything at once.
     fn kill(&mut self);
-    /// Waits for the end, drains output, frees everything.
+    /// Waits for the end and frees everything.
     ///
     /// # Errors
     /// The instance broke in a way that is not the workload's.

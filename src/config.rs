@@ -1,0 +1,146 @@
+//! What was typed, validated: defaults and checks in one place, before anything is touched.
+
+use std::time::Duration;
+
+use isolab_images::job::Stdio;
+use serde::Serialize;
+
+use crate::cli::JobArgs;
+use crate::units::{UnitError, parse_duration, parse_size};
+
+/// Least memory of a job: below it not even init starts at the container level.
+pub const MIN_MEMORY: u64 = 4 << 20;
+/// Most CPUs of a job: what the virtual machine is built and tested for.
+pub const MAX_CPUS: u32 = 8;
+
+/// The job options, checked; what depends on the image is resolved later.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobConfig {
+    /// Image as typed.
+    pub image: String,
+    /// Command as typed; empty: the image's own.
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory; else the image's.
+    pub workdir: Option<String>,
+    /// User; else the image's.
+    pub user: Option<String>,
+    /// Host name.
+    pub hostname: String,
+    /// Memory limit.
+    pub memory_bytes: u64,
+    /// CPUs.
+    pub cpus: u32,
+    /// Processes.
+    pub pids: u32,
+    /// No overlay.
+    pub read_only: bool,
+    /// Standard input, output, error.
+    pub stdio: Stdio,
+    /// Deadline.
+    pub timeout: Option<Duration>,
+    /// Guest kernel entry; else the default.
+    pub kernel: Option<String>,
+}
+
+/// An option that is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Size or time.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// Out of range.
+    #[error("{option} {value} is out of range: give {range}")]
+    Range {
+        /// Which option.
+        option: &'static str,
+        /// What was typed.
+        value: String,
+        /// What would do.
+        range: String,
+    },
+    /// Not of the option's form.
+    #[error("{option} {value:?} {problem}")]
+    Form {
+        /// Which option.
+        option: &'static str,
+        /// What was typed.
+        value: String,
+        /// What is wrong and what would do.
+        problem: &'static str,
+    },
+    /// `-t` without a terminal.
+    #[error("-t needs a terminal on standard input; leave -t out, or use -i alone for a pipe")]
+    NoTerminal,
+}
+
+impl JobConfig {
+    /// Checks the job options. `window` is the size of the terminal on standard input, where it is one.
+    ///
+    /// # Errors
+    /// The first option that is refused.
+    pub fn new(args: &JobArgs, window: Option<(u16, u16)>) -> Result<Self, ConfigError> {
+        let memory_bytes = parse_size("--memory", &args.memory)?;
+        if memory_bytes < MIN_MEMORY {
+            return Err(ConfigError::Range {
+                option: "--memory",
+                value: args.memory.clone(),
+                range: format!("at least {} MiB", MIN_MEMORY >> 20),
+            });
+        }
+        let cpus = args.cpus.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n)).ok_or_else(|| {
+            ConfigError::Range {
+                option: "--cpus",
+                value: args.cpus.clone(),
+                range: format!("a whole number from 1 to {MAX_CPUS}"),
+            }
+        })?;
+        if args.pids < 2 {
+            return Err(ConfigError::Range {
+                option: "--pids",
+                value: args.pids.to_string(),
+                range: "at least 2 (process 1 and the command)".into(),
+            });
+        }
+        for entry in &args.env {
+            let named = entry.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+            check(named, "--env", entry, "is not NAME=value")?;
+        }
+        if let Some(dir) = &args.workdir {
+            check(dir.starts_with('/'), "--workdir", dir, "is not an absolute path")?;
+        }
+        check(is_hostname(&args.hostname), "--hostname", &args.hostname, "is not 1 to 64 of A-Z a-z 0-9 . -")?;
+        let stdio = match (args.tty, args.interactive) {
+            (true, _) => {
+                let (rows, cols) = window.ok_or(ConfigError::NoTerminal)?;
+                Stdio::Terminal { rows, cols }
+            }
+            (false, true) => Stdio::Interactive,
+            (false, false) => Stdio::Output,
+        };
+        Ok(Self {
+            image: args.image.clone(),
+            command: args.command.clone(),
+            env: args.env.clone(),
+            workdir: args.workdir.clone(),
+            user: args.user.clone(),
+            hostname: args.hostname.clone(),
+            memory_bytes,
+            cpus,
+            pids: args.pids,
+            read_only: args.read_only,
+            stdio,
+            timeout: args.timeout.as_deref().map(|t| parse_duration("--timeout", t)).transpose()?,
+            kernel: args.kernel.clone(),
+        })
+    }
+}
+
+fn check(ok: bool, option: &'static str, value: &str, problem: &'static str) -> Result<(), ConfigError> {
+    if ok { Ok(()) } else { Err(ConfigError::Form { option, value: value.to_owned(), problem }) }
+}
+
+fn is_hostname(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.' || c == b'-')
+}

@@ -1,0 +1,38 @@
+//! The user's terminal while a workload with `-t` has it: raw mode, given back on every way out.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// Raw mode of standard input until dropped.
+#[derive(Debug)]
+pub struct RawTerminal(Termios);
+
+impl RawTerminal {
+    /// Switches standard input to raw mode.
+    ///
+    /// # Errors
+    /// Standard input is not a terminal.
+    pub fn enter() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin().as_fd())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &raw)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Nothing more can be done where it fails: the terminal has gone.
+        let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Drain, &self.0);
+    }
+}
+
+/// Rows and columns of the terminal on standard input; nothing where it is none.
+#[must_use]
+pub fn window() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(io::stdin().as_fd()).ok()?;
+    Some(if size.ws_row == 0 || size.ws_col == 0 { (24, 80) } else { (size.ws_row, size.ws_col) })
+}
