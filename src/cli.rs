@@ -17,15 +17,15 @@ Examples:
 
 Exit status: the workload's own; 124 deadline, 125 isolab's own error, 126 not executable, 127 not found,
 128+n signal n, 3 comparison refused.")]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a command in an image at one level
     #[command(after_help = "\
 Examples:
@@ -71,7 +71,7 @@ Examples:
 
 /// Where to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum On {
+pub(crate) enum On {
     /// On this machine.
     Host,
     /// In an emulated machine with KVM (QEMU), counting instructions.
@@ -82,7 +82,7 @@ pub enum On {
 
 /// What the lab's clock counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LabClock {
+pub(crate) enum LabClock {
     /// Instructions, 2 ns each; exact, one lab CPU.
     Instructions,
     /// Wall time.
@@ -92,111 +92,113 @@ pub enum LabClock {
 /// The job, the same for `run` and `compare`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Job options")]
-pub struct JobArgs {
+pub(crate) struct JobArgs {
     /// Where to run
     #[arg(long, value_enum, default_value_t = On::Auto)]
-    pub on: On,
+    pub(crate) on: On,
     /// Memory: the container's limit, the guest's RAM
     #[arg(long, value_name = "SIZE", default_value = "128M")]
-    pub memory: String,
+    pub(crate) memory: String,
     /// CPUs: the container's quota, the guest's vCPUs
     #[arg(long, value_name = "N", default_value = "1")]
-    pub cpus: String,
+    pub(crate) cpus: String,
     /// Most processes of a container
     #[arg(long, value_name = "N", default_value_t = 1024)]
-    pub pids: u32,
+    pub(crate) pids: u32,
     /// Add or replace an environment variable
     #[arg(long, short, value_name = "K=V")]
-    pub env: Vec<String>,
+    pub(crate) env: Vec<String>,
     /// Working directory inside
     #[arg(long, short = 'w', value_name = "DIR")]
-    pub workdir: Option<String>,
+    pub(crate) workdir: Option<String>,
     /// User and group inside, names or numbers
     #[arg(long, short, value_name = "U[:G]")]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Host name inside
     #[arg(long, value_name = "NAME", default_value = "isolab")]
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// No writable overlay
     #[arg(long)]
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// Wall-clock limit, such as 30s or 2m (status 124)
     #[arg(long, value_name = "TIME")]
-    pub timeout: Option<String>,
+    pub(crate) timeout: Option<String>,
     /// Guest kernel by name (see `isolab kernel ls`)
     #[arg(long, value_name = "NAME")]
-    pub kernel: Option<String>,
+    pub(crate) kernel: Option<String>,
     /// Connect standard input
     #[arg(long, short)]
-    pub interactive: bool,
+    pub(crate) interactive: bool,
     /// Give the command a terminal
     #[arg(long, short)]
-    pub tty: bool,
+    pub(crate) tty: bool,
     /// What the lab's clock counts
     #[arg(long, value_enum, default_value_t = LabClock::Instructions, help_heading = "Lab options")]
-    pub lab_clock: LabClock,
+    pub(crate) lab_clock: LabClock,
     /// Memory of the lab machine
     #[arg(long, value_name = "SIZE", help_heading = "Lab options")]
-    pub lab_memory: Option<String>,
+    pub(crate) lab_memory: Option<String>,
     /// CPUs of the lab machine (2 needs --lab-clock wall)
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Lab options")]
-    pub lab_cpus: u32,
+    pub(crate) lab_cpus: u32,
     /// Print the resolved configuration as JSON and stop
     #[arg(long)]
-    pub print_config: bool,
+    pub(crate) print_config: bool,
     /// Store name, `demo`, or a path (directory, tar, OCI layout), imported on first use
     #[arg(value_name = "IMAGE")]
-    pub image: String,
+    pub(crate) image: String,
     /// Command and arguments instead of the image's own
     #[arg(last = true, value_name = "CMD")]
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 /// `isolab run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Level of isolation
     #[arg(long, short, default_value = "container", value_name = "LEVEL")]
-    pub level: String,
+    pub(crate) level: String,
     /// Show the guest kernel's console on standard error (vm)
     #[arg(long)]
-    pub guest_console: bool,
+    pub(crate) guest_console: bool,
     /// Write a report of the run as one JSON line to this descriptor (used by compare)
     #[arg(long, hide = true, value_name = "FD")]
-    pub report_fd: Option<i32>,
+    pub(crate) report_fd: Option<i32>,
     /// The job.
     #[command(flatten)]
-    pub job: JobArgs,
+    pub(crate) job: JobArgs,
 }
 
 /// `isolab compare`.
 #[derive(Debug, Args)]
-pub struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// Levels to compare, in this order of the table
     #[arg(long, value_delimiter = ',', default_value = "process,container,vm", value_name = "LIST")]
-    pub levels: Vec<String>,
+    pub(crate) levels: Vec<String>,
     /// Interleaved rounds of all levels (default: 20 on a host, 5 in the lab)
     #[arg(long, value_name = "N")]
-    pub pairs: Option<u32>,
+    pub(crate) pairs: Option<u32>,
     /// Seed of the order (default: from the clock; stored in the record)
     #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Write the result record here (`-`: standard output, and nothing else there)
     #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
     /// Write the HTML report here
     #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
     /// The job.
     #[command(flatten)]
-    pub job: JobArgs,
+    pub(crate) job: JobArgs,
 }
 
 /// `isolab image`.
 #[derive(Debug, Subcommand)]
-pub enum ImageCommand {
+pub(crate) enum ImageCommand {
     /// Import a `docker save` archive, an OCI layout (directory or tar), a root file system tar or directory
-    #[command(after_help = "Example:\n  skopeo copy docker://debian:12 docker-archive:d.tar && isolab image import d.tar --name debian")]
+    #[command(
+        after_help = "Example:\n  skopeo copy docker://debian:12 docker-archive:d.tar && isolab image import d.tar --name debian"
+    )]
     Import {
         /// What to import.
         path: PathBuf,
@@ -248,7 +250,7 @@ pub enum ImageCommand {
 
 /// `isolab kernel`.
 #[derive(Debug, Subcommand)]
-pub enum KernelCommand {
+pub(crate) enum KernelCommand {
     /// Fetch the distribution's cloud kernel (entry `stock`); nothing is installed on the host
     Fetch,
     /// Add a kernel file (vmlinux or bzImage)
@@ -279,57 +281,57 @@ pub enum KernelCommand {
 
 /// `--json` of listings.
 #[derive(Debug, Args)]
-pub struct JsonArg {
+pub(crate) struct JsonArg {
     /// As JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `isolab doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// As JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Install what is missing through the distribution's package manager
     #[arg(long)]
-    pub fix: bool,
+    pub(crate) fix: bool,
     /// With --fix: do not ask
     #[arg(long, short)]
-    pub yes: bool,
+    pub(crate) yes: bool,
 }
 
 /// `isolab lab`.
 #[derive(Debug, Args)]
-pub struct LabArgs {
+pub(crate) struct LabArgs {
     /// What the lab's clock counts
     #[arg(long, value_enum, default_value_t = LabClock::Instructions)]
-    pub lab_clock: LabClock,
+    pub(crate) lab_clock: LabClock,
     /// Memory of the lab machine
     #[arg(long, value_name = "SIZE")]
-    pub lab_memory: Option<String>,
+    pub(crate) lab_memory: Option<String>,
     /// CPUs of the lab machine (2 needs --lab-clock wall)
     #[arg(long, value_name = "N", default_value_t = 1)]
-    pub lab_cpus: u32,
+    pub(crate) lab_cpus: u32,
     /// Arguments of the isolab inside
     #[arg(last = true, required = true, value_name = "ISOLAB-ARGS")]
-    pub args: Vec<OsString>,
+    pub(crate) args: Vec<OsString>,
 }
 
 /// `isolab explain`.
 #[derive(Debug, Args)]
-pub struct ExplainArgs {
+pub(crate) struct ExplainArgs {
     /// Topic (without one: the list)
-    pub topic: Option<String>,
+    pub(crate) topic: Option<String>,
 }
 
 /// `isolab gc`.
 #[derive(Debug, Args)]
-pub struct GcArgs {
+pub(crate) struct GcArgs {
     /// Only list
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// As JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }

@@ -9,44 +9,44 @@ use crate::cli::JobArgs;
 use crate::units::{UnitError, parse_duration, parse_size};
 
 /// Least memory of a job: below it not even init starts at the container level.
-pub const MIN_MEMORY: u64 = 4 << 20;
+pub(crate) const MIN_MEMORY: u64 = 4 << 20;
 /// Most CPUs of a job: what the virtual machine is built and tested for.
-pub const MAX_CPUS: u32 = 8;
+pub(crate) const MAX_CPUS: u32 = 8;
 
 /// The job options, checked; what depends on the image is resolved later.
 #[derive(Clone, Debug, Serialize)]
-pub struct JobConfig {
+pub(crate) struct JobConfig {
     /// Image as typed.
-    pub image: String,
+    pub(crate) image: String,
     /// Command as typed; empty: the image's own.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// `NAME=value`.
-    pub env: Vec<String>,
+    pub(crate) env: Vec<String>,
     /// Working directory; else the image's.
-    pub workdir: Option<String>,
+    pub(crate) workdir: Option<String>,
     /// User; else the image's.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Host name.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// Memory limit.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// CPUs.
-    pub cpus: u32,
+    pub(crate) cpus: u32,
     /// Processes.
-    pub pids: u32,
+    pub(crate) pids: u32,
     /// No overlay.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// Standard input, output, error.
-    pub stdio: Stdio,
+    pub(crate) stdio: Stdio,
     /// Deadline.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// Guest kernel entry; else the default.
-    pub kernel: Option<String>,
+    pub(crate) kernel: Option<String>,
 }
 
 /// An option that is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// Size or time.
     #[error(transparent)]
     Unit(#[from] UnitError),
@@ -80,7 +80,7 @@ impl JobConfig {
     ///
     /// # Errors
     /// The first option that is refused.
-    pub fn new(args: &JobArgs, window: Option<(u16, u16)>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(args: &JobArgs, window: Option<(u16, u16)>) -> Result<Self, ConfigError> {
         let memory_bytes = parse_size("--memory", &args.memory)?;
         if memory_bytes < MIN_MEMORY {
             return Err(ConfigError::Range {
@@ -110,7 +110,12 @@ impl JobConfig {
         if let Some(dir) = &args.workdir {
             check(dir.starts_with('/'), "--workdir", dir, "is not an absolute path")?;
         }
-        check(is_hostname(&args.hostname), "--hostname", &args.hostname, "is not 1 to 64 of A-Z a-z 0-9 . -")?;
+        check(
+            is_hostname(&args.hostname),
+            "--hostname",
+            &args.hostname,
+            "is not 1 to 64 of A-Z a-z 0-9 . -",
+        )?;
         let stdio = match (args.tty, args.interactive) {
             (true, _) => {
                 let (rows, cols) = window.ok_or(ConfigError::NoTerminal)?;
@@ -142,5 +147,6 @@ fn check(ok: bool, option: &'static str, value: &str, problem: &'static str) -> 
 }
 
 fn is_hostname(name: &str) -> bool {
-    (1..=64).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.' || c == b'-')
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.' || c == b'-')
 }

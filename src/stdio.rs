@@ -18,20 +18,20 @@ const PIPE_BYTES: usize = 1 << 20;
 
 /// The copying that starts once the instance runs (it must not: the launcher starts single-threaded).
 #[derive(Debug, Default)]
-pub struct Pumps {
+pub(crate) struct Pumps {
     input: Option<(File, File)>,
     outputs: Vec<(File, File)>,
 }
 
 /// Running pumps of the output.
 #[derive(Debug)]
-pub struct Draining(Vec<JoinHandle<()>>);
+pub(crate) struct Draining(Vec<JoinHandle<()>>);
 
 /// Prepares the descriptors for the instance and the pumps that feed them.
 ///
 /// # Errors
 /// Out of descriptors, or /dev/null can't be opened.
-pub fn connect(mode: Stdio) -> io::Result<(HostStdio, Pumps)> {
+pub(crate) fn connect(mode: Stdio) -> io::Result<(HostStdio, Pumps)> {
     let mut pumps = Pumps::default();
     let stdin = match mode {
         Stdio::Output => None,
@@ -46,7 +46,7 @@ pub fn connect(mode: Stdio) -> io::Result<(HostStdio, Pumps)> {
 ///
 /// # Errors
 /// Out of descriptors.
-pub fn direct(mode: Stdio) -> io::Result<HostStdio> {
+pub(crate) fn direct(mode: Stdio) -> io::Result<HostStdio> {
     let stdin = match mode {
         Stdio::Output => None,
         Stdio::Interactive | Stdio::Terminal { .. } => Some(io::stdin().as_fd().try_clone_to_owned()?),
@@ -59,7 +59,7 @@ pub fn direct(mode: Stdio) -> io::Result<HostStdio> {
 ///
 /// # Errors
 /// It can't be opened.
-pub fn null() -> io::Result<OwnedFd> {
+pub(crate) fn null() -> io::Result<OwnedFd> {
     Ok(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
@@ -101,17 +101,19 @@ fn passes(fd: BorrowedFd<'_>) -> io::Result<bool> {
 impl Pumps {
     /// Starts copying. Input has no end that we wait for: it ends with us.
     #[must_use]
-    pub fn start(self) -> Draining {
+    pub(crate) fn start(self) -> Draining {
         if let Some((from, to)) = self.input {
             std::thread::spawn(move || copy(from, to));
         }
-        Draining(self.outputs.into_iter().map(|(from, to)| std::thread::spawn(move || copy(from, to))).collect())
+        Draining(
+            self.outputs.into_iter().map(|(from, to)| std::thread::spawn(move || copy(from, to))).collect(),
+        )
     }
 }
 
 impl Draining {
     /// Waits until the instance's last writer is gone and all its output is written.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         for thread in self.0 {
             // A pump does not panic; if it did, its output is lost already.
             let _ = thread.join();

@@ -7,14 +7,14 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 
 /// Raw mode of standard input until dropped.
 #[derive(Debug)]
-pub struct RawTerminal(Termios);
+pub(crate) struct RawTerminal(Termios);
 
 impl RawTerminal {
     /// Switches standard input to raw mode.
     ///
     /// # Errors
     /// Standard input is not a terminal.
-    pub fn enter() -> io::Result<Self> {
+    pub(crate) fn enter() -> io::Result<Self> {
         let before = tcgetattr(io::stdin().as_fd())?;
         let mut raw = before.clone();
         raw.make_raw();
@@ -32,7 +32,7 @@ impl Drop for RawTerminal {
 
 /// Rows and columns of the terminal on standard input; nothing where it is none.
 #[must_use]
-pub fn window() -> Option<(u16, u16)> {
+pub(crate) fn window() -> Option<(u16, u16)> {
     let size = tcgetwinsize(io::stdin().as_fd()).ok()?;
     Some(if size.ws_row == 0 || size.ws_col == 0 { (24, 80) } else { (size.ws_row, size.ws_col) })
 }

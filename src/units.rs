@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A size or time that can't be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum UnitError {
+pub(crate) enum UnitError {
     /// Not a number with a known unit.
     #[error("{what} {text:?} is not a number with a unit; write for example {example}")]
     Syntax {
@@ -36,7 +36,7 @@ fn split(text: &str) -> Option<(u64, &str)> {
 ///
 /// # Errors
 /// No number, unknown unit, or past 2^63 bytes.
-pub fn parse_size(what: &'static str, text: &str) -> Result<u64, UnitError> {
+pub(crate) fn parse_size(what: &'static str, text: &str) -> Result<u64, UnitError> {
     let syntax = || UnitError::Syntax { what, text: text.to_owned(), example: "128M or 2G" };
     let (number, unit) = split(text).ok_or_else(syntax)?;
     let shift = match unit.to_ascii_lowercase().as_str() {
@@ -57,7 +57,7 @@ pub fn parse_size(what: &'static str, text: &str) -> Result<u64, UnitError> {
 ///
 /// # Errors
 /// No number, unknown unit, zero, or over a year.
-pub fn parse_duration(what: &'static str, text: &str) -> Result<Duration, UnitError> {
+pub(crate) fn parse_duration(what: &'static str, text: &str) -> Result<Duration, UnitError> {
     let syntax = || UnitError::Syntax { what, text: text.to_owned(), example: "500ms, 30s or 2m" };
     let (number, unit) = split(text).filter(|&(n, _)| n > 0).ok_or_else(syntax)?;
     let ms = match unit {

@@ -1,0 +1,41 @@
+//! Signals as readable events.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+/// Number of SIGWINCH.
+pub(crate) const WINCH: u8 = 28;
+/// Signals that ask for the end.
+pub(crate) const ENDING: [u8; 4] = [1, 2, 3, 15];
+
+/// The signals that isolab answers, delivered through a socket pair.
+#[derive(Debug)]
+pub(crate) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+
+impl Signals {
+    /// Starts to catch INT, TERM, HUP, QUIT, USR1, USR2 and WINCH.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH];
+        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly::default(), wanted)?))
+    }
+
+    /// What to poll for reading.
+    #[must_use]
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.0.get_read().as_fd()
+    }
+
+    /// The signals that arrived.
+    pub(crate) fn pending(&mut self) -> Vec<u8> {
+        self.0.pending().filter_map(|n| u8::try_from(n).ok()).collect()
+    }
+}
