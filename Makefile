@@ -1,0 +1,58 @@
+# The two commands of README.md are `make compare` and `make test`; they install what is missing.
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := x86_64-unknown-linux-gnu
+BIN := target/$(TARGET)/release/isolab
+APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o Dpkg::Use-Pty=0
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# What the tests use as real parts and as independent judges.
+TEST_PACKAGES := erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux
+
+.PHONY: build compare test check bench doctor clean linker test-packages kernel docs-paths
+
+build: linker
+	$(CARGO) build --release --locked
+
+# The main job: set up, build, compare, table on the terminal, record and HTML report in out/.
+compare: build kernel
+	@mkdir -p out
+	$(BIN) compare --json out/compare.json --html out/compare.html demo
+	@echo "report: out/compare.html   record: out/compare.json"
+
+test: build test-packages kernel
+	ISOLAB_BIN=$(abspath $(BIN)) bash tests/run
+
+# What a change must pass before it lands.
+check: linker docs-paths
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
+	$(MAKE) test
+
+# The figures of docs/performance.md.
+bench: build test-packages kernel
+	bash bench/figures/run $(abspath $(BIN))
+
+doctor: build
+	$(BIN) doctor
+
+# QEMU and the guest kernel, through the tool's own remedy.
+kernel: build
+	$(BIN) doctor --fix --yes
+
+linker:
+	@command -v cc >/dev/null && command -v ar >/dev/null || { $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends gcc libc6-dev binutils; }
+
+test-packages:
+	@missing=""; for p in $(TEST_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends $$missing; fi
+
+# Every path that the documents name exists.
+docs-paths:
+	@fail=0; for f in README.md docs/*.md; do \
+	  for p in $$(grep -oE '`(src|vmm|container|bench|images|tests|docs)/[A-Za-z0-9_./-]+`' $$f | tr -d '`'); do \
+	    [ -e "$$p" ] || { echo "$$f names $$p, which does not exist"; fail=1; }; done; done; exit $$fail
+
+clean:
+	$(CARGO) clean
+	rm -rf out
