@@ -8,11 +8,15 @@
 //! This library never starts a process: who runs what is the executor's affair.
 #![forbid(unsafe_code)]
 
+pub mod comparability;
+pub mod environment;
 pub mod estimate;
 pub mod measure;
 pub mod plan;
 pub mod port;
+pub mod record;
+pub mod report;
 pub mod run_report;
 pub mod sample;
-pub mod timeline;
 pub mod summary;
+pub mod timeline;

@@ -117,7 +117,8 @@ impl Plan {
             let mut arms: Vec<&String> = self.arms.iter().collect();
             arms.shuffle(&mut rng);
             for (pos, arm) in (0..).zip(arms) {
-                let (seq, warmup) = (u32::try_from(slots.len()).unwrap_or(u32::MAX), pair < self.warmup_pairs);
+                let (seq, warmup) =
+                    (u32::try_from(slots.len()).unwrap_or(u32::MAX), pair < self.warmup_pairs);
                 slots.push(Slot { seq, pair, pos, arm: arm.clone(), warmup });
             }
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::estimate::{self, Estimate, MIN_FOR_P95, RESAMPLES, mad, median_with_interval, outliers, quantile};
+use crate::estimate::{
+    self, Estimate, MIN_FOR_P95, RESAMPLES, mad, median_with_interval, outliers, quantile,
+};
 use crate::plan::Plan;
 use crate::sample::Sample;
 
@@ -225,7 +227,15 @@ fn compare(
     };
     let [low, high] = difference.ci95;
     let (a, b, resolved) = (a.to_owned(), b.to_owned(), low > 0.0 || high < 0.0);
-    Some(Comparison { a, b, pairs: pairs.len(), difference, ratio_b_over_a, resolved, method: METHOD.to_owned() })
+    Some(Comparison {
+        a,
+        b,
+        pairs: pairs.len(),
+        difference,
+        ratio_b_over_a,
+        resolved,
+        method: METHOD.to_owned(),
+    })
 }
 
 /// The analysed sample of an arm that lies nearest to the arm's median: a real run, so its phases add up.
@@ -292,7 +302,9 @@ mod tests {
     #[test]
     fn an_arm_against_itself_is_not_resolved() {
         let samples: Vec<Sample> = (1..6)
-            .flat_map(|p| [sample("container", p, 50 + u64::from(p % 3)), sample("vm", p, 50 + u64::from(p % 2))])
+            .flat_map(|p| {
+                [sample("container", p, 50 + u64::from(p % 3)), sample("vm", p, 50 + u64::from(p % 2))]
+            })
             .collect();
         assert!(!summarise(&plan(), &samples)[0].comparisons[0].resolved);
     }

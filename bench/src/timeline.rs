@@ -73,8 +73,11 @@ const INIT: PhaseKind =
     PhaseKind { name: "init", meaning: "process 1: mounts, limits, privileges", ends: |t| t.exec };
 const FORK: PhaseKind =
     PhaseKind { name: "fork", meaning: "new process, up to its execve", ends: |t| t.exec };
-const EXEC: PhaseKind =
-    PhaseKind { name: "exec", meaning: "execve to the workload's first instruction", ends: |t| t.first_user_insn };
+const EXEC: PhaseKind = PhaseKind {
+    name: "exec",
+    meaning: "execve to the workload's first instruction",
+    ends: |t| t.first_user_insn,
+};
 const WORKLOAD_READY: PhaseKind =
     PhaseKind { name: "workload_ready", meaning: "workload, until it is ready", ends: |t| t.ready };
 const WORKLOAD_RUN: PhaseKind =
@@ -221,10 +224,7 @@ mod tests {
     fn refuses_a_moment_before_its_predecessor() {
         let stamps = vec![('B', 130), ('I', 120)];
         let error = Times::new(100, &report("vm", 110, stamps, 350)).expect_err("init before run_begin");
-        assert_eq!(
-            error.to_string(),
-            "order the stamps: init at 120 ns lies before run_begin at 130 ns"
-        );
+        assert_eq!(error.to_string(), "order the stamps: init at 120 ns lies before run_begin at 130 ns");
     }
 
     proptest! {
