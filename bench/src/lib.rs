@@ -1,4 +1,22 @@
-//! Measuring: the port that every level implements, samples, reports.
+//! Measuring: the port that every level implements, plans, samples, statistics, the record and its reports.
+//!
+//! Order of events: a [`plan::Plan`] is written; [`measure::measure`] asks an [`measure::Executor`] for one fresh
+//! run after the other, each of which sends back a [`run_report::RunReport`]; it becomes a [`sample::Sample`]
+//! with a contiguous [`timeline`]; the record joins plan, host, arms, raw samples, the
+//! comparability verdict and the summary; the reports are pure functions of the record.
+//!
+//! This library never starts a process: who runs what is the executor's affair.
 #![forbid(unsafe_code)]
 
+pub mod comparability;
+pub mod environment;
+pub mod estimate;
+pub mod measure;
+pub mod plan;
 pub mod port;
+pub mod record;
+pub mod report;
+pub mod run_report;
+pub mod sample;
+pub mod summary;
+pub mod timeline;

@@ -1,0 +1,355 @@
+//! The record `isolab.result/1`: one file per run, from which every report is made.
+//!
+//! Rules: units in the key, integers only in raw samples, raw samples always kept, unknown is `null`, an absent
+//! metric is an absent key. Within version 1 things are only added, so a reader ignores what it does not know.
+//! The schema is `bench/schema/result.schema.json`; tests judge every record that they write against it.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::comparability::{CheckStatus, Comparability, Evidence, judge};
+use crate::environment::{Host, HostClass};
+use crate::plan::Plan;
+use crate::sample::Sample;
+use crate::summary::{Summary, summarise};
+use crate::timeline::phases_of;
+
+/// Name and version of the format.
+pub const SCHEMA: &str = "isolab.result/1";
+
+/// Everything about one comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Which run.
+    pub run: Run,
+    /// The machine.
+    pub host: Host,
+    /// The arms by name; their order is that of the plan.
+    pub arms: BTreeMap<String, Arm>,
+    /// What was run in each.
+    pub workload: Workload,
+    /// Whether they may be compared.
+    pub comparability: Comparability,
+    /// Every run, also warm-up and failed ones.
+    pub samples: Vec<Sample>,
+    /// The numbers, computed from the samples.
+    pub summary: Vec<Summary>,
+    /// The instrument's checks of itself.
+    pub crosschecks: Vec<Crosscheck>,
+    /// Levels that were asked for and can't run here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+}
+
+/// A level that can't run here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Which.
+    pub level: String,
+    /// What is missing.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Which run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// ULID: sorts by time.
+    pub id: String,
+    /// Wall clock at the start.
+    pub started_unix_ns: u64,
+    /// The program that measured.
+    pub tool: Tool,
+    /// Its command line.
+    pub argv: Vec<String>,
+    /// Written before the first sample.
+    pub plan: Plan,
+}
+
+/// The program that measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Revision of its source, where known.
+    pub git: Option<String>,
+    /// Whether the source differed from that revision.
+    pub dirty: Option<bool>,
+    /// Build profile.
+    pub profile: String,
+}
+
+/// One arm: a level under one configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arm {
+    /// The level.
+    pub level: String,
+    /// `process`, `namespace`, `kvm` or the level's name.
+    pub kind: String,
+    /// Release of the kernel that the workload saw.
+    pub kernel: Option<String>,
+    /// CPUs it may use; null: all.
+    pub cpus: Option<u32>,
+    /// Its memory limit; null: none.
+    pub mem_limit_bytes: Option<u64>,
+    /// Its root.
+    pub rootfs: Rootfs,
+    /// Process 1: `isolab-init` or `none`.
+    pub init: String,
+    /// Console in the timed part.
+    pub console: String,
+    /// Network.
+    pub net: String,
+    /// System call filter of the workload.
+    pub seccomp: String,
+    /// Clock source of the kernel it ran on.
+    pub clocksource: Option<String>,
+    /// The machine's own facts (kind `kvm`), on the same level as the others.
+    #[serde(flatten)]
+    pub machine: Option<Machine>,
+    /// The phases of its timeline, in order, with their meaning.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+}
+
+/// Facts of a virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// What is behind `/dev/kvm`.
+    pub kvm: Kvm,
+    /// Kernel command line.
+    pub cmdline: Option<String>,
+    /// What guest RAM is made of.
+    pub mem_backing: Option<String>,
+    /// `vmlinux` or `bzImage`.
+    pub kernel_format: Option<String>,
+}
+
+/// A phase of an arm's timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Key in `phase_ns`.
+    pub name: String,
+    /// For a reader.
+    pub meaning: String,
+}
+
+/// The root of an arm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// Type of the lower file system.
+    pub fs: Option<String>,
+    /// How it got there.
+    pub via: Option<String>,
+    /// Digest of the image.
+    pub digest: Option<String>,
+}
+
+/// What is behind `/dev/kvm`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kvm {
+    /// Class of the machine.
+    pub class: HostClass,
+    /// Its kernel module.
+    pub module: Option<String>,
+}
+
+/// What was run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Image name and command, for a reader.
+    pub name: String,
+    /// Version of the workload: that of isolab for its own, else of nothing.
+    pub version: String,
+    /// Digest of its program, where known.
+    pub binary_digest: Option<String>,
+    /// The image as the user named it.
+    pub image: String,
+    /// Command and arguments.
+    pub args: Vec<String>,
+}
+
+/// A check of the instrument by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crosscheck {
+    /// Its name.
+    pub id: String,
+    /// What must hold.
+    pub expect: String,
+    /// What was seen.
+    pub observed: String,
+    /// Its result.
+    pub status: CheckStatus,
+}
+
+/// A record that can't be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not JSON, or not of this form.
+    #[error("read the result record")]
+    Read(#[source] serde_json::Error),
+    /// Another format or version.
+    #[error("read the result record: its schema is {0:?}, this isolab reads {SCHEMA:?}")]
+    Schema(String),
+    /// The serializer's own.
+    #[error("write the result record")]
+    Write(#[source] serde_json::Error),
+    /// No random numbers.
+    #[error("draw a random run id")]
+    Random(#[source] std::io::Error),
+}
+
+impl Run {
+    /// A run that starts now.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn starting_now(tool: Tool, argv: Vec<String>, plan: Plan) -> Result<Self, RecordError> {
+        let mut random = [0; 16];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| RecordError::Random(errno.into()))?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let id = Ulid::from_parts(millis, u128::from_le_bytes(random)).to_string();
+        let started_unix_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        Ok(Self { id, started_unix_ns, tool, argv, plan })
+    }
+}
+
+impl Arm {
+    /// An arm of this level with nothing known but what the level implies.
+    #[must_use]
+    pub fn new(level: &str) -> Self {
+        let kind = match level {
+            "container" => "namespace",
+            "vm" => "kvm",
+            other => other,
+        };
+        let phase =
+            |p: &crate::timeline::PhaseKind| Phase { name: p.name.to_owned(), meaning: p.meaning.to_owned() };
+        Self {
+            level: level.to_owned(),
+            kind: kind.to_owned(),
+            kernel: None,
+            cpus: None,
+            mem_limit_bytes: None,
+            rootfs: Rootfs::default(),
+            init: if level == "process" { "none" } else { "isolab-init" }.to_owned(),
+            console: "none".to_owned(),
+            net: if level == "process" { "host" } else { "none" }.to_owned(),
+            seccomp: if level == "container" { "default" } else { "none" }.to_owned(),
+            clocksource: None,
+            machine: None,
+            phases: phases_of(level).iter().map(phase).collect(),
+        }
+    }
+
+    /// Fills kernel and root from what the samples of `name` reported.
+    pub fn learn(&mut self, name: &str, samples: &[Sample]) {
+        for detail in samples.iter().filter(|s| s.arm == name).map(|s| &s.detail) {
+            let keep = |known: &mut Option<String>, seen: &Option<String>| {
+                if known.is_none() {
+                    known.clone_from(seen);
+                }
+            };
+            keep(&mut self.kernel, &detail.kernel);
+            keep(&mut self.rootfs.fs, &detail.lower_fs);
+            keep(&mut self.rootfs.via, &detail.lower_via);
+            keep(&mut self.rootfs.digest, &detail.image_digest);
+        }
+    }
+}
+
+impl Record {
+    /// Judges and summarises: everything but the arguments is computed here; [`Record::skipped`] is the caller's.
+    #[must_use]
+    pub fn new(
+        run: Run,
+        host: Host,
+        mut arms: BTreeMap<String, Arm>,
+        workload: Workload,
+        samples: Vec<Sample>,
+    ) -> Self {
+        for (name, arm) in &mut arms {
+            arm.learn(name, &samples);
+            if arm.kind == "kvm" && arm.machine.is_none() {
+                let kvm = Kvm { class: host.class, module: None };
+                arm.machine = Some(Machine { kvm, cmdline: None, mem_backing: None, kernel_format: None });
+            }
+        }
+        let evidence = Evidence { plan: &run.plan, host: &host, arms: &arms, samples: &samples };
+        let comparability = judge(evidence);
+        let summary = summarise(&run.plan, &samples);
+        let crosschecks = vec![phase_sum(&samples)];
+        Self {
+            schema: SCHEMA.to_owned(),
+            run,
+            host,
+            arms,
+            workload,
+            comparability,
+            samples,
+            summary,
+            crosschecks,
+            skipped: vec![],
+        }
+    }
+
+    /// The file's content.
+    ///
+    /// # Errors
+    /// [`RecordError::Write`].
+    pub fn to_json(&self) -> Result<String, RecordError> {
+        let mut json = serde_json::to_string_pretty(self).map_err(RecordError::Write)?;
+        json.push('\n');
+        Ok(json)
+    }
+
+    /// Reads a file's content.
+    ///
+    /// # Errors
+    /// [`RecordError::Read`], [`RecordError::Schema`].
+    pub fn from_json(json: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: String,
+        }
+        let Head { schema } = serde_json::from_slice(json).map_err(RecordError::Read)?;
+        if schema != SCHEMA {
+            return Err(RecordError::Schema(schema));
+        }
+        serde_json::from_slice(json).map_err(RecordError::Read)
+    }
+
+    /// The summary of a metric.
+    #[must_use]
+    pub fn summary_of(&self, metric: &str) -> Option<&Summary> {
+        self.summary.iter().find(|s| s.metric == metric)
+    }
+}
+
+fn phase_sum(samples: &[Sample]) -> Crosscheck {
+    let error = samples.iter().filter_map(|s| {
+        let clean = s.t_ns.as_ref()?.clean?;
+        Some(s.phase_ns.values().sum::<u64>().abs_diff(clean))
+    });
+    let most = error.max();
+    Crosscheck {
+        id: "phase-sum".to_owned(),
+        expect: "the phases of each sample sum to clean exactly".to_owned(),
+        observed: most.map_or_else(|| "no timeline".to_owned(), |ns| format!("largest error {ns} ns")),
+        status: match most {
+            Some(0) => CheckStatus::Pass,
+            Some(_) => CheckStatus::Fail,
+            None => CheckStatus::Unknown,
+        },
+    }
+}

@@ -1,0 +1,6 @@
+//! Reports: pure functions of a record. Nothing here measures, and nothing here judges.
+
+pub mod html;
+mod quantity;
+pub mod text;
+mod words;

@@ -1,0 +1,206 @@
+//! The sentences that text and HTML share: where it ran, what may be said, what was found.
+
+use crate::comparability::{Claim, Verdict};
+use crate::environment::{ClockKind, HostClass};
+use crate::record::Record;
+use crate::report::quantity::{Shown, digits, times};
+use crate::summary::{Comparison, METRICS, Metric, Summary};
+
+/// Text of outside origin (images, commands, errors) with nothing that moves a cursor or turns the line around.
+pub(super) fn printable(text: &str) -> String {
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .flat_map(|c| {
+            let (plain, escaped) = if odd(c) { (None, Some(c.escape_unicode())) } else { (Some(c), None) };
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}
+
+/// Image and command.
+pub(super) fn subject(record: &Record) -> String {
+    let mut words = vec![printable(&record.workload.image)];
+    if !record.workload.args.is_empty() {
+        words.push("--".to_owned());
+        words.extend(record.workload.args.iter().map(|arg| printable(arg)));
+    }
+    words.join(" ")
+}
+
+/// Where it ran, in one or two sentences.
+pub(super) fn place(record: &Record) -> String {
+    let host = &record.host;
+    let machine = [
+        host.cpu_model.clone(),
+        host.cpus_online.map(|n| format!("{n} CPU{}", if n == 1 { "" } else { "s" })),
+        host.mem_total_bytes.map(|b| format!("{} MiB", b >> 20)),
+        host.kernel.as_ref().map(|k| format!("Linux {k}")),
+    ];
+    let machine = printable(&machine.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    match (host.class, host.clock) {
+        (HostClass::EmulatedLab, ClockKind::Instructions) => format!(
+            "Emulated lab machine whose clock counts instructions: Mi is a million instructions, 2 ns of lab time \
+             each ({machine})."
+        ),
+        (HostClass::EmulatedLab, ClockKind::Monotonic) => {
+            format!("Emulated lab machine on the wall clock: ~ms is time of a software CPU ({machine}).")
+        }
+        (class, _) => format!("This host, KVM class {} ({machine}).", class_name(class)),
+    }
+}
+
+pub(super) const fn class_name(class: HostClass) -> &'static str {
+    match class {
+        HostClass::Hardware => "hardware",
+        HostClass::Nested => "nested",
+        HostClass::Shadow => "shadow",
+        HostClass::Software => "software",
+        HostClass::None => "none",
+        HostClass::EmulatedLab => "emulated lab",
+    }
+}
+
+/// What may be claimed and what may not.
+pub(super) fn claims(record: &Record) -> String {
+    let names: Vec<&str> = record
+        .comparability
+        .claims_allowed
+        .iter()
+        .map(|claim| match claim {
+            Claim::Absolute => "times of this machine",
+            Claim::Ratio => "ratios of times on this machine",
+            Claim::InstructionRatio => "ratios of instruction counts",
+            Claim::Memory => "memory charged",
+        })
+        .collect();
+    let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("{}. {}", capital(&allowed), not_included(record))
+}
+
+/// What the numbers are not.
+pub(super) fn not_included(record: &Record) -> String {
+    let lab = record.host.class == HostClass::EmulatedLab;
+    let lab = if lab {
+        "Not in these numbers: time on real hardware, cache and TLB, memory bandwidth, the cost of a world switch, SMP \
+         timing, device DMA, image import."
+    } else {
+        "Not in these numbers: image import and network set-up."
+    };
+    lab.to_owned()
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+pub(super) const fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Comparable => "comparable",
+        Verdict::Flagged => "flagged",
+        Verdict::Refused => "refused",
+    }
+}
+
+/// How the runs were arranged.
+pub(super) fn arrangement(record: &Record) -> String {
+    let plan = &record.run.plan;
+    let failed = record.samples.iter().filter(|s| !s.warmup && !s.ok).count();
+    let failed = if failed == 0 { String::new() } else { format!(", {failed} runs failed") };
+    format!(
+        "{} pairs of {} in random order, seed {}, after {} warm-up{failed}.",
+        plan.pairs,
+        plan.arms.iter().map(|arm| printable(arm)).collect::<Vec<_>>().join(", "),
+        plan.seed,
+        plan.warmup_pairs
+    )
+}
+
+/// The start-up metric that the record leads with: ready where the workload says so.
+pub(super) fn leading_metric(record: &Record) -> &'static Metric {
+    let order = [1, 0, 2].map(|i| &METRICS[i]);
+    order.into_iter().find(|m| record.summary_of(m.name).is_some()).unwrap_or(&METRICS[2])
+}
+
+/// The first of the two metrics of "its code runs" that the record has.
+pub(super) fn entry_metric(record: &Record) -> &'static Metric {
+    if record.summary_of(METRICS[0].name).is_some() { &METRICS[0] } else { &METRICS[3] }
+}
+
+/// One sentence per claim, for the leading metric and for memory.
+pub(super) fn statements(record: &Record) -> Vec<String> {
+    if record.comparability.verdict == Verdict::Refused {
+        return vec![];
+    }
+    let metrics = [leading_metric(record), &METRICS[4]];
+    let summaries = metrics.iter().filter_map(|m| Some((*m, record.summary_of(m.name)?)));
+    summaries.flat_map(|(m, s)| s.comparisons.iter().map(|c| statement(record, m, s, c))).collect()
+}
+
+fn statement(record: &Record, metric: &Metric, summary: &Summary, c: &Comparison) -> String {
+    let shown = Shown::of(summary.unit, &record.host);
+    let (a, b, verb) = (printable(&c.a), printable(&c.b), metric.verb);
+    let pairs = format!("{} pairs", c.pairs);
+    if !c.resolved {
+        return format!(
+            "No difference shown: {b} {verb} like {a} (difference {} {}, {pairs}).",
+            shown.interval(c.difference.median, c.difference.ci95),
+            shown.name()
+        );
+    }
+    let amount = digits(shown.scaled(c.difference.median).abs());
+    let [low, high] = c.difference.ci95;
+    let ends = if c.difference.median < 0.0 { [-high, -low] } else { [low, high] };
+    let ends = shown.interval(c.difference.median, ends);
+    let more = c.difference.median > 0.0;
+    let ratio = c.ratio_b_over_a.map(|r| times(r.median, r.ci95));
+    match (shown, ratio) {
+        (Shown::Mi, ratio) => {
+            let ratio = ratio.map(|r| format!(": {r} the instructions")).unwrap_or_default();
+            let word = if more { "more" } else { "less" };
+            format!("{b} needs {amount} Mi {ends} {word} than {a} until it {verb}{ratio}.")
+        }
+        (Shown::MiB, ratio) => {
+            let ratio = ratio.map(|r| format!(" ({r})")).unwrap_or_default();
+            let word = if more { "more" } else { "less" };
+            format!("{b} {verb} {amount} MiB {ends} {word} than {a}{ratio}.")
+        }
+        (_, ratio) => {
+            let ratio = ratio.map(|r| format!(" ({r})")).unwrap_or_default();
+            let word = if more { "later" } else { "earlier" };
+            format!("{b} {verb} {amount} {} {ends} {word} than {a}{ratio}.", shown.name())
+        }
+    }
+}
+
+/// Levels that could not run, each with reason and remedy.
+pub(super) fn skipped(record: &Record) -> Vec<String> {
+    let line = |s: &crate::record::Skipped| {
+        format!("{} was not run: {}; {}", printable(&s.level), printable(&s.reason), printable(&s.remedy))
+    };
+    record.skipped.iter().map(line).collect()
+}
+
+/// Exit statuses of the measured runs of an arm.
+pub(super) fn statuses(record: &Record, arm: &str) -> String {
+    let own = record.samples.iter().filter(|s| s.arm == arm && !s.warmup);
+    let mut seen: Vec<String> =
+        own.map(|s| s.status.map_or_else(|| "none".to_owned(), |status| status.to_string())).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    seen.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outside_text_moves_no_cursor_and_turns_no_line() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{202e}c\n"), "a\\u{1b}[2Jb\\u{202e}c\\u{a}");
+        assert_eq!(printable("grün 日本"), "grün 日本");
+    }
+}

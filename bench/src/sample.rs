@@ -1,0 +1,238 @@
+//! One sample: one whole run in a fresh process, as the record keeps it. Failed runs are kept as well.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Slot;
+use crate::port::MemoryReading;
+use crate::run_report::{Detail, EndReport, RunReport};
+use crate::timeline::Times;
+
+/// What the executor knows of one execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// `CLOCK_MONOTONIC` ns just before the fresh process was started.
+    pub request_ns: u64,
+    /// What the process reported.
+    pub report: RunReport,
+    /// SHA-256 of its standard output, 64 hex digits.
+    pub stdout_sha256: String,
+    /// SHA-256 of its standard error, 64 hex digits.
+    pub stderr_sha256: String,
+}
+
+/// One run of one arm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Number in the order of execution.
+    pub seq: u32,
+    /// The pair it belongs to.
+    pub pair: u32,
+    /// Place inside the pair.
+    pub pos: u32,
+    /// The arm.
+    pub arm: String,
+    /// Stored and not analysed.
+    pub warmup: bool,
+    /// The workload ran to an end of its own and the timeline is one.
+    pub ok: bool,
+    /// Moments from `request`; absent where the stamps are not one timeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub t_ns: Option<Times>,
+    /// Contiguous phases; they sum to `clean`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub phase_ns: BTreeMap<String, u64>,
+    /// What the instance's cgroup was charged; absent where it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_bytes: Option<MemBytes>,
+    /// Exit status as the shell sees it; absent where nothing ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u8>,
+    /// How the instance ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<EndReport>,
+    /// Digest of standard output: the same work was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_sha256: Option<String>,
+    /// Digest of standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_sha256: Option<String>,
+    /// Facts of this instance.
+    #[serde(default)]
+    pub detail: Detail,
+    /// What went wrong where nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Doubts about this sample.
+    #[serde(default)]
+    pub flags: Vec<String>,
+}
+
+/// The charge of the instance's own cgroup, in bytes; a part that the kernel does not tell is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemBytes {
+    /// When it was read: `ready` (or the end, for a command that never says so).
+    pub at: String,
+    /// Counter: `memcg-v1` or `memcg-v2`. Numbers of different counters are not compared.
+    pub source: String,
+    /// All that is charged.
+    pub memcg_current: u64,
+    /// Anonymous memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anon: Option<u64>,
+    /// Page cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<u64>,
+    /// Kernel memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<u64>,
+    /// High-water mark.
+    pub peak: u64,
+}
+
+impl MemBytes {
+    /// Charged bytes that no part names: the counter is read in batches, so this is seldom 0.
+    #[must_use]
+    pub fn rest(&self) -> u64 {
+        self.memcg_current.saturating_sub(self.parts())
+    }
+
+    fn parts(&self) -> u64 {
+        [self.anon, self.file, self.kernel].into_iter().flatten().fold(0, u64::saturating_add)
+    }
+}
+
+impl Sample {
+    /// The sample of an execution.
+    #[must_use]
+    pub fn new(slot: &Slot, execution: Execution) -> Self {
+        let Execution { request_ns, report, stdout_sha256, stderr_sha256 } = execution;
+        let mut flags = Vec::new();
+        let t_ns = Times::new(request_ns, &report).map_err(|error| flags.push(error.to_string())).ok();
+        let phase_ns = t_ns.as_ref().map(|t| t.phases(&report.level)).unwrap_or_default();
+        let has_ready = t_ns.as_ref().is_some_and(|t| t.ready.is_some());
+        let mem_bytes = report.memory.as_ref().map(|m| mem_bytes(m, has_ready));
+        if mem_bytes.as_ref().is_some_and(|m| m.parts() > m.memcg_current) {
+            flags.push("memory: parts exceed the charge (read one after the other)".to_owned());
+        }
+        let ran = matches!(report.end, EndReport::Exited(_) | EndReport::Signalled(_));
+        Self {
+            ok: ran && t_ns.is_some(),
+            t_ns,
+            phase_ns,
+            mem_bytes,
+            status: Some(report.status),
+            end: Some(report.end),
+            stdout_sha256: Some(stdout_sha256),
+            stderr_sha256: Some(stderr_sha256),
+            detail: report.detail,
+            flags,
+            ..Self::empty(slot)
+        }
+    }
+
+    /// The sample of an execution that gave nothing.
+    #[must_use]
+    pub fn failed(slot: &Slot, error: String) -> Self {
+        Self { error: Some(error), ..Self::empty(slot) }
+    }
+
+    fn empty(slot: &Slot) -> Self {
+        Self {
+            seq: slot.seq,
+            pair: slot.pair,
+            pos: slot.pos,
+            arm: slot.arm.clone(),
+            warmup: slot.warmup,
+            ok: false,
+            t_ns: None,
+            phase_ns: BTreeMap::new(),
+            mem_bytes: None,
+            status: None,
+            end: None,
+            stdout_sha256: None,
+            stderr_sha256: None,
+            detail: Detail::default(),
+            error: None,
+            flags: Vec::new(),
+        }
+    }
+
+    /// Whether the summary counts it.
+    #[must_use]
+    pub const fn analysed(&self) -> bool {
+        self.ok && !self.warmup
+    }
+}
+
+fn mem_bytes(m: &MemoryReading, has_ready: bool) -> MemBytes {
+    MemBytes {
+        at: if has_ready { "ready" } else { "exit" }.to_owned(),
+        source: format!("memcg-{}", m.source),
+        memcg_current: m.current_bytes,
+        anon: m.anon_bytes,
+        file: m.file_bytes,
+        kernel: m.kernel_bytes,
+        peak: m.peak_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot { seq: 4, pair: 2, pos: 0, arm: "vm".to_owned(), warmup: false }
+    }
+
+    fn execution(end: EndReport, stamps: Vec<(char, u64)>) -> Execution {
+        let memory = MemoryReading {
+            source: "v2".to_owned(),
+            current_bytes: 100,
+            anon_bytes: Some(60),
+            file_bytes: None,
+            kernel_bytes: Some(30),
+            peak_bytes: 120,
+        };
+        let report = RunReport {
+            level: "vm".to_owned(),
+            main_ns: 1100,
+            stamps,
+            end,
+            status: 3,
+            memory: Some(memory),
+            clean_ns: 2000,
+            detail: Detail::default(),
+        };
+        let (stdout_sha256, stderr_sha256) = ("aa".to_owned(), "bb".to_owned());
+        Execution { request_ns: 1000, report, stdout_sha256, stderr_sha256 }
+    }
+
+    #[test]
+    fn keeps_times_from_request_and_the_rest_of_the_charge() {
+        let sample = Sample::new(&slot(), execution(EndReport::Exited(3), vec![('W', 1500), ('R', 1600)]));
+        let memory = sample.mem_bytes.clone().expect("a reading was given");
+        assert!(sample.analysed());
+        assert_eq!(sample.t_ns.as_ref().and_then(|t| t.ready), Some(600));
+        assert_eq!(sample.phase_ns.values().sum::<u64>(), 1000);
+        assert_eq!((memory.rest(), memory.at.as_str(), memory.source.as_str()), (10, "ready", "memcg-v2"));
+    }
+
+    #[test]
+    fn a_run_that_isolab_ended_is_kept_and_not_analysed() {
+        let sample = Sample::new(&slot(), execution(EndReport::Killed, vec![]));
+        assert!(!sample.analysed());
+        assert_eq!(sample.t_ns.and_then(|t| t.clean), Some(1000));
+    }
+
+    #[test]
+    fn stamps_out_of_order_give_no_timeline_and_say_so() {
+        let sample = Sample::new(&slot(), execution(EndReport::Exited(0), vec![('W', 1500), ('R', 1400)]));
+        assert!(!sample.ok && sample.t_ns.is_none() && sample.phase_ns.is_empty());
+        assert_eq!(
+            sample.flags,
+            ["order the stamps: ready at 1400 ns lies before first_user_insn at 1500 ns"]
+        );
+    }
+}

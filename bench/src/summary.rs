@@ -1,0 +1,318 @@
+//! The summary: per metric each arm's estimates, and each arm against the first, pair by pair.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::estimate::{
+    self, Estimate, MIN_FOR_P95, RESAMPLES, mad, median_with_interval, outliers, quantile,
+};
+use crate::plan::Plan;
+use crate::sample::Sample;
+
+/// How the numbers of a summary were made.
+pub const METHOD: &str = "median of paired differences and of paired log ratios; percentile bootstrap over pairs, \
+                          10000 resamples; quantiles of Hyndman and Fan's type 8";
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Nanoseconds of the run's clock.
+    Ns,
+    /// Bytes.
+    Bytes,
+}
+
+/// Something that a sample tells in one number.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its key in the record.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// How a sentence says that an arm has more of it: `NAME reaches ready`.
+    pub verb: &'static str,
+    of: fn(&Sample) -> Option<u64>,
+}
+
+/// Every metric, the headline ones first.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "startup.request_to_first_user_insn",
+        unit: Unit::Ns,
+        verb: "reaches its first user instruction",
+        of: |s| s.t_ns.as_ref()?.first_user_insn,
+    },
+    Metric {
+        name: "startup.request_to_ready",
+        unit: Unit::Ns,
+        verb: "is ready",
+        of: |s| s.t_ns.as_ref()?.ready,
+    },
+    Metric {
+        name: "startup.request_to_clean",
+        unit: Unit::Ns,
+        verb: "is gone",
+        of: |s| s.t_ns.as_ref()?.clean,
+    },
+    Metric {
+        name: "startup.request_to_exec",
+        unit: Unit::Ns,
+        verb: "executes its command",
+        of: |s| s.t_ns.as_ref()?.exec,
+    },
+    Metric {
+        name: "memory.charge",
+        unit: Unit::Bytes,
+        verb: "is charged",
+        of: |s| Some(s.mem_bytes.as_ref()?.memcg_current),
+    },
+    Metric {
+        name: "memory.peak",
+        unit: Unit::Bytes,
+        verb: "is charged at its peak",
+        of: |s| Some(s.mem_bytes.as_ref()?.peak),
+    },
+];
+
+impl Metric {
+    /// The sample's number.
+    #[must_use]
+    pub fn of(&self, sample: &Sample) -> Option<u64> {
+        (self.of)(sample)
+    }
+}
+
+/// One metric over all arms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Key of the [`Metric`].
+    pub metric: String,
+    /// What the numbers count.
+    pub unit: Unit,
+    /// Which direction is an advantage.
+    pub better: String,
+    /// Estimates of each arm that has the metric.
+    pub arms: BTreeMap<String, ArmSummary>,
+    /// Every later arm against the first.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// One arm's estimates; a quantile that the number of samples can't carry is null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArmSummary {
+    /// Samples.
+    pub n: usize,
+    /// The median.
+    pub median: f64,
+    /// Its interval.
+    pub ci95: [f64; 2],
+    /// Median absolute deviation.
+    pub mad: f64,
+    /// 5th percentile.
+    pub p5: Option<f64>,
+    /// 95th percentile.
+    pub p95: Option<f64>,
+    /// Least.
+    pub min: f64,
+    /// Most.
+    pub max: f64,
+    /// Tukey's outliers.
+    pub outliers: Outliers,
+}
+
+/// Values outside the fences, counted and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outliers {
+    /// Beyond 1.5 interquartile ranges.
+    pub mild: usize,
+    /// Beyond 3.
+    pub severe: usize,
+}
+
+/// Arm `b` against arm `a`, over the pairs that have both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The base.
+    pub a: String,
+    /// The other.
+    pub b: String,
+    /// Pairs.
+    pub pairs: usize,
+    /// Median of `b - a`.
+    pub difference: Estimate,
+    /// Median of `b / a`; absent where an `a` is zero.
+    pub ratio_b_over_a: Option<Estimate>,
+    /// Whether the interval of the difference leaves out zero.
+    pub resolved: bool,
+    /// [`METHOD`].
+    pub method: String,
+}
+
+impl ArmSummary {
+    /// The estimates of these values; nothing for none.
+    #[must_use]
+    pub fn new(values: &[f64], seed: u64) -> Option<Self> {
+        let Estimate { median, ci95 } = median_with_interval(values, seed, RESAMPLES)?;
+        let tail = |tau| (values.len() >= MIN_FOR_P95).then(|| quantile(values, tau));
+        let (mild, severe) = outliers(values);
+        Some(Self {
+            n: values.len(),
+            median,
+            ci95,
+            mad: mad(values),
+            p5: tail(0.05),
+            p95: tail(0.95),
+            min: values.iter().copied().fold(f64::INFINITY, f64::min),
+            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            outliers: Outliers { mild, severe },
+        })
+    }
+}
+
+/// The summaries of every metric that at least one analysed sample has.
+#[must_use]
+pub fn summarise(plan: &Plan, samples: &[Sample]) -> Vec<Summary> {
+    METRICS.iter().filter_map(|metric| summary(metric, plan, samples)).collect()
+}
+
+fn summary(metric: &Metric, plan: &Plan, samples: &[Sample]) -> Option<Summary> {
+    let by_pair: BTreeMap<&str, BTreeMap<u32, f64>> = plan
+        .arms
+        .iter()
+        .map(|arm| {
+            let own = samples.iter().filter(|s| s.arm == *arm && s.analysed());
+            (arm.as_str(), own.filter_map(|s| Some((s.pair, number(metric.of(s)?)))).collect())
+        })
+        .collect();
+    let arms: BTreeMap<String, ArmSummary> = by_pair
+        .iter()
+        .filter_map(|(arm, values)| {
+            let values: Vec<f64> = values.values().copied().collect();
+            Some(((*arm).to_owned(), ArmSummary::new(&values, plan.seed)?))
+        })
+        .collect();
+    if arms.is_empty() {
+        return None;
+    }
+    let (base, others) = plan.arms.split_first()?;
+    let comparisons = others.iter().filter_map(|arm| {
+        let (a, b) = (&by_pair[base.as_str()], &by_pair[arm.as_str()]);
+        compare((base, a), (arm, b), plan.seed)
+    });
+    Some(Summary {
+        metric: metric.name.to_owned(),
+        unit: metric.unit,
+        better: "less".to_owned(),
+        comparisons: comparisons.collect(),
+        arms,
+    })
+}
+
+fn compare(
+    (a, of_a): (&str, &BTreeMap<u32, f64>),
+    (b, of_b): (&str, &BTreeMap<u32, f64>),
+    seed: u64,
+) -> Option<Comparison> {
+    let pairs: Vec<(f64, f64)> = of_a.iter().filter_map(|(pair, a)| Some((*a, *of_b.get(pair)?))).collect();
+    let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
+    let difference = median_with_interval(&differences, seed, RESAMPLES)?;
+    let ratio_b_over_a = if pairs.iter().all(|(a, b)| *a > 0.0 && *b > 0.0) {
+        let logs: Vec<f64> = pairs.iter().map(|(a, b)| (b / a).ln()).collect();
+        median_with_interval(&logs, seed, RESAMPLES)
+            .map(|e| Estimate { median: e.median.exp(), ci95: e.ci95.map(f64::exp) })
+    } else {
+        None
+    };
+    let [low, high] = difference.ci95;
+    let (a, b, resolved) = (a.to_owned(), b.to_owned(), low > 0.0 || high < 0.0);
+    Some(Comparison {
+        a,
+        b,
+        pairs: pairs.len(),
+        difference,
+        ratio_b_over_a,
+        resolved,
+        method: METHOD.to_owned(),
+    })
+}
+
+/// The analysed sample of an arm that lies nearest to the arm's median: a real run, so its phases add up.
+#[must_use]
+pub fn median_run<'a>(arm: &str, metric: &Metric, samples: &'a [Sample]) -> Option<&'a Sample> {
+    let own: Vec<(&Sample, f64)> = samples
+        .iter()
+        .filter(|s| s.arm == arm && s.analysed())
+        .filter_map(|s| Some((s, number(metric.of(s)?))))
+        .collect();
+    let middle = estimate::median(&own.iter().map(|(_, v)| *v).collect::<Vec<_>>());
+    own.into_iter()
+        .min_by(|(_, a), (_, b)| (a - middle).abs().total_cmp(&(b - middle).abs()))
+        .map(|(sample, _)| sample)
+}
+
+/// Exact below 2^53: 104 days in nanoseconds, 8 PiB in bytes.
+#[expect(clippy::cast_precision_loss, reason = "see the sentence above")]
+const fn number(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Slot;
+    use crate::timeline::Times;
+
+    fn sample(arm: &str, pair: u32, ready: u64) -> Sample {
+        let slot = Slot { seq: 0, pair, pos: 0, arm: arm.to_owned(), warmup: pair == 0 };
+        let t_ns = Some(Times { ready: Some(ready), clean: Some(ready * 2), ..Times::default() });
+        Sample { ok: true, t_ns, ..Sample::failed(&slot, String::new()) }
+    }
+
+    fn plan() -> Plan {
+        Plan::new(vec!["container".to_owned(), "vm".to_owned()], 5, 1, 3).expect("two arms")
+    }
+
+    fn samples() -> Vec<Sample> {
+        // Drift: each pair slower than the last, the vm always 100 after and 3 times the container.
+        (0..6).flat_map(|p| [sample("container", p, 50), sample("vm", p, 150 + u64::from(p))]).collect()
+    }
+
+    #[test]
+    fn leaves_warm_up_and_failed_runs_out() {
+        let mut samples = samples();
+        samples[3].ok = false;
+        let ready = &summarise(&plan(), &samples)[0];
+        assert_eq!(ready.metric, "startup.request_to_ready");
+        assert_eq!((ready.arms["container"].n, ready.arms["vm"].n, ready.comparisons[0].pairs), (5, 4, 4));
+    }
+
+    #[test]
+    fn compares_pair_by_pair_with_known_answers() {
+        let summaries = summarise(&plan(), &samples());
+        let compare = &summaries[0].comparisons[0];
+        assert_eq!((compare.difference.median, compare.resolved), (103.0, true));
+        let ratio = compare.ratio_b_over_a.expect("no zero").median;
+        assert!((ratio - 153.0 / 50.0).abs() < 1e-12);
+        assert_eq!(summaries[0].arms["vm"].p95, None);
+        assert_eq!((summaries[0].arms["vm"].min, summaries[0].arms["vm"].max), (151.0, 155.0));
+    }
+
+    #[test]
+    fn an_arm_against_itself_is_not_resolved() {
+        let samples: Vec<Sample> = (1..6)
+            .flat_map(|p| {
+                [sample("container", p, 50 + u64::from(p % 3)), sample("vm", p, 50 + u64::from(p % 2))]
+            })
+            .collect();
+        assert!(!summarise(&plan(), &samples)[0].comparisons[0].resolved);
+    }
+
+    #[test]
+    fn the_median_run_is_a_run_that_happened() {
+        let samples = samples();
+        let run = median_run("vm", &METRICS[1], &samples).expect("five runs");
+        assert_eq!((run.pair, run.t_ns.as_ref().and_then(|t| t.ready)), (3, Some(153)));
+    }
+}

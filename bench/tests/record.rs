@@ -1,0 +1,149 @@
+//! Every record that we write holds to the schema and comes back as it was; the verdict follows the evidence.
+#![expect(missing_docs, reason = "a test")]
+
+mod synthetic;
+
+use isolab_bench::comparability::{CheckStatus, Claim, Verdict};
+use isolab_bench::environment::{ClockKind, HostClass};
+use isolab_bench::plan::Slot;
+use isolab_bench::record::{Record, RecordError};
+use isolab_bench::sample::Sample;
+
+const LEVELS: [&str; 3] = ["process", "container", "vm"];
+
+fn lab() -> Record {
+    synthetic::record(&LEVELS, 5, HostClass::EmulatedLab, ClockKind::Instructions, 0.02)
+}
+
+fn problems(json: &str) -> Vec<String> {
+    let schema =
+        serde_json::from_str(include_str!("../schema/result.schema.json")).expect("the schema is JSON");
+    let validator = jsonschema::validator_for(&schema).expect("the schema is one");
+    let value = serde_json::from_str(json).expect("a record is JSON");
+    validator.iter_errors(&value).map(|e| format!("{}: {e}", e.instance_path)).collect()
+}
+
+/// The record again, judged anew after a change of its samples.
+fn rejudged(record: Record, change: impl Fn(&mut Sample)) -> Record {
+    let Record { run, host, arms, workload, mut samples, .. } = record;
+    samples.iter_mut().for_each(change);
+    Record::new(run, host, arms, workload, samples)
+}
+
+#[test]
+fn a_record_of_every_kind_of_sample_holds_to_the_schema() {
+    let record = rejudged(lab(), |s| {
+        let slot = Slot { seq: s.seq, pair: s.pair, pos: s.pos, arm: s.arm.clone(), warmup: s.warmup };
+        if s.seq == 4 {
+            *s = Sample::failed(&slot, "spawn isolab: no such file".to_owned());
+        }
+    });
+    let json = record.to_json().expect("plain data");
+    assert_eq!(problems(&json), Vec::<String>::new());
+}
+
+#[test]
+fn the_schema_refuses_what_the_rules_forbid() {
+    let json = lab().to_json().expect("plain data");
+    let broken = [
+        json.replacen("\"isolab.result/1\"", "\"isolab.result/2\"", 1),
+        json.replacen("\"clean\": ", "\"clean\": -", 1),
+        json.replacen("\"memcg-v2\"", "\"rss\"", 1),
+        json.replacen("\"cmdline\"", "\"commandline\"", 1),
+        json.replacen("\"emulated-lab\"", "\"fast\"", 1),
+    ];
+    assert!(broken.iter().all(|json| !problems(json).is_empty()));
+}
+
+#[test]
+fn a_record_reads_back_as_it_was_written() {
+    let record = lab();
+    let json = record.to_json().expect("plain data");
+    assert_eq!(Record::from_json(json.as_bytes()).expect("our own record"), record);
+}
+
+#[test]
+fn a_reader_ignores_what_is_new_and_refuses_another_version() {
+    let json = lab().to_json().expect("plain data");
+    let newer = json.replacen('{', "{\"added_later\": [1],", 1);
+    assert!(Record::from_json(newer.as_bytes()).is_ok());
+    let other = json.replacen("isolab.result/1", "isolab.result/9", 1);
+    let error = Record::from_json(other.as_bytes()).expect_err("version 9");
+    assert!(matches!(error, RecordError::Schema(version) if version == "isolab.result/9"));
+}
+
+#[test]
+fn a_lab_may_claim_instruction_ratios_and_no_times() {
+    let judged = lab().comparability;
+    assert_eq!(judged.verdict, Verdict::Flagged);
+    assert_eq!(judged.claims_allowed, [Claim::InstructionRatio, Claim::Memory]);
+    let failed: Vec<&str> =
+        judged.checks.iter().filter(|c| c.status != CheckStatus::Pass).map(|c| c.id.as_str()).collect();
+    assert_eq!(failed, ["T05-kernel", "T06-medium", "T08-seccomp"]);
+}
+
+#[test]
+fn equal_arms_are_comparable() {
+    let record = synthetic::record(&["process"], 30, HostClass::None, ClockKind::Monotonic, 0.1);
+    assert_eq!(record.comparability.verdict, Verdict::Comparable);
+    assert_eq!(record.comparability.claims_allowed, [Claim::Absolute, Claim::Ratio, Claim::Memory]);
+}
+
+fn failing(record: &Record) -> Vec<&str> {
+    let failed = |c: &&isolab_bench::comparability::Check| c.status == CheckStatus::Fail;
+    record.comparability.checks.iter().filter(failed).map(|c| c.id.as_str()).collect()
+}
+
+#[test]
+fn software_kvm_is_refused_with_a_vm_and_not_without() {
+    let with = synthetic::record(&LEVELS, 30, HostClass::Software, ClockKind::Monotonic, 0.1);
+    assert_eq!(with.comparability.verdict, Verdict::Refused);
+    assert!(with.comparability.claims_allowed.is_empty() && failing(&with).contains(&"T01-kvm-backend"));
+    let without = synthetic::record(&LEVELS[..2], 30, HostClass::Software, ClockKind::Monotonic, 0.1);
+    assert!(!failing(&without).contains(&"T01-kvm-backend"));
+    assert_eq!(without.comparability.verdict, Verdict::Flagged);
+}
+
+#[test]
+fn different_work_is_found() {
+    let status = rejudged(lab(), |s| s.status = Some(if s.arm == "vm" { 1 } else { 0 }));
+    assert_eq!(
+        (status.comparability.verdict, failing(&status).contains(&"same-status")),
+        (Verdict::Refused, true)
+    );
+    let output = rejudged(lab(), |s| s.stdout_sha256 = Some(s.arm.clone()));
+    assert!(failing(&output).contains(&"same-output"));
+    let image = rejudged(lab(), |s| {
+        if s.arm == "vm" {
+            s.detail.image_digest = Some("sha256:other".to_owned());
+        }
+    });
+    assert!(failing(&image).contains(&"same-image"));
+    let counter = rejudged(lab(), |s| {
+        if let (Some(m), "vm") = (&mut s.mem_bytes, s.arm.as_str()) {
+            m.source = "memcg-v1".to_owned();
+        }
+    });
+    assert!(failing(&counter).contains(&"T09-counter"));
+}
+
+#[test]
+fn the_summary_can_be_recomputed_from_the_raw_samples_alone() {
+    let json: serde_json::Value =
+        serde_json::from_str(&lab().to_json().expect("plain data")).expect("a record is JSON");
+    let samples = json["samples"].as_array().expect("a list");
+    let mut ready: Vec<u64> = samples
+        .iter()
+        .filter(|s| s["arm"] == "vm" && s["ok"] == true && s["warmup"] == false)
+        .filter_map(|s| s["t_ns"]["ready"].as_u64())
+        .collect();
+    ready.sort_unstable();
+    assert_eq!(ready.len(), 5);
+    assert_eq!(json["summary"][1]["metric"], "startup.request_to_ready");
+    assert_eq!(json["summary"][1]["arms"]["vm"]["median"].as_f64(), Some(ready[2] as f64));
+    let sums = samples.iter().map(|s| {
+        let phases = s["phase_ns"].as_object().expect("phases").values().filter_map(|v| v.as_u64());
+        (phases.sum::<u64>(), s["t_ns"]["clean"].as_u64().expect("clean"))
+    });
+    assert!(sums.into_iter().all(|(sum, clean)| sum == clean && clean > 0));
+}
