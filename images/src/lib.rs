@@ -6,5 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod erofs;
 pub mod job;
 pub mod tree;
