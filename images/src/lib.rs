@@ -8,4 +8,6 @@
 pub mod config;
 pub mod erofs;
 pub mod job;
+pub mod store;
 pub mod tree;
+pub mod users;
