@@ -10,4 +10,5 @@ pub mod erofs;
 pub mod job;
 pub mod store;
 pub mod tree;
+pub mod unpack;
 pub mod users;

@@ -227,7 +227,7 @@ mod tests {
         ] {
             assert!(from_files(P, G, spec).is_err(), "{spec:?}");
         }
-        assert!(from_files(b"", b"", "www").is_err());
+        assert!(matches!(from_files(b"", b"", "www"), Err(UserError::Unknown { .. })));
         assert_eq!(from_files(b"", b"", "").expect("no files").uid, 0);
     }
 
