@@ -5,5 +5,10 @@
 //! chose ever reaches a host path call.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod erofs;
 pub mod job;
+pub mod store;
 pub mod tree;
+pub mod unpack;
+pub mod users;

@@ -1,0 +1,332 @@
+//! Random trees through writer, checker and reader; damaged images.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+
+use super::format::{CHECKSUM_AT, SUPER_AT};
+use super::*;
+use crate::tree::{Content, Inode, InodeId, Kind, Meta, Spool, Tree};
+
+/// A file system as a nested value, so that proptest can shrink it.
+#[derive(Clone, Debug)]
+enum Sketch {
+    Dir(Meta, Xattrs, BTreeMap<Vec<u8>, Sketch>),
+    File(Meta, Xattrs, Vec<u8>),
+    Symlink(Meta, Vec<u8>),
+    Fifo(Meta),
+    /// Another name for an earlier inode that is no directory.
+    Link(prop::sample::Index),
+}
+
+type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn meta() -> impl Strategy<Value = Meta> {
+    (0..=0o7777_u16, any::<u32>(), any::<u32>(), any::<i64>(), 0..1_000_000_000_u32)
+        .prop_map(|(mode, uid, gid, mtime_s, mtime_ns)| Meta { mode, uid, gid, mtime_s, mtime_ns })
+}
+
+fn name() -> impl Strategy<Value = Vec<u8>> {
+    let byte = any::<u8>().prop_filter("separators", |c| *c != 0 && *c != b'/');
+    prop_oneof![8 => vec(byte.clone(), 1..12), 1 => vec(byte, 200..=255)]
+        .prop_filter("dots", |name| name != b"." && name != b"..")
+}
+
+fn xattrs() -> impl Strategy<Value = Xattrs> {
+    let key = prop_oneof![
+        (0..3_usize, vec(1..=255_u8, 1..20)).prop_map(|(i, rest)| [
+            [&b"user."[..], b"trusted.", b"security."][i],
+            &rest
+        ]
+        .concat()),
+        Just(b"system.posix_acl_access".to_vec()),
+    ];
+    let value = prop_oneof![9 => vec(any::<u8>(), 0..40), 1 => vec(any::<u8>(), 3000..9000)];
+    prop_oneof![3 => Just(Xattrs::new()), 1 => btree_map(key, value, 1..4)]
+}
+
+fn sketch() -> impl Strategy<Value = Sketch> {
+    let len = prop_oneof![0..100_usize, 1000..1100_usize, 4000..4200_usize, 8000..9000_usize];
+    let data = (len, any::<u8>()).prop_map(|(len, seed)| {
+        (0..len).map(|i| u8::try_from(i % 251).unwrap_or_default() ^ seed).collect::<Vec<u8>>()
+    });
+    let target = prop_oneof![9 => vec(1..=255_u8, 1..60), 1 => vec(1..=255_u8, 4000..=4095)];
+    let leaf = prop_oneof![
+        4 => (meta(), xattrs(), data).prop_map(|(m, x, d)| Sketch::File(m, x, d)),
+        1 => (meta(), target).prop_map(|(m, t)| Sketch::Symlink(m, t)),
+        1 => meta().prop_map(Sketch::Fifo),
+        1 => any::<prop::sample::Index>().prop_map(Sketch::Link),
+    ];
+    leaf.prop_recursive(5, 200, 40, |inner| {
+        (meta(), xattrs(), btree_map(name(), inner, 0..40)).prop_map(|(m, x, c)| Sketch::Dir(m, x, c))
+    })
+}
+
+fn spool() -> Spool {
+    Spool { file: tempfile::tempfile().expect("temporary file"), len: 0 }
+}
+
+fn build(root: BTreeMap<Vec<u8>, Sketch>) -> (Tree, Spool) {
+    let (mut tree, mut spool, mut leaves) = (Tree::new(), spool(), Vec::new());
+    fill(&mut tree, &mut spool, &mut leaves, Tree::ROOT, root);
+    (tree, spool)
+}
+
+fn fill(
+    tree: &mut Tree,
+    spool: &mut Spool,
+    leaves: &mut Vec<InodeId>,
+    dir: InodeId,
+    children: BTreeMap<Vec<u8>, Sketch>,
+) {
+    for (name, child) in children {
+        let mut add = |meta, xattrs, kind| tree.add(Inode { meta, xattrs, kind }).expect("few inodes");
+        let id = match child {
+            Sketch::Link(index) if leaves.is_empty() => {
+                let _ = index;
+                continue;
+            }
+            Sketch::Link(index) => *index.get(leaves),
+            Sketch::Dir(meta, xattrs, children) => {
+                let id = add(meta, xattrs, Kind::Dir(BTreeMap::new()));
+                fill(tree, spool, leaves, id, children);
+                id
+            }
+            Sketch::File(meta, xattrs, data) => {
+                spool.file.write_all(&data).expect("write the spool");
+                let content = Content { offset: spool.len, len: data.len() as u64 };
+                spool.len += content.len;
+                add(meta, xattrs, Kind::File(content))
+            }
+            Sketch::Symlink(meta, target) => add(meta, Xattrs::new(), Kind::Symlink(target)),
+            Sketch::Fifo(meta) => add(meta, Xattrs::new(), Kind::Fifo),
+        };
+        if !matches!(tree.inode(id).kind, Kind::Dir(_)) {
+            leaves.push(id);
+        }
+        if let Kind::Dir(names) = &mut tree.inode_mut(dir).kind {
+            names.insert(name, id);
+        }
+    }
+}
+
+fn image(tree: &Tree, spool: &Spool) -> (File, Written) {
+    let file = tempfile::tempfile().expect("temporary file");
+    let written = write(tree, spool, &file).expect("write the image");
+    (file, written)
+}
+
+fn content(spool: &Spool, content: Content) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(content.len).expect("small")];
+    spool.file.read_exact_at(&mut bytes, content.offset).expect("read the spool");
+    bytes
+}
+
+/// Compares by names, so that the order of ids does not matter; the model's links must be links in the image.
+fn assert_same(model: (&Tree, &Spool), found: (&Checked, &Image<'_>)) {
+    let mut pairs = BTreeMap::new();
+    let mut todo = vec![(Tree::ROOT, Tree::ROOT)];
+    while let Some((a, b)) = todo.pop() {
+        if let Some(before) = pairs.insert(a, b) {
+            assert_eq!(before, b, "a link became two inodes");
+            continue;
+        }
+        let (x, y) = (model.0.inode(a), found.0.tree.inode(b));
+        assert_eq!((x.meta, &x.xattrs), (y.meta, &y.xattrs));
+        let node = found.1.node(found.0.nid(b)).expect("node");
+        match (&x.kind, &y.kind) {
+            (Kind::Dir(m), Kind::Dir(n)) => {
+                assert!(m.keys().eq(n.keys()));
+                todo.extend(m.values().copied().zip(n.values().copied()));
+            }
+            (Kind::File(c), Kind::File(_)) => {
+                assert_eq!(found.1.read(&node, u64::MAX).expect("read"), content(model.1, *c));
+            }
+            (k, l) => assert_eq!(k, l),
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = pairs.values().collect();
+    assert_eq!(distinct.len(), pairs.len(), "two inodes became one");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_goes_in_comes_out(root in btree_map(name(), sketch(), 0..40)) {
+        let (tree, spool) = build(root);
+        let (file, written) = image(&tree, &spool);
+        let (again, written_again) = image(&tree, &spool);
+        prop_assert_eq!(&written, &written_again);
+        prop_assert_eq!(bytes(&file), bytes(&again));
+        prop_assert_eq!(file.metadata().expect("metadata").len(), written.len);
+        let checked = check(&file).expect("accept what the writer made");
+        prop_assert_eq!(checked.nids.len() as u64, written.inodes);
+        assert_same((&tree, &spool), (&checked, &Image::open(&file).expect("open")));
+    }
+}
+
+fn bytes(file: &File) -> Vec<u8> {
+    let (mut file, mut bytes) = (file, Vec::new());
+    file.seek(SeekFrom::Start(0)).expect("seek");
+    file.read_to_end(&mut bytes).expect("read");
+    bytes
+}
+
+/// A tree with one of everything, for damage.
+fn sample() -> (Tree, Spool) {
+    let meta = Meta { mode: 0o755, uid: 1, gid: 2, mtime_s: 3, mtime_ns: 4 };
+    let x = Xattrs::from([(b"user.a".to_vec(), vec![1; 50])]);
+    let many = (0..400_u32).map(|i| {
+        let name = format!("name-of-an-entry-{i:04}").into_bytes();
+        (name, Sketch::File(meta, Xattrs::new(), vec![b'x'; (i * 37 % 5000) as usize]))
+    });
+    let deep = BTreeMap::from([
+        (b"link".to_vec(), Sketch::Symlink(meta, b"../many".to_vec())),
+        (b"pipe".to_vec(), Sketch::Fifo(meta)),
+        (b"with".to_vec(), Sketch::File(meta, x.clone(), vec![7; 5000])),
+    ]);
+    build(BTreeMap::from([
+        (b"deep".to_vec(), Sketch::Dir(meta, x, deep)),
+        (b"many".to_vec(), Sketch::Dir(meta, Xattrs::new(), many.collect())),
+    ]))
+}
+
+/// First byte of contents: all before it is metadata.
+fn contents_at(tree: &Tree) -> u64 {
+    let plan = super::plan::plan(tree, &mut |_, _| Ok(())).expect("plan");
+    plan.meta.len() as u64
+}
+
+struct Damage(u64);
+
+impl Damage {
+    /// splitmix64: seeded, so that a failure repeats.
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// Sets the first block's checksum to what its bytes give.
+fn mend(file: &File) {
+    let mut block = [0; BLOCK];
+    file.read_exact_at(&mut block, 0).expect("read");
+    block[CHECKSUM_AT..CHECKSUM_AT + 4].fill(0);
+    let sum = super::format::crc32c(&block[SUPER_AT..]);
+    file.write_all_at(&sum.to_le_bytes(), CHECKSUM_AT as u64).expect("write");
+}
+
+#[test]
+fn every_damaged_bit_of_metadata_is_refused_with_a_mended_checksum_too() {
+    let (tree, spool) = sample();
+    let (file, written) = image(&tree, &spool);
+    let meta_len = contents_at(&tree);
+    assert!(meta_len < written.len);
+    let mut damage = Damage(1);
+    let positions =
+        (0..3000).map(|i| if i < 1000 { 1024 + damage.next() % 3072 } else { damage.next() % meta_len });
+    for at in positions.collect::<Vec<_>>() {
+        let mut byte = [0];
+        let mut sum = [0; 4];
+        file.read_exact_at(&mut byte, at).expect("read");
+        file.read_exact_at(&mut sum, CHECKSUM_AT as u64).expect("read");
+        let bit = 1 << (damage.next() % 8);
+        file.write_all_at(&[byte[0] ^ bit], at).expect("write");
+        assert!(check(&file).is_err(), "accepted with bit {bit:#x} of byte {at} flipped");
+        if !(CHECKSUM_AT as u64..CHECKSUM_AT as u64 + 4).contains(&at) {
+            mend(&file);
+            assert!(check(&file).is_err(), "accepted, mended, with bit {bit:#x} of byte {at} flipped");
+        }
+        file.write_all_at(&sum, CHECKSUM_AT as u64).expect("write");
+        file.write_all_at(&byte, at).expect("write");
+    }
+    check(&file).expect("whole again");
+}
+
+#[test]
+fn damaged_contents_leave_the_tree_alone_or_are_refused() {
+    let (tree, spool) = sample();
+    let (file, written) = image(&tree, &spool);
+    let whole = check(&file).expect("accept");
+    let mut damage = Damage(2);
+    for _ in 0..300 {
+        let start = contents_at(&tree);
+        let at = start + damage.next() % (written.len - start);
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("read");
+        file.write_all_at(&[byte[0] ^ 0x10], at).expect("write");
+        if let Ok(found) = check(&file) {
+            assert_eq!(found.tree.inodes, whole.tree.inodes);
+        }
+        file.write_all_at(&byte, at).expect("write");
+    }
+}
+
+#[test]
+fn a_cut_or_longer_image_is_refused() {
+    let (tree, spool) = sample();
+    let (file, written) = image(&tree, &spool);
+    let lens = (0..written.len).step_by(BLOCK).chain([1, 1023, 1025, written.len - 1, written.len + 4096]);
+    for len in lens.collect::<Vec<_>>().into_iter().rev() {
+        file.set_len(len).expect("truncate");
+        assert!(check(&file).is_err(), "accepted at {len} bytes");
+    }
+}
+
+#[test]
+fn paths_resolve_inside_the_image() {
+    let (tree, spool) = sample();
+    let (file, _) = image(&tree, &spool);
+    let image = Image::open(&file).expect("open");
+    let direct = image.lookup(b"/many/name-of-an-entry-0007").expect("direct");
+    let around = image.lookup(b"../../deep/./link/../many//name-of-an-entry-0007").expect("around");
+    assert_eq!(direct.nid, around.nid);
+    assert_eq!(image.read(&direct, 259).expect("read"), vec![b'x'; 259]);
+    assert!(matches!(image.read(&direct, 258), Err(ErofsReadError::Unfit { .. })));
+    assert!(matches!(image.lookup(b"/many/nothing"), Err(ErofsReadError::NotFound { .. })));
+    assert!(matches!(image.lookup(b"/deep/with/x"), Err(ErofsReadError::NotFound { .. })));
+}
+
+#[test]
+fn a_loop_of_symlinks_ends() {
+    let meta = Meta { mode: 0o777, ..Meta::default() };
+    let (tree, spool) = build(BTreeMap::from([
+        (b"a".to_vec(), Sketch::Symlink(meta, b"/b/x".to_vec())),
+        (b"b".to_vec(), Sketch::Symlink(meta, b"a".to_vec())),
+    ]));
+    let (file, _) = image(&tree, &spool);
+    let image = Image::open(&file).expect("open");
+    assert!(matches!(image.lookup(b"/a"), Err(ErofsReadError::Loop { .. })));
+}
+
+#[test]
+fn trees_without_an_image_are_refused() {
+    let dir = |children| Sketch::Dir(Meta::default(), Xattrs::new(), children);
+    let file = || Sketch::File(Meta::default(), Xattrs::new(), Vec::new());
+    let out = tempfile::tempfile().expect("temporary file");
+    let refused = |tree: &Tree| write(tree, &spool(), &out).expect_err("refuse");
+    for name in
+        [b"".to_vec(), b".".to_vec(), b"..".to_vec(), b"a/b".to_vec(), b"a\0".to_vec(), vec![b'x'; 256]]
+    {
+        let (tree, _) = build(BTreeMap::from([(name, file())]));
+        assert!(matches!(refused(&tree), ErofsWriteError::Plan(PlanError::Name { .. })));
+    }
+    let deep =
+        |levels| (0..levels).fold(BTreeMap::new(), |inner, _| BTreeMap::from([(b"d".to_vec(), dir(inner))]));
+    assert!(matches!(refused(&build(deep(MAX_DEPTH + 1)).0), ErofsWriteError::Plan(PlanError::Depth { .. })));
+    check(&image(&build(deep(MAX_DEPTH)).0, &spool()).0).expect("the deepest");
+    let (mut shared, _) = build(BTreeMap::from([(b"d".to_vec(), dir(BTreeMap::new()))]));
+    let Kind::Dir(names) = &mut shared.inode_mut(Tree::ROOT).kind else { unreachable!() };
+    names.insert(b"e".to_vec(), InodeId(1));
+    assert!(matches!(refused(&shared), ErofsWriteError::Plan(PlanError::SharedDirectory { .. })));
+    let (mut outside, _) = build(BTreeMap::from([(b"f".to_vec(), file())]));
+    outside.inode_mut(InodeId(1)).kind = Kind::File(Content { offset: u64::MAX, len: 2 });
+    assert!(matches!(refused(&outside), ErofsWriteError::Content { .. }));
+}

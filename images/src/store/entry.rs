@@ -1,0 +1,202 @@
+//! One image of the store and its record.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{StoreError, io_step, private};
+use crate::config::ImageConfig;
+use crate::erofs;
+
+/// `sha256:` and 64 lower-case hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Digest(String);
+
+impl Digest {
+    pub(super) fn from_hex(hex: String) -> Self {
+        Self(hex)
+    }
+
+    pub(super) fn hex(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let hex = text.strip_prefix("sha256:")?;
+        let good = hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        good.then(|| Self(hex.to_owned()))
+    }
+
+    pub(super) fn file_stem(&self) -> String {
+        format!("sha256-{}", self.0)
+    }
+
+    pub(super) fn from_file_stem(stem: &str) -> Option<Self> {
+        Self::parse(&stem.replacen('-', ":", 1))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("not a sha256 digest")
+    }
+}
+
+/// What changes when somebody writes to a file: as long as it is the same, the bytes are those that were hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stamp {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mtime_s: i64,
+    mtime_ns: i64,
+    ctime_s: i64,
+    ctime_ns: i64,
+}
+
+impl Stamp {
+    pub(super) fn of(file: &File, path: &Path) -> Result<Self, StoreError> {
+        Ok(Self::from(&file.metadata().map_err(io_step("look at", path))?))
+    }
+
+    pub(super) fn of_path(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self::from(&std::fs::symlink_metadata(path).map_err(io_step("look at", path))?))
+    }
+
+    fn from(meta: &std::fs::Metadata) -> Self {
+        Self {
+            dev: meta.dev(),
+            ino: meta.ino(),
+            size: meta.size(),
+            mtime_s: meta.mtime(),
+            mtime_ns: meta.mtime_nsec(),
+            ctime_s: meta.ctime(),
+            ctime_ns: meta.ctime_nsec(),
+        }
+    }
+}
+
+/// The record on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    pub(super) version: u32,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) inodes: u64,
+    pub(super) config: ImageConfig,
+    pub(super) source: String,
+    pub(super) report: Vec<String>,
+    pub(super) created_s: u64,
+    pub(super) stamp: Stamp,
+}
+
+impl Record {
+    pub(super) const VERSION: u32 = 1;
+}
+
+/// One image of the store.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// `sha256:` and 64 hex digits: the digest of the EROFS file.
+    pub digest: String,
+    /// The name that led here, if one did.
+    pub name: Option<String>,
+    /// All names.
+    pub names: Vec<String>,
+    /// The EROFS file.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub size: u64,
+    /// Inodes of the image.
+    pub inodes: u64,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Where it came from.
+    pub source: String,
+    /// What was dropped or changed on import.
+    pub report: Vec<String>,
+    /// When, in seconds since 1970.
+    pub created_s: u64,
+    #[serde(skip)]
+    stamp: Stamp,
+}
+
+impl Entry {
+    pub(super) fn new(record: Record, name: Option<String>, names: Vec<String>, path: PathBuf) -> Self {
+        Self {
+            digest: record.digest.to_string(),
+            name,
+            names,
+            path,
+            size: record.size,
+            inodes: record.inodes,
+            config: record.config,
+            source: record.source,
+            report: record.report,
+            created_s: record.created_s,
+            stamp: record.stamp,
+        }
+    }
+
+    /// Opens the image for reading. The descriptor is proven to hold what was imported: by its stamp (inode,
+    /// size, times), or, where that differs (a copied store), by hashing and checking all of it. Mount this descriptor.
+    ///
+    /// # Errors
+    /// The image is gone, is not what was imported, or can be written by others.
+    pub fn open(&self) -> Result<File, StoreError> {
+        let mut options = File::options();
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
+        options.read(true).custom_flags(flags.cast_signed());
+        let file = options.open(&self.path).map_err(io_step("open the image", &self.path))?;
+        let meta = file.metadata().map_err(io_step("look at", &self.path))?;
+        private(&self.path, &meta)?;
+        if Stamp::from(&meta) == self.stamp {
+            return Ok(file);
+        }
+        let changed =
+            || StoreError::Changed { name: self.name.clone().unwrap_or_else(|| self.digest.clone()) };
+        if !meta.is_file() || meta.len() != self.size {
+            return Err(changed());
+        }
+        let hex = hash(&file).map_err(io_step("read", &self.path))?;
+        if self.digest.strip_prefix("sha256:") != Some(hex.as_str()) {
+            return Err(changed());
+        }
+        erofs::check(&file)?;
+        Ok(file)
+    }
+}
+
+fn hash(mut file: &File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(erofs::hex(&hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The store: images by digest, names that point to them, and nothing half-written.
+//!
+//! ```text
+//! HOME/images/sha256-HEX.erofs   the image, 0444
+//! HOME/images/sha256-HEX.json    its record: config, source, report, stamp
+//! HOME/names/NAME                `sha256:HEX`
+//! HOME/tmp/                      files being written, each locked by its writer
+//! HOME/scratch/                  private copies of running instances, each locked by its run
+//! HOME/lock                      held while any of these appears or goes
+//! ```
+//!
+//! An image exists once its record does. Everything appears by rename under the lock, so concurrent imports
+//! see each other's results whole; a writer that died leaves an unlocked file that the next import or gc sweeps.
+
+mod entry;
+mod error;
+mod gc;
+mod name;
+mod temp;
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::config::ImageConfig;
+use crate::erofs::{self, ErofsWriteError};
+use crate::tree::{Spool, Tree};
+
+pub use entry::Entry;
+use entry::{Digest, Record, Stamp};
+pub use error::StoreError;
+use error::{io_step, is_full};
+pub use gc::Removed;
+use name::Name;
+pub use temp::Scratch;
+use temp::Temp;
+
+/// Longest record or name file.
+const MAX_RECORD: u64 = 8 << 20;
+
+/// An image to add.
+#[derive(Debug)]
+pub struct NewImage<'a> {
+    /// Its files.
+    pub tree: &'a Tree,
+    /// Their contents.
+    pub spool: &'a Spool,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Where it came from, for people.
+    pub source: String,
+    /// What was dropped or changed on import, for people.
+    pub report: Vec<String>,
+    /// Name that shall point to it.
+    pub name: Option<&'a str>,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    home: PathBuf,
+}
+
+impl Store {
+    /// Where the store of this user is: `$ISOLAB_HOME`, else `/var/lib/isolab` for root, else `isolab` in
+    /// `$XDG_DATA_HOME` or `~/.local/share`.
+    ///
+    /// # Errors
+    /// No variable leads anywhere.
+    pub fn home() -> Result<PathBuf, StoreError> {
+        home_from(|name| std::env::var_os(name).map(PathBuf::from), rustix::process::geteuid().is_root())
+    }
+
+    /// Opens the store at [`Store::home`], made first where it is missing.
+    ///
+    /// # Errors
+    /// A directory that can't be made, or that others can write to.
+    pub fn open_or_create() -> Result<Self, StoreError> {
+        Self::at(&Self::home()?)
+    }
+
+    /// The same at a place of the caller's choice.
+    ///
+    /// # Errors
+    /// See [`Store::open_or_create`].
+    pub fn at(home: &Path) -> Result<Self, StoreError> {
+        let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
+        for dir in [
+            home.to_path_buf(),
+            home.join("images"),
+            home.join("names"),
+            home.join("tmp"),
+            home.join("scratch"),
+        ] {
+            if !dir.is_dir() {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(mode)
+                    .create(&dir)
+                    .map_err(io_step("make directory", &dir))?;
+            }
+            let meta = std::fs::symlink_metadata(&dir).map_err(io_step("look at", &dir))?;
+            private(&dir, &meta)?;
+        }
+        Ok(Self { home: home.to_path_buf() })
+    }
+
+    /// The directory of the store.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.home
+    }
+
+    /// A new spool on the store's disk, without a name.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn spool(&self) -> Result<Spool, StoreError> {
+        Ok(Spool { file: Temp::create(self)?.into_unnamed()?, len: 0 })
+    }
+
+    /// Writes, checks and records an image. On any error nothing is left.
+    ///
+    /// # Errors
+    /// A bad name, a tree that can't be written, a full disk.
+    pub fn add(&self, new: NewImage<'_>) -> Result<Entry, StoreError> {
+        let name = new.name.map(Name::new).transpose()?;
+        self.sweep_temporary()?;
+        let temp = Temp::create(self)?;
+        let written = erofs::write(new.tree, new.spool, temp.file()).map_err(|e| match &e {
+            ErofsWriteError::Write { source, .. } if is_full(source) => self.full(),
+            _ => e.into(),
+        })?;
+        erofs::check(temp.file())?;
+        temp.complete()?;
+        let digest = Digest::from_hex(written.sha256);
+        let image = self.image_path(&digest);
+        let _guard = self.lock()?;
+        // Where the same image is there untouched, its pages may be in use: keep it.
+        let present = self.record(&digest).and_then(|record| Ok((Stamp::of_path(&image)?, record)));
+        let stamp = match present {
+            Ok((stamp, record)) if stamp == record.stamp => stamp,
+            _ => Stamp::of(&temp.publish(&image)?, &image)?,
+        };
+        let created_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let record = Record {
+            version: Record::VERSION,
+            digest: digest.clone(),
+            size: written.len,
+            inodes: written.inodes,
+            config: new.config,
+            source: new.source,
+            report: new.report,
+            created_s,
+            stamp,
+        };
+        self.put_record(&record)?;
+        if let Some(name) = &name {
+            self.put(&self.home.join("names").join(name.file_name()), format!("{digest}\n").as_bytes())?;
+        }
+        self.entry(&digest, name.map(Name::into_string))
+    }
+
+    /// The image of a name, of a digest (`sha256:HEX`), or of the first 8 or more digits of one.
+    ///
+    /// # Errors
+    /// Nothing or several things there, or a damaged record.
+    pub fn resolve(&self, wanted: &str) -> Result<Entry, StoreError> {
+        match self.named(wanted)? {
+            Some(digest) => self.entry(&digest, Some(wanted.to_owned())),
+            None => self.entry(&self.digest_of(wanted)?, None),
+        }
+    }
+
+    /// The digest that is meant by these digits.
+    fn digest_of(&self, wanted: &str) -> Result<Digest, StoreError> {
+        let not_found = || StoreError::NotFound { name: wanted.to_owned() };
+        let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+        if digits.len() < 8 || !digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(not_found());
+        }
+        let mut found = self.digests()?.into_iter().filter(|digest| digest.hex().starts_with(digits));
+        match (found.next(), found.next()) {
+            (first, None) => first.ok_or_else(not_found),
+            (_, Some(_)) => Err(StoreError::Ambiguous { prefix: digits.to_owned() }),
+        }
+    }
+
+    /// All images, oldest first.
+    ///
+    /// # Errors
+    /// A directory that can't be read, or a damaged record.
+    pub fn list(&self) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        for digest in self.digests()? {
+            match self.entry(&digest, None) {
+                Ok(entry) => entries.push(entry),
+                Err(StoreError::NotFound { .. }) => {} // removed since
+                Err(e) => return Err(e),
+            }
+        }
+        entries.sort_by(|a, b| (a.created_s, &a.digest).cmp(&(b.created_s, &b.digest)));
+        Ok(entries)
+    }
+
+    /// Lets another name point to an image.
+    ///
+    /// # Errors
+    /// No such image, or a bad name.
+    pub fn tag(&self, wanted: &str, name: &str) -> Result<(), StoreError> {
+        let name = Name::new(name)?;
+        let entry = self.resolve(wanted)?;
+        let _guard = self.lock()?;
+        self.put(&self.home.join("names").join(name.file_name()), format!("{}\n", entry.digest).as_bytes())
+    }
+
+    /// The digest that a name points to.
+    fn named(&self, name: &str) -> Result<Option<Digest>, StoreError> {
+        let Ok(name) = Name::new(name) else { return Ok(None) };
+        match read(&self.home.join("names").join(name.file_name())) {
+            Ok(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| Digest::parse(text.trim_end()))),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// All names with their digests, in order.
+    fn names(&self) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
+        let mut names = Vec::new();
+        for file in files(&self.home.join("names"))? {
+            let Some(name) = Name::from_file_name(&file) else { continue };
+            let digest = self.named(name.as_str())?;
+            names.push((name.into_string(), digest));
+        }
+        Ok(names)
+    }
+
+    /// Digests that have a record.
+    fn digests(&self) -> Result<Vec<Digest>, StoreError> {
+        let files = files(&self.home.join("images"))?;
+        Ok(files.iter().filter_map(|file| Digest::from_file_stem(file.strip_suffix(".json")?)).collect())
+    }
+
+    fn image_path(&self, digest: &Digest) -> PathBuf {
+        self.home.join("images").join(format!("{}.erofs", digest.file_stem()))
+    }
+
+    fn record_path(&self, digest: &Digest) -> PathBuf {
+        self.home.join("images").join(format!("{}.json", digest.file_stem()))
+    }
+
+    fn record(&self, digest: &Digest) -> Result<Record, StoreError> {
+        let path = self.record_path(digest);
+        let text = read(&path).map_err(|e| match e {
+            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                StoreError::NotFound { name: digest.to_string() }
+            }
+            e => e,
+        })?;
+        let record: Record = serde_json::from_slice(&text)
+            .map_err(|source| StoreError::Record { path: path.clone(), source })?;
+        if record.version != Record::VERSION || record.digest != *digest {
+            let source = serde::de::Error::custom("another version or another image's record");
+            return Err(StoreError::Record { path, source });
+        }
+        Ok(record)
+    }
+
+    fn put_record(&self, record: &Record) -> Result<(), StoreError> {
+        let path = self.record_path(&record.digest);
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|source| StoreError::Record { path: path.clone(), source })?;
+        self.put(&path, &text)
+    }
+
+    fn entry(&self, digest: &Digest, name: Option<String>) -> Result<Entry, StoreError> {
+        let record = self.record(digest)?;
+        let names =
+            self.names()?.into_iter().filter(|(_, to)| to.as_ref() == Some(digest)).map(|(name, _)| name);
+        Ok(Entry::new(record, name, names.collect(), self.image_path(digest)))
+    }
+
+    /// Writes a small file whole or not at all; the store is locked.
+    fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        use std::io::Write;
+        let temp = Temp::create_locked(self)?;
+        let mut file = temp.file();
+        file.write_all(bytes).map_err(|source| self.io("write", path, source))?;
+        temp.complete()?;
+        temp.publish(path)?;
+        Ok(())
+    }
+
+    /// Waits for other imports that are just publishing.
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.home.join("lock");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(io_step("open", &path))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|e| self.io("lock", &path, e.into()))?;
+        Ok(file)
+    }
+
+    fn full(&self) -> StoreError {
+        StoreError::Full { path: self.home.clone() }
+    }
+
+    fn io(&self, step: &'static str, path: &Path, source: io::Error) -> StoreError {
+        if is_full(&source) { self.full() } else { StoreError::Io { step, path: path.to_path_buf(), source } }
+    }
+}
+
+/// Refuses what another user than root or ourselves could change.
+fn private(path: &Path, meta: &std::fs::Metadata) -> Result<(), StoreError> {
+    let refuse = |why| Err(StoreError::Unsafe { path: path.to_path_buf(), why });
+    let me = rustix::process::geteuid().as_raw();
+    if meta.is_symlink() {
+        refuse("is a symlink")
+    } else if meta.uid() != me && meta.uid() != 0 {
+        refuse("belongs to another user")
+    } else if meta.permissions().mode() & 0o022 != 0 {
+        refuse("can be written by other users")
+    } else {
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(io_step("open", path))?;
+    file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(io_step("read", path))?;
+    Ok(bytes)
+}
+
+/// File names of a directory, in order; those that are not UTF-8 are not ours.
+fn files(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io_step("read directory", dir))? {
+        let entry = entry.map_err(io_step("read directory", dir))?;
+        names.extend(entry.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn home_from(var: impl Fn(&str) -> Option<PathBuf>, root: bool) -> Result<PathBuf, StoreError> {
+    let absolute = |name| var(name).filter(|path| path.is_absolute());
+    if let Some(home) = var("ISOLAB_HOME").filter(|path| !path.as_os_str().is_empty()) {
+        return std::path::absolute(&home).map_err(io_step("find", &home));
+    }
+    if root {
+        return Ok(PathBuf::from("/var/lib/isolab"));
+    }
+    let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    Ok(data.ok_or(StoreError::Home)?.join("isolab"))
+}
+
+#[cfg(test)]
+mod tests;
