@@ -156,26 +156,36 @@ pub fn userns_off(why: UsernsOff) -> Hint {
     }
 }
 
-/// A cgroup controller that is nowhere mounted or enabled.
+/// Cgroup controllers that are nowhere mounted or enabled.
 #[must_use]
-pub fn cgroup_missing(controller: &str) -> Hint {
+pub fn cgroup_missing(controllers: &[&str]) -> Hint {
     hint(
-        format!("the cgroup controller {controller} is not there, so its limit can't be enforced"),
-        format!(
-            "mount cgroup v2 with {controller} enabled (kernel option cgroup_enable={controller}), or use --on lab"
-        ),
+        format!("{} not there, so no limit of that kind can be enforced", named(controllers)),
+        "mount cgroup v2 with them enabled (see the kernel option cgroup_enable), or use --on lab",
     )
 }
 
-/// A cgroup controller that this user may not use.
+/// Cgroup controllers (of version 1 or 2) that this user may not use.
 #[must_use]
-pub fn cgroup_not_delegated(controller: &str) -> Hint {
-    hint(
-        format!(
-            "the cgroup controller {controller} is not delegated to this user, so its limit can't be enforced"
-        ),
-        "run isolab under `systemd-run --user --scope -p Delegate=yes`, or as root",
-    )
+pub fn cgroup_not_delegated(controllers: &[&str], version: u8) -> Hint {
+    let remedy = match version {
+        // Version 1 has no safe delegation.
+        1 => "run isolab as root, or use --on lab",
+        _ => "run isolab under `systemd-run --user --scope -p Delegate=yes`, or as root",
+    };
+    let reason = format!(
+        "{} not delegated to this user, so no limit of that kind can be enforced",
+        named(controllers)
+    );
+    hint(reason, remedy)
+}
+
+/// `the cgroup controller memory is` or `the cgroup controllers memory, cpu are`.
+fn named(controllers: &[&str]) -> String {
+    match controllers {
+        [one] => format!("the cgroup controller {one} is"),
+        many => format!("the cgroup controllers {} are", many.join(", ")),
+    }
 }
 
 /// An image that is not in the store and is no path.

@@ -69,7 +69,8 @@ fn controller(mounts: &[Mount], own: &str, name: &str) -> Controller {
 fn candidates(mount: &Mount, own: Option<&str>) -> Vec<PathBuf> {
     let point = Path::new(&mount.point);
     let inside = own.and_then(|path| path.strip_prefix(mount.root.trim_end_matches('/')));
-    let own = inside.map(|path| point.join(path.trim_start_matches('/'))).filter(|dir| dir.is_dir());
+    let inside = inside.map(|path| path.trim_start_matches('/')).filter(|path| !path.is_empty());
+    let own = inside.map(|path| point.join(path)).filter(|dir| dir.is_dir());
     own.into_iter().chain([point.to_owned()]).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use isolab_vmm::probe::{KvmAccess, KvmReport};
 
+use super::cgroup::Controller;
 use super::facts::{Facts, Presence, Userns};
 use super::{LevelReport, Place, State, StockKernel};
 use crate::hint::{self, Hint, UsernsOff};
@@ -43,20 +44,35 @@ fn container(facts: &Facts) -> LevelReport {
         if facts.seccomp { "yes" } else { "no" },
         if facts.seccomp { None } else { no(hint::no_seccomp()) },
     );
-    for controller in &facts.cgroup {
-        let (observed, problem) = match (controller.version, &controller.path) {
-            (Some(version), Some(path)) if controller.writable => {
-                (format!("v{version} at {}", path.display()), None)
-            }
-            (Some(version), Some(path)) => (
-                format!("v{version} at {}, not writable", path.display()),
-                limited(hint::cgroup_not_delegated(&controller.name)),
-            ),
-            _ => ("no".to_owned(), limited(hint::cgroup_missing(&controller.name))),
-        };
-        level.found(&format!("cgroup {}", controller.name), observed, problem);
-    }
+    cgroups(&mut level, &facts.cgroup);
     level
+}
+
+/// Each controller is evidence; those with one fault make one problem.
+fn cgroups(level: &mut LevelReport, controllers: &[Controller]) {
+    for controller in controllers {
+        let observed = match (controller.version, &controller.path) {
+            (Some(version), Some(path)) => {
+                let access = if controller.writable { "" } else { ", not writable" };
+                format!("v{version} at {}{access}", path.display())
+            }
+            _ => "no".to_owned(),
+        };
+        level.saw(&format!("cgroup {}", controller.name), observed, controller.writable);
+    }
+    let names = |fault: &dyn Fn(&Controller) -> bool| {
+        controllers.iter().filter(|c| fault(c)).map(|c| c.name.as_str()).collect::<Vec<_>>()
+    };
+    let missing = names(&|c| c.version.is_none());
+    if !missing.is_empty() {
+        level.problem(State::Limited, hint::cgroup_missing(&missing));
+    }
+    for version in [1, 2] {
+        let closed = names(&|c| c.version == Some(version) && !c.writable);
+        if !closed.is_empty() {
+            level.problem(State::Limited, hint::cgroup_not_delegated(&closed, version));
+        }
+    }
 }
 
 fn vm(kvm: &KvmReport, kernel: &StockKernel, lab: bool) -> LevelReport {
@@ -69,9 +85,13 @@ fn vm(kvm: &KvmReport, kernel: &StockKernel, lab: bool) -> LevelReport {
         KvmAccess::Broken => "broken",
     };
     level.saw("/dev/kvm", observed, kvm.access == KvmAccess::Usable);
-    let problem = hint::vm_on_host(kvm).map_or_else(|| hint::vm_caveat(kvm, lab).and_then(limited), no);
+    let blocked = hint::vm_on_host(kvm);
+    let possible = blocked.is_none();
+    let problem = blocked.map_or_else(|| hint::vm_caveat(kvm, lab).and_then(limited), no);
     level.found("KVM class", format!("{}: {}", hint::host_class(kvm, lab), kvm.reason), problem);
-    guest_kernel(&mut level, kernel);
+    if possible {
+        guest_kernel(&mut level, kernel);
+    }
     level
 }
 

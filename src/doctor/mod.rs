@@ -185,11 +185,16 @@ impl LevelReport {
     /// Records something seen, and with it the problem that it makes, if any.
     fn found(&mut self, check: &str, observed: impl Into<String>, problem: Option<(State, Hint)>) {
         self.saw(check, observed, problem.is_none());
-        if let Some((state, Hint { reason, remedy })) = problem {
-            self.state = self.state.max(state);
-            self.problems.push(Problem { state, reason, remedy });
-            self.problems.sort_by_key(|problem| std::cmp::Reverse(problem.state));
+        if let Some((state, hint)) = problem {
+            self.problem(state, hint);
         }
+    }
+
+    /// Records a problem; the gravest stay first.
+    fn problem(&mut self, state: State, Hint { reason, remedy }: Hint) {
+        self.state = self.state.max(state);
+        self.problems.push(Problem { state, reason, remedy });
+        self.problems.sort_by_key(|problem| std::cmp::Reverse(problem.state));
     }
 }
 

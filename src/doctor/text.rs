@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use super::facts::TEST_TOOLS;
+use crate::explain;
+
 use super::{Check, Place, Report, State};
 
 /// Aligned lines, each with one fact; no colours, so that it can be pasted anywhere.
@@ -14,7 +16,7 @@ pub(super) fn render(report: &Report) -> String {
     let distribution = if facts.distribution.name.is_empty() { "Linux" } else { &facts.distribution.name };
     line(&mut out, format_args!("host   {distribution}, kernel {}, {user}", facts.kernel));
     line(&mut out, format_args!("       {}, {} CPUs, {memory}", facts.cpu_model, facts.cpus));
-    line(&mut out, format_args!("class  {}: {}", report.host_class, report.kvm.reason));
+    paragraph(&mut out, "class  ", &format!("{}: {}", report.host_class, report.kvm.reason));
     if let Some(numbers) = numbers(report) {
         line(&mut out, format_args!("       {numbers}"));
     }
@@ -27,8 +29,9 @@ pub(super) fn render(report: &Report) -> String {
         };
         line(&mut out, format_args!("{name:<11}{place:<6}{}", word(level.state)));
         for problem in &level.problems {
-            line(&mut out, format_args!("{:<17}{}: {}", "", word(problem.state), problem.reason));
-            line(&mut out, format_args!("{:<17}-> {}", "", problem.remedy));
+            let state = word(problem.state);
+            paragraph(&mut out, &format!("{:<17}{state}: ", ""), &problem.reason);
+            paragraph(&mut out, &format!("{:<17}-> ", ""), &problem.remedy);
         }
     }
     line(&mut out, format_args!("\nseen"));
@@ -46,7 +49,8 @@ pub(super) fn render(report: &Report) -> String {
     }
     let missing = missing_test_tools(report);
     if !missing.is_empty() {
-        line(&mut out, format_args!("\nonly for isolab's own tests, not installed: {}", missing.join(" ")));
+        out.push('\n');
+        paragraph(&mut out, "only for isolab's own tests, not installed: ", &missing.join(" "));
     }
     out
 }
@@ -54,6 +58,12 @@ pub(super) fn render(report: &Report) -> String {
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String can't fail.
     let _ = writeln!(out, "{text}");
+}
+
+/// A text after its prefix, wrapped and indented by it.
+fn paragraph(out: &mut String, prefix: &str, text: &str) {
+    out.push_str(prefix);
+    out.push_str(&explain::wrapped(text, prefix.len()));
 }
 
 const fn word(state: State) -> &'static str {

@@ -30,11 +30,22 @@ use self::classify::classify;
 use self::guest::{GuestError, Machine, Vcpu};
 
 /// Wall time after which the probe gives up: far over what it needs on a loaded machine.
-const HANG: Duration = Duration::from_millis(500);
-/// A timed run is long enough at this processor time.
-const LONG_ENOUGH: Duration = Duration::from_micros(900);
-/// Timed runs of each loop; the shortest counts.
-const REPEATS: usize = 3;
+const HANG: Duration = Duration::from_millis(1500);
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    /// A timed run is long enough at this processor time.
+    long_enough: Duration,
+    /// Timed runs of each loop; the shortest counts.
+    repeats: u32,
+    /// Ring 3 and the port writes too.
+    whole: bool,
+}
+
+/// For reports.
+const FULL: Effort = Effort { long_enough: Duration::from_micros(900), repeats: 3, whole: true };
+/// For one yes or no: interpreted code is a hundred times slower, so a coarse ratio does.
+const QUICK: Effort = Effort { long_enough: Duration::from_micros(40), repeats: 1, whole: false };
 /// Port writes.
 const EXITS: usize = 256;
 /// Version of the KVM interface since Linux 2.6.22.
@@ -156,11 +167,24 @@ pub fn probe() -> &'static KvmReport {
     REPORT.get_or_init(|| probe_at(c"/dev/kvm"))
 }
 
+/// Whether a guest kernel can run, in about a millisecond: ring 0 only. Where it can't, the whole [`probe`]'s
+/// answer, so that the reason is the same everywhere.
+#[must_use]
+pub fn quick() -> &'static KvmReport {
+    static REPORT: OnceLock<KvmReport> = OnceLock::new();
+    let report = REPORT.get_or_init(|| probe_with(c"/dev/kvm", QUICK));
+    if report.runs_guest_kernel { report } else { probe() }
+}
+
 /// Probes the KVM device at `path`.
 #[must_use]
 pub fn probe_at(path: &'static CStr) -> KvmReport {
+    probe_with(path, FULL)
+}
+
+fn probe_with(path: &'static CStr, effort: Effort) -> KvmReport {
     let begin = Instant::now();
-    let measured = watched(path);
+    let measured = watched(HANG, move |stop| measure(path, effort, stop));
     let mut report = describe(&measured);
     let flags = fs::read_to_string("/proc/cpuinfo").map(|text| cpu_flags(&text)).unwrap_or_default();
     let has = |name: &str| flags.iter().any(|flag| flag == name);
@@ -202,8 +226,8 @@ fn hypervisor_signature() -> Option<String> {
 /// Interrupts `KVM_RUN`; the call's return is all that is wanted.
 extern "C" fn interrupt(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
 
-/// Measures in a thread that can be interrupted.
-fn watched(path: &'static CStr) -> Measured {
+/// Measures in a thread of its own, which is interrupted after `limit`.
+fn watched(limit: Duration, work: impl FnOnce(&AtomicBool) -> Measured + Send + 'static) -> Measured {
     let failed = |what: String| Measured { failed: Some(what), ..Measured::default() };
     let signal = SIGRTMIN() + 7;
     if let Err(e) = register_signal_handler(signal, interrupt) {
@@ -212,20 +236,20 @@ fn watched(path: &'static CStr) -> Measured {
     let stop = Arc::new(AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
     let seen = Arc::clone(&stop);
-    let work = move || {
+    let body = move || {
         let unblocked = unblock_signal(signal);
         let measured = match unblocked {
-            Ok(()) => measure(path, &seen),
+            Ok(()) => work(&seen),
             Err(e) => failed(format!("set up the probe's signal: {e}")),
         };
         // Nobody listens any more only when this thread was given up.
         drop(sender.send(measured));
     };
-    let thread = match thread::Builder::new().name("kvm-probe".to_owned()).spawn(work) {
+    let thread = match thread::Builder::new().name("kvm-probe".to_owned()).spawn(body) {
         Ok(thread) => thread,
         Err(e) => return failed(format!("start the probe's thread: {e}")),
     };
-    let mut answer = receiver.recv_timeout(HANG).ok();
+    let mut answer = receiver.recv_timeout(limit).ok();
     stop.store(true, Ordering::Relaxed);
     // Again and again, because a signal just before KVM_RUN is lost.
     for _ in 0..20 {
@@ -241,12 +265,12 @@ fn watched(path: &'static CStr) -> Measured {
             measured
         }
         // Stuck in the kernel: left alone, it ends with the process.
-        None => failed(format!("KVM did not answer within {} ms", HANG.as_millis())),
+        None => failed(format!("KVM did not answer within {} ms", limit.as_millis())),
     }
 }
 
 /// Opens the device and measures; what was seen before a failure is kept.
-fn measure(path: &CStr, stop: &AtomicBool) -> Measured {
+fn measure(path: &CStr, effort: Effort, stop: &AtomicBool) -> Measured {
     let mut seen = Measured::default();
     let kvm = match Kvm::new_with_path(path) {
         Ok(kvm) => kvm,
@@ -265,7 +289,7 @@ fn measure(path: &CStr, stop: &AtomicBool) -> Measured {
     }
     seen.api_version = Some(version);
     seen.access = Some(KvmAccess::Usable);
-    if let Err(e) = measure_guest(&kvm, stop, &mut seen) {
+    if let Err(e) = measure_guest(&kvm, effort, stop, &mut seen) {
         if let GuestError::Vm(errno) = &e {
             seen.access = Some(KvmAccess::from_errno(errno.errno()));
         }
@@ -275,18 +299,24 @@ fn measure(path: &CStr, stop: &AtomicBool) -> Measured {
 }
 
 /// The loops and port writes.
-fn measure_guest(kvm: &Kvm, stop: &AtomicBool, seen: &mut Measured) -> Result<(), GuestError> {
+fn measure_guest(
+    kvm: &Kvm,
+    effort: Effort,
+    stop: &AtomicBool,
+    seen: &mut Measured,
+) -> Result<(), GuestError> {
     let machine = Machine::new(kvm)?;
-    let mut user = machine.vcpu(kvm, 3)?;
-    seen.ratio_user = Some(ratio(&mut user, stop)?);
-    let before = user.counters();
-    seen.exit_ns_p50 = Some(exit_median(&mut user, stop)?);
-    if let (Some(before), Some(after)) = (before, user.counters()) {
-        let delta = after.since(before);
-        seen.emulation_per_exit = Some(per(delta.insn_emulation, EXITS as u64));
+    if effort.whole {
+        let mut user = machine.vcpu(kvm, 3)?;
+        seen.ratio_user = Some(ratio(&mut user, effort, stop)?);
+        let before = user.counters();
+        seen.exit_ns_p50 = Some(exit_median(&mut user, stop)?);
+        if let (Some(before), Some(after)) = (before, user.counters()) {
+            seen.emulation_per_exit = Some(per(after.since(before).insn_emulation, EXITS as u64));
+        }
     }
     let mut kernel = machine.vcpu(kvm, 0)?;
-    seen.ratio_kernel = Some(ratio(&mut kernel, stop)?);
+    seen.ratio_kernel = Some(ratio(&mut kernel, effort, stop)?);
     let rounds = 64;
     let before = kernel.counters();
     kernel.round(rounds, stop)?;
@@ -307,21 +337,21 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// Processor time of the guest's loop by that of the host's.
-fn ratio(vcpu: &mut Vcpu<'_>, stop: &AtomicBool) -> Result<f64, GuestError> {
+fn ratio(vcpu: &mut Vcpu<'_>, effort: Effort, stop: &AtomicBool) -> Result<f64, GuestError> {
     // The first entry pays for page tables; one round costs little else than the exit.
     vcpu.timed(1, stop)?;
     let mut exit = Duration::MAX;
-    for _ in 0..REPEATS {
+    for _ in 0..effort.repeats {
         exit = exit.min(vcpu.timed(1, stop)?);
     }
     let mut rounds = 64_u64;
     let mut shortest = vcpu.timed(rounds, stop)?;
-    while shortest < LONG_ENOUGH && rounds < 1 << 26 {
+    while shortest < effort.long_enough && rounds < 1 << 26 {
         rounds *= 4;
         shortest = vcpu.timed(rounds, stop)?;
     }
     let mut host = Duration::MAX;
-    for _ in 0..REPEATS {
+    for _ in 0..effort.repeats {
         shortest = shortest.min(vcpu.timed(rounds, stop)?);
         let begin = guest::thread_time();
         sys::host_loop(rounds);

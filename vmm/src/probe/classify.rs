@@ -2,7 +2,7 @@
 
 use super::{KvmAccess, KvmClass, KvmReport};
 
-/// Above this ratio to the host's loop the guest is interpreted, not run.
+/// From this ratio to the host's loop on the guest is interpreted, not run.
 const INTERPRETED: f64 = 3.0;
 
 /// Sets class, reason and whether a guest kernel can run from the rest of the report.
@@ -19,20 +19,30 @@ pub(super) fn classify(report: &mut KvmReport, failed: Option<&str>) {
             let what = failed.unwrap_or("the guest's loop at ring 0 did not run");
             (KvmClass::Software, format!("KVM ({backend}) can't run guest kernel code: {what}"))
         }
-        (KvmAccess::Usable, Some(user), Some(kernel)) => ran(report, backend, user, kernel),
+        (KvmAccess::Usable, _, Some(kernel)) => ran(report, backend, kernel),
         _ => (KvmClass::None, failed.unwrap_or("the probe's guest did not run").to_owned()),
     };
-    report.runs_guest_kernel = report.alu_ratio_kernel.is_some_and(|ratio| ratio < INTERPRETED)
-        && report.alu_ratio_user.is_some_and(|ratio| ratio < INTERPRETED);
+    report.runs_guest_kernel = report.access == KvmAccess::Usable
+        && report.alu_ratio_kernel.is_some_and(|kernel| !interpreted(report, kernel));
     (report.class, report.reason) = (class, reason);
 }
 
-/// Class and reason where both loops ran.
-fn ran(report: &KvmReport, backend: &str, user: f64, kernel: f64) -> (KvmClass, String) {
-    if kernel >= INTERPRETED || user >= INTERPRETED {
-        let reason = format!(
-            "KVM ({backend}) interprets guest kernel code: ring 0 runs {kernel:.0} times slower than the host, ring 3 {user:.2} times"
+/// By time, or by KVM's own count of interpreted instructions.
+fn interpreted(report: &KvmReport, kernel: f64) -> bool {
+    kernel >= INTERPRETED
+        || report.alu_ratio_user.is_some_and(|user| user >= INTERPRETED)
+        || report.insn_emulation_per_kernel_insn.is_some_and(|count| count > 0.5)
+}
+
+/// Class and reason where the loop at ring 0 ran.
+fn ran(report: &KvmReport, backend: &str, kernel: f64) -> (KvmClass, String) {
+    if interpreted(report, kernel) {
+        let mut reason = format!(
+            "KVM ({backend}) interprets guest kernel code: ring 0 takes {kernel:.0} times the host's time"
         );
+        if let Some(user) = report.alu_ratio_user {
+            reason.push_str(&format!(", ring 3 {user:.2} times"));
+        }
         return (KvmClass::Software, reason);
     }
     if report.hypervisor.as_deref().is_some_and(|signature| signature.starts_with("TCG")) {

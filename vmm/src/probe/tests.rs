@@ -27,6 +27,8 @@ fn classes_follow_the_evidence() {
     assert_eq!((shadow.class, shadow.runs_guest_kernel), (KvmClass::Shadow, true));
     let interpreted = seen(|r| r.alu_ratio_kernel = Some(4800.0));
     assert_eq!((interpreted.class, interpreted.runs_guest_kernel), (KvmClass::Software, false));
+    let counted = seen(|r| r.insn_emulation_per_kernel_insn = Some(1.0));
+    assert_eq!((counted.class, counted.runs_guest_kernel), (KvmClass::Software, false));
     let gave_up = seen(|r| r.alu_ratio_kernel = None);
     assert_eq!((gave_up.class, gave_up.runs_guest_kernel), (KvmClass::Software, false));
     let emulated = seen(|r| (r.hypervisor_bit, r.hypervisor) = (true, Some("TCGTCGTCGTCG".to_owned())));
@@ -89,6 +91,33 @@ fn page_table_kvm_is_software() {
     assert!(report.alu_ratio_kernel.is_some_and(|r| r > 100.0), "{report:?}");
     assert!(report.insn_emulation_per_kernel_insn.is_some_and(|n| (0.9..1.5).contains(&n)), "{report:?}");
     assert_eq!(report.api_version, Some(12));
+}
+
+/// The quick answer is the whole probe's, wherever the tests run.
+#[test]
+fn quick_answer_agrees() {
+    assert_eq!(quick().runs_guest_kernel, probe().runs_guest_kernel);
+    let alone = probe_with(c"/dev/kvm", QUICK);
+    println!("quick probe took {} us", alone.elapsed_ns / 1000);
+    assert_eq!(alone.runs_guest_kernel, probe().runs_guest_kernel);
+}
+
+/// A guest that never comes back is interrupted, and its thread ends.
+#[test]
+fn endless_guest_is_stopped() {
+    let Ok(kvm) = Kvm::new() else {
+        println!("skipped: no usable /dev/kvm");
+        return;
+    };
+    let begin = Instant::now();
+    let limit = Duration::from_millis(40);
+    let measured = watched(limit, move |stop| {
+        let endless =
+            || -> Result<(), GuestError> { Machine::new(&kvm)?.vcpu(&kvm, 3)?.round(1 << 60, stop) };
+        Measured { failed: endless().err().map(|e| e.to_string()), ..Measured::default() }
+    });
+    assert_eq!(measured.failed.as_deref(), Some("the guest at ring 3 did not answer in time"));
+    assert!(begin.elapsed() >= limit);
 }
 
 /// Wherever KVM answers, the answer comes in time.
