@@ -1,0 +1,189 @@
+//! `isolab explain`: why a flag or refusal appeared, and the remedy.
+
+mod topics;
+
+use std::fmt::Write;
+
+use self::topics::TOPICS;
+
+/// Columns of all text that explains something.
+const WIDTH: usize = 96;
+
+/// One topic.
+#[derive(Debug)]
+pub struct Topic {
+    /// What is typed, in either case; words joined by `-`.
+    pub name: &'static str,
+    /// Other words for it.
+    pub aliases: &'static [&'static str],
+    /// One line.
+    pub title: &'static str,
+    /// Paragraphs; a line that begins with two blanks stays as it is.
+    pub text: &'static [&'static str],
+}
+
+/// A topic that does not exist.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ExplainError {
+    /// No such topic.
+    #[error("there is no topic {topic:?}; did you mean {nearest}? `isolab explain` lists all")]
+    Unknown {
+        /// What was typed.
+        topic: String,
+        /// The most similar name.
+        nearest: &'static str,
+    },
+}
+
+/// The text of a topic, or without one the list of topics; ends with a line feed.
+///
+/// # Errors
+/// Unknown topic, with the nearest one.
+pub fn explain(topic: Option<&str>) -> Result<String, ExplainError> {
+    let Some(topic) = topic else { return Ok(list()) };
+    let wanted = normal(topic);
+    let found = TOPICS.iter().find(|t| names(t).any(|name| normal(name) == wanted));
+    found
+        .map(render)
+        .ok_or_else(|| ExplainError::Unknown { topic: topic.to_owned(), nearest: nearest(&wanted) })
+}
+
+/// Lower case, blanks and underscores as `-`, without the dashes of an option.
+fn normal(typed: &str) -> String {
+    typed.trim().trim_start_matches('-').to_lowercase().replace([' ', '_'], "-")
+}
+
+fn names(topic: &Topic) -> impl Iterator<Item = &'static str> {
+    [topic.name].into_iter().chain(topic.aliases.iter().copied())
+}
+
+/// The topic whose name or alias takes the fewest edits.
+fn nearest(wanted: &str) -> &'static str {
+    let best = TOPICS
+        .iter()
+        .flat_map(|topic| names(topic).map(|name| (edits(wanted, &normal(name)), topic.name)))
+        .min();
+    best.map_or("lab", |(_, name)| name)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours between two words. A word typed in part costs
+/// little: what is missing at its end counts once.
+fn edits(typed: &str, name: &str) -> usize {
+    if !typed.is_empty() && name.starts_with(typed) {
+        return 1;
+    }
+    strsim::osa_distance(typed, name)
+}
+
+fn list() -> String {
+    let width = TOPICS.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
+    let mut out = String::from("isolab explain TOPIC\n\n");
+    for topic in TOPICS {
+        // Writing to a String can't fail.
+        let _ = writeln!(out, "  {:<width$}  {}", topic.name, topic.title);
+    }
+    out
+}
+
+fn render(topic: &Topic) -> String {
+    let mut out = format!("{}: {}\n", topic.name, topic.title);
+    for paragraph in topic.text {
+        out.push('\n');
+        if paragraph.starts_with("  ") {
+            out.push_str(paragraph);
+            out.push('\n');
+        } else {
+            out.push_str(&wrapped(paragraph, 0));
+        }
+    }
+    out
+}
+
+/// Text in lines of at most 96 columns, where its words allow, each after the first indented; ends with a line feed.
+#[must_use]
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split_ascii_whitespace() {
+        let length = word.chars().count();
+        if column == 0 {
+            column = indent + length;
+        } else if column + 1 + length > WIDTH {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
+            column = indent + length;
+        } else {
+            out.push(' ');
+            column += 1 + length;
+        }
+        out.push_str(word);
+    }
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_is_found_by_each_of_its_names_once() {
+        let mut seen = std::collections::BTreeSet::new();
+        for topic in TOPICS {
+            for name in names(topic) {
+                assert_eq!(normal(name), name.to_lowercase(), "names are typed as they are");
+                assert!(seen.insert(name), "{name} means two topics");
+                assert!(explain(Some(name)).unwrap().starts_with(topic.name));
+            }
+            assert!(!topic.text.is_empty() && !topic.title.ends_with('.'), "{}", topic.name);
+        }
+    }
+
+    #[test]
+    fn all_traps_are_there() {
+        for n in 1..=18 {
+            assert!(explain(Some(&format!("T{n:02}"))).is_ok(), "T{n:02}");
+        }
+    }
+
+    #[test]
+    fn topics_of_the_command_line_are_there() {
+        for name in
+            ["lab", "host class", "kvm-software", "exit codes", "--memory", "--read-only", "--timeout"]
+        {
+            assert!(explain(Some(name)).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn list_names_every_topic() {
+        let text = explain(None).unwrap();
+        assert!(TOPICS.iter().all(|topic| text.contains(topic.title)));
+    }
+
+    #[test]
+    fn unknown_topic_suggests_the_nearest() {
+        let nearest_of = |typed| match explain(Some(typed)) {
+            Err(ExplainError::Unknown { nearest, .. }) => nearest,
+            Ok(text) => panic!("{typed} is known: {text}"),
+        };
+        assert_eq!(nearest_of("laab"), "lab");
+        assert_eq!(nearest_of("timeuot"), "timeout");
+        assert_eq!(nearest_of("rootles"), "rootless");
+        assert_eq!(nearest_of("t19"), "T09");
+        let message = explain(Some("laab")).unwrap_err().to_string();
+        assert_eq!(message, "there is no topic \"laab\"; did you mean lab? `isolab explain` lists all");
+    }
+
+    #[test]
+    fn lines_fit_the_width() {
+        for topic in TOPICS {
+            for line in explain(Some(topic.name)).unwrap().lines() {
+                assert!(line.chars().count() <= WIDTH, "{line}");
+            }
+        }
+        assert!(explain(None).unwrap().lines().all(|line| line.chars().count() <= WIDTH));
+        assert_eq!(wrapped("a  b\nc", 3), "a b c\n");
+        assert_eq!(wrapped("", 3), "\n");
+    }
+}

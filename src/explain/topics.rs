@@ -1,0 +1,359 @@
+//! The topics, as data.
+
+use super::Topic;
+
+const fn topic(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    title: &'static str,
+    text: &'static [&'static str],
+) -> Topic {
+    Topic { name, aliases, title, text }
+}
+
+/// All of them, in the order of the list.
+pub(super) const TOPICS: &[Topic] = &[
+    topic(
+        "lab",
+        &["on", "emulated-lab", "lab-clock", "tcg"],
+        "the emulated machine of --on lab",
+        &[
+            "The lab is a whole machine with an AMD processor with SVM, emulated by QEMU. The same isolab runs inside it, \
+         and its /dev/kvm is the real KVM code of a stock kernel, so that all levels run on any Linux machine and in any CI.",
+            "By default its clock counts instructions, 2 ns each: repeated runs agree within about 0.1 %, on any machine and \
+         under any load. With --lab-clock wall it is wall time, with all the noise of an emulator.",
+            "Lab figures are instruction counts under an emulated processor. Cache and TLB behaviour, memory bandwidth, the \
+         real cost of a switch between guest and host, timing between processors and device DMA are not in them. Claim \
+         ratios of instruction counts, never milliseconds, and never what KVM costs.",
+            "--on auto takes the host where its KVM runs guest kernels in hardware, else the lab, and its first line says which.",
+        ],
+    ),
+    topic(
+        "host-class",
+        &["class", "kvm-class", "kvm", "nested", "shadow", "hardware"],
+        "what runs guest kernel code here",
+        &[
+            "/dev/kvm and its API version prove nothing, so isolab looks at behaviour: a guest of sixteen pages counts down in a \
+         loop at ring 0 and at ring 3, the same loop runs on the host, and KVM's own counters say what was interpreted.",
+            concat!(
+                "  hardware      VT-x or SVM with second-level paging\n",
+                "  nested        the same, offered by a hypervisor below: exits cost several times more\n",
+                "  shadow        processor support without second-level paging (ept=0 or npt=0)\n",
+                "  software      guest kernel code is interpreted, or the processor is emulated\n",
+                "  none          no usable KVM\n",
+                "  emulated-lab  inside the lab of --on lab",
+            ),
+            "`isolab doctor` prints the class with its numbers, and every result record holds it.",
+        ],
+    ),
+    topic(
+        "kvm-software",
+        &["software", "pvm", "kvm-pvm"],
+        "a /dev/kvm without VT-x or SVM behind it",
+        &[
+            "Some hosts, often virtual machines themselves, offer a KVM that works by page tables alone (module kvm_pvm). It \
+         creates VMs and runs guest user code at native speed, but interprets guest kernel code, hundreds to thousands of \
+         times slower than the host, and gives up on some instructions. A stock kernel would boot for minutes, if at all.",
+            "So the vm level is refused on such a host. Use --on lab, or a machine whose processor offers VT-x or SVM.",
+        ],
+    ),
+    topic(
+        "exit-codes",
+        &["exit", "exit-status", "status"],
+        "what isolab's exit status means",
+        &[
+            concat!(
+                "  0 to 255  the workload's own status passes through, at each level\n",
+                "  128+n     the workload died of signal n; 137: also when its memory limit killed it\n",
+                "  124       the deadline of --timeout\n",
+                "  125       isolab's own error: one line on standard error says which\n",
+                "  126       the command is there but can't be executed\n",
+                "  127       the command is not there\n",
+                "  3         compare: the comparison was refused",
+            ),
+            "`isolab doctor` ends with 0 where every level can run somewhere (host or lab), with 1 otherwise.",
+        ],
+    ),
+    topic(
+        "memory",
+        &["memory-limit", "oom", "137"],
+        "what --memory limits at each level",
+        &[
+            "Container: the limit of its own cgroup, so page cache and kernel memory that the workload causes count too. VM: the \
+         guest's RAM, of which the guest kernel takes its part first. Going over it ends the run with status 137 at \
+         both levels; the host is untouched.",
+            "The process level has no limit: it is the floor of every comparison.",
+            "A limit that was asked for and can't be enforced (no memory controller, no delegation) is an error, not a warning.",
+        ],
+    ),
+    topic(
+        "cgroup",
+        &["cgroups", "delegation", "limits"],
+        "where the limits of a container come from",
+        &[
+            "Memory, CPU and process limits need the cgroup controllers memory, cpu and pids, of version 2 or 1, in a place where \
+         this user may make cgroups. Root may; a user needs a delegated part of the version 2 tree:",
+            "  systemd-run --user --scope -p Delegate=yes isolab run ...",
+            "Version 1 knows no safe delegation: there a user runs as root, or with --on lab. `isolab doctor` shows each controller.",
+        ],
+    ),
+    topic(
+        "rootless",
+        &["userns", "user-namespaces", "unprivileged"],
+        "running without root",
+        &[
+            "A user needs user namespaces (user.max_user_namespaces, and where they exist kernel.unprivileged_userns_clone=1 and \
+         kernel.apparmor_restrict_unprivileged_userns=0) and, for more than one user inside, a range in /etc/subuid and \
+         /etc/subgid.",
+            "An unprivileged user can't mount EROFS, so the image is unpacked into a private copy in the store. The record names \
+         this medium, and comparisons with other media are flagged (T06).",
+        ],
+    ),
+    topic(
+        "erofs",
+        &["image-format", "loop", "overlay"],
+        "one image file for all levels",
+        &[
+            "An image is converted once into one read-only EROFS file, named by its digest: same input, same bytes. The \
+         container mounts this file and the guest reads it as a block device, so that both levels work on the same bytes.",
+            "From Linux 6.12 on, the kernel mounts the file itself; before, through a loop device. Writes go to an overlay on tmpfs. \
+         isolab mounts only EROFS that its own writer made and its checker walked.",
+        ],
+    ),
+    topic(
+        "read-only",
+        &[],
+        "no writable overlay",
+        &[
+            "With --read-only the root is the image itself at each level: every write to it fails with EROFS (read-only file \
+         system). /tmp and /dev/shm stay writable tmpfs.",
+            "Without it, writes go to an overlay on tmpfs, limited to half of --memory, and are gone after the run.",
+        ],
+    ),
+    topic(
+        "timeout",
+        &["deadline", "124"],
+        "the deadline of a run",
+        &[
+            "--timeout 30s ends the run from outside when the wall clock says so, whatever the workload or a guest kernel does, \
+         and the status is 124. Units: ms, s, m, h.",
+        ],
+    ),
+    topic(
+        "console",
+        &["guest-console", "stdio"],
+        "why the guest's console is off",
+        &[
+            "Standard input, output and error are three separate byte-exact channels at each level; no console lies in between. A \
+         serial console costs one exit per character, so a guest kernel that prints boots several times slower: --guest-console \
+         shows its messages on standard error and is for looking, not for measuring (T07).",
+        ],
+    ),
+    topic(
+        "kernel",
+        &["guest-kernel", "stock"],
+        "which kernel a guest boots",
+        &[
+            "`isolab kernel fetch` unpacks the distribution's cloud kernel into the store as entry `stock`; nothing is installed on \
+         the host. `isolab kernel add PATH --name NAME` adds any vmlinux or bzImage, and --kernel NAME picks one.",
+        ],
+    ),
+    topic(
+        "marks",
+        &["mark"],
+        "how moments inside an instance reach isolab",
+        &[
+            "isolab-init and isolab-work signal each moment by one port write (VM) or one record on a pipe (container). The host \
+         stamps them with CLOCK_MONOTONIC, so no guest clock is ever part of a number.",
+            concat!(
+                "  B  about to start: before clone3, or before the first KVM_RUN\n",
+                "  I  process 1 runs its first instruction\n",
+                "  E  the workload was executed\n",
+                "  W  first instruction of isolab-work\n",
+                "  R  the workload says that it is ready\n",
+                "  X  the workload ended, with its status\n",
+                "  F  a step before the workload failed",
+            ),
+        ],
+    ),
+    topic(
+        "timeline",
+        &["stamps", "boot-time", "start-up"],
+        "the stamps of a run and the three headlines",
+        &[
+            concat!(
+                "  request            before isolab is started\n",
+                "  main               first line of isolab\n",
+                "  run_begin          before clone3, or before the first KVM_RUN\n",
+                "  guest_kernel_done  VM only: first instruction of process 1\n",
+                "  first_user_insn    first instruction of the workload binary\n",
+                "  ready              the workload says so\n",
+                "  exit               the workload's status is known\n",
+                "  clean              everything is freed",
+            ),
+            "Boot time has no agreed boundaries, and the choice moves the number by half or more. So only three intervals are \
+         headlines: request to first_user_insn, request to ready, request to clean. All else is diagnostic.",
+        ],
+    ),
+    topic(
+        "T01",
+        &[],
+        "refused: emulated processor, software or shadow KVM",
+        &[
+            "Guest kernel code is interpreted here, up to thousands of times slower, so the figures say nothing about KVM. Use a \
+         machine with VT-x or SVM, or --on lab, where all levels run on the same emulated processor and only instruction \
+         counts are compared.",
+        ],
+    ),
+    topic(
+        "T02",
+        &[],
+        "refused or flagged: nested virtualisation",
+        &[
+            "KVM runs on a hypervisor below, whose exits cost several times those of bare hardware. What KVM costs can't be \
+         said from here; comparing with earlier runs on the same machine can, and is flagged. Use bare metal.",
+        ],
+    ),
+    topic(
+        "T03",
+        &[],
+        "refused: page-cache state differs",
+        &["One level read its image, kernel or binary from disk and the other from memory. Both have to \
+         begin in the same state: run once before measuring, and interleave the levels."],
+    ),
+    topic(
+        "T04",
+        &[],
+        "refused: different boundaries",
+        &[
+            "A stamp is missing at one level, so the intervals do not begin or end at the same moment. Only the three headline \
+         intervals are compared (see `isolab explain timeline`); use a workload that says when it is ready.",
+        ],
+    ),
+    topic(
+        "T05",
+        &[],
+        "flagged: different kernel, mitigations or configuration",
+        &[
+            "The container runs on the host's kernel and the guest on its own. Release, configuration, vulnerability \
+         mitigations, huge pages and timer frequency differ and move the figures. Give the guest the host's kernel to take this away.",
+        ],
+    ),
+    topic(
+        "T06",
+        &[],
+        "refused or flagged: different file system or medium",
+        &[
+            "The image lies on another medium at one level, for example an unpacked copy (rootless) beside an EROFS mount. File \
+         workloads are refused, others flagged. Run as root, so that all levels mount the same file.",
+        ],
+    ),
+    topic(
+        "T07",
+        &[],
+        "refused or flagged: console, keyboard and probing time-outs",
+        &[
+            "A console in one level only costs one exit per character, and device probing can wait for fixed times that look like \
+         boot time. Leave --guest-console off; look at gaps over 20 ms in which the guest does nothing.",
+        ],
+    ),
+    topic(
+        "T08",
+        &[],
+        "refused or flagged: init, limits or filter differ",
+        &[
+            "Number of CPUs, memory or process 1 are not the same at both levels (refused), or only one has a seccomp filter \
+         (flagged). Give all levels the same job.",
+        ],
+    ),
+    topic(
+        "T09",
+        &[],
+        "refused: memory by the wrong counter",
+        &[
+            "RSS of a VMM, configured RAM or a change of MemFree miss or invent hundreds of KiB to hundreds of MiB. The charge of \
+         the instance's own cgroup is the measure; other counters are printed only after a known-answer test passed.",
+        ],
+    ),
+    topic(
+        "T10",
+        &[],
+        "refused: blocked order, drift or too few runs",
+        &[
+            "All of A and then all of B turns any drift of the machine into a difference. Runs must be interleaved in random pairs, \
+         and enough of them: raise --pairs.",
+        ],
+    ),
+    topic(
+        "T11",
+        &[],
+        "flagged: best-of or means without outliers",
+        &[
+            "The best run, or a mean without the runs that look odd, is a choice made after seeing the data. The estimator is \
+         fixed in the plan before the first sample, and all raw samples are stored.",
+        ],
+    ),
+    topic(
+        "T12",
+        &[],
+        "flagged or refused: noisy host",
+        &[
+            "Stolen time over 0.5 %, CPU pressure over 5 %, drift of a fixed loop over 2 %, throttling, swapping or other running \
+         tasks were seen; at three times these limits the comparison is refused. Use an idle machine, or --on lab.",
+        ],
+    ),
+    topic(
+        "T13",
+        &[],
+        "flagged: the harness is inside the number",
+        &[
+            "Forking from a large process, a shell, sleeping polls or reading logs cost time that is not the level's. Every sample \
+         is a fresh process started from a small one, and all waits are event-driven; compare with the process level, the floor.",
+        ],
+    ),
+    topic(
+        "T14",
+        &[],
+        "flagged: sharing counted for one side only",
+        &[
+            "Copies of one image share page cache, and equal pages may be merged, at one level only. Look at one instance and at \
+         the slope over many; sharing by KSM, DAX or snapshots is a level of its own.",
+        ],
+    ),
+    topic(
+        "T15",
+        &[],
+        "refused: snapshot restore against cold start",
+        &[
+            "A restored guest has booted already, and its page faults follow after the restore. Compare it with a restored \
+         or resumed peer, and until ready.",
+        ],
+    ),
+    topic(
+        "T16",
+        &[],
+        "refused: clocks mixed",
+        &[
+            "Guest wall clock, time namespaces and kernel message stamps do not count what the host's clock counts. All stamps come \
+         from one clock of the host, and each inside interval must lie within its outside one.",
+        ],
+    ),
+    topic(
+        "T17",
+        &[],
+        "refused: failed runs counted or dropped",
+        &[
+            "More than 1 % of the runs ended otherwise than expected. They are stored as failed and never averaged: look at \
+         their status and standard error first.",
+        ],
+    ),
+    topic(
+        "T18",
+        &[],
+        "flagged: speed beside less isolation",
+        &[
+            "The faster level isolates less. What each level shares with the host (kernel, filter, user namespace, devices) is \
+         printed beside its cost, and there is no single score.",
+        ],
+    ),
+];
