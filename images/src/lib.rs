@@ -5,5 +5,6 @@
 //! chose ever reaches a host path call.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod job;
 pub mod tree;
