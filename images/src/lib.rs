@@ -5,6 +5,12 @@
 //! chose ever reaches a host path call.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod config;
+pub mod digest;
+pub mod escape;
 pub mod job;
+pub mod layer;
+pub mod report;
+mod spool;
 pub mod tree;
