@@ -5,9 +5,15 @@
 //! chose ever reaches a host path call.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod config;
+pub mod digest;
 pub mod erofs;
+pub mod escape;
 pub mod job;
+pub mod layer;
+pub mod report;
+mod spool;
 pub mod store;
 pub mod tree;
 pub mod unpack;
