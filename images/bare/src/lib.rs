@@ -2,7 +2,7 @@
 //! at its first instruction, the memory functions that the compiler calls, safe [system calls](sys), [marks](mark)
 //! and [numbers as text](text). No libc, no allocation, nothing that runs before `main`.
 //!
-//! All unsafe code of the two programs is in `mem`, `start` and `sys` of this package.
+//! All unsafe code of the two programs is in `cell`, `mem`, `start`, `sys` and `vdso` of this package.
 #![no_std]
 
 #[allow(unsafe_code)]
@@ -15,3 +15,5 @@ pub mod start;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod text;
+#[allow(unsafe_code)]
+pub mod vdso;

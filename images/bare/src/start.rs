@@ -53,6 +53,13 @@ impl Start {
         self.env().find_map(|e| e.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 
+    /// An entry of the auxiliary vector, which follows the environment: pairs of type and value, ended by type 0.
+    #[must_use]
+    pub fn auxiliary(&self, kind: usize) -> Option<usize> {
+        let first = self.count() + 2 + self.env().count() + 1;
+        (0..).map(|i| first + 2 * i).take_while(|i| self.word(*i) != 0).find(|i| self.word(*i) == kind).map(|i| self.word(i + 1))
+    }
+
     /// The environment's words as `execve` takes them.
     #[must_use]
     pub fn env_words(&self) -> *const usize {

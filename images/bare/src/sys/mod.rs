@@ -1,4 +1,5 @@
-//! Linux system calls of x86-64 with safe signatures: [`io`], [`fs`], [`mount`], [`process`], [`tty`].
+//! Linux system calls of x86-64 with safe signatures: [`io`], [`fs`], [`mount`], [`process`],
+//! [`tty`], [`memory`], [`clock`], [`net`].
 //!
 //! One macro, `call!`, holds the unsafe block. Its arguments are integers or are made from references that live
 //! until the call returns ([`Word`]); each wrapper passes the length of the very slice it passes.
@@ -6,9 +7,12 @@
 use core::arch::asm;
 use core::ffi::CStr;
 
+pub mod clock;
 pub mod fs;
 pub mod io;
+pub mod memory;
 pub mod mount;
+pub mod net;
 pub mod process;
 pub mod tty;
 

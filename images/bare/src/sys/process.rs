@@ -255,3 +255,20 @@ pub fn reset_machine() {
 pub fn pause() {
     let _ = call!(34);
 }
+
+/// Executes a program with the environment list of [`crate::start::Start::env_words`].
+pub fn execve_inheriting(path: &CStr, argv: &[usize], start: &crate::start::Start) -> Errno {
+    match argv.last() {
+        Some(0) => call!(59, path, argv, start.env_words()).err().unwrap_or(Errno::INVAL),
+        _ => Errno::INVAL,
+    }
+}
+
+/// The kernel's name (`struct utsname`: six fields of 65 bytes).
+///
+/// # Errors
+/// Never for a good pointer.
+pub fn uname() -> Result<[[u8; 65]; 6], Errno> {
+    let mut names = [[0; 65]; 6];
+    call!(63, &mut names).map(|_| names)
+}
