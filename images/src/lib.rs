@@ -12,6 +12,7 @@ pub mod erofs;
 pub mod escape;
 pub mod job;
 pub mod layer;
+pub mod programs;
 pub mod report;
 mod spool;
 pub mod store;
