@@ -36,7 +36,7 @@ pub struct Parts {
     pub child: Child,
     /// Read end of the mark pipe ([`mark_pipe`]).
     pub marks: OwnedFd,
-    /// Write end of the control channel.
+    /// Write end of the control channel; with [`ExitFrom::Process`], of a pipe that only tells that we live.
     pub control: Option<OwnedFd>,
     /// Its cgroup.
     pub cgroup: Option<Cgroup>,
@@ -233,7 +233,7 @@ impl Instance {
     }
 
     fn send(&self, message: Message) {
-        if let Some(control) = &self.control {
+        if let (Some(control), ExitFrom::Marks) = (&self.control, self.exit_from) {
             // Neither a full pipe nor one without a reader is worth more than the loss of this message.
             let _ = rustix::io::write(control, &message.encode());
         }

@@ -9,8 +9,8 @@
 //! mapping that it did not write. The launcher must be single-threaded when it starts something.
 #![deny(unsafe_code)]
 
+pub mod bare;
 pub mod cgroup;
-
 pub mod child;
 pub mod clock;
 pub mod idmap;

@@ -76,17 +76,17 @@ pub(crate) fn place(from: BorrowedFd<'_>, to: RawFd) -> Result<(), Errno> {
     check(unsafe { libc::dup3(from.as_raw_fd(), to, 0) }.into()).map(drop)
 }
 
-/// *Child*: closes every descriptor from `first` on.
-pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: takes integers only; the caller is about to exec and uses none of the closed descriptors.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
-}
-
 /// *Child*: marks every descriptor from `first` on to be closed by exec.
 pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     let flag = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: takes integers only and closes nothing now.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flag) }).map(drop)
+}
+
+/// *Child*: marks one number to be closed by exec, if it is open.
+pub(crate) fn close_on_exec(number: u32) {
+    // SAFETY: takes integers only and closes nothing now.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, number, number, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 /// *Child*: default action for `SIGPIPE`, which Rust's runtime ignores, and no blocked signals.
