@@ -71,14 +71,15 @@ fn dropping_kills_what_is_inside() {
     require!();
     let cgroup = Cgroup::create(&limits()).expect("create").expect("a cgroup");
     let options = SpawnOptions { cgroup: Some(&cgroup), ..SpawnOptions::default() };
-    let mut child = spawn(&options, || {
+    let (read, write) = rustix::pipe::pipe().expect("pipe");
+    let held = spawn(&options, || {
+        let _ = rustix::io::write(&write, b"x");
         loop {
             std::thread::park();
         }
-    })
-    .expect("spawn")
-    .release()
-    .expect("release");
+    });
+    let mut child = held.expect("spawn").release().expect("release");
+    rustix::io::read(&read, &mut [0]).expect("the child is in the cgroup");
     drop(cgroup);
     assert_eq!(child.wait().expect("wait").terminating_signal(), Some(9));
 }
