@@ -1,1 +1,21 @@
-//! container
+//! The namespace container, and the bare process that it is compared with.
+//!
+//! Order of events ([`launch`]): cgroup and its limits ([`cgroup`]); the image as a detached mount ([`root`]); pipes for
+//! marks and control; `clone3` into new namespaces ([`child`]); the parent maps ids ([`idmap`]) and the mount's ids,
+//! writes the job block, releases the child; the child puts its descriptors where `isolab-init` expects them, closes
+//! all others and executes it from a sealed memfd. From there on [`instance`] waits: marks, memory charge, the end.
+//!
+//! What it refuses: a limit that the host can't enforce, an image that the kernel does not take as EROFS, a user
+//! mapping that it did not write. The launcher must be single-threaded when it starts something.
+#![deny(unsafe_code)]
+
+pub mod bare;
+pub mod cgroup;
+pub mod child;
+pub mod clock;
+pub mod idmap;
+pub mod instance;
+pub mod launch;
+pub mod root;
+pub mod seccomp;
+mod sys;

@@ -200,6 +200,8 @@ pub enum Step {
     Fork = 16,
     /// Execute the command (`ENOENT`: status 127; any other error: 126).
     Exec = 17,
+    /// Isolab's own child before init: join the cgroup, take the mapped ids, place descriptors.
+    Prepare = 18,
 }
 
 impl Step {
@@ -224,6 +226,7 @@ impl Step {
             15 => Self::Terminal,
             16 => Self::Fork,
             17 => Self::Exec,
+            18 => Self::Prepare,
             _ => return None,
         })
     }

@@ -1,0 +1,297 @@
+//! The `process` level: the image as root directory and nothing else. The floor of every comparison.
+//!
+//! The child gets a mount namespace of its own, because the image must be mounted somewhere; the host's `/proc` and
+//! `/dev` appear in it. There is no init: the child executes the workload, and its own status is the workload's.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use isolab_images::job::{Job, Stdio};
+use isolab_wire::mark::{Code, Step};
+use isolab_wire::{MARK_ENV, fd};
+use rustix::fs::{CWD, Mode, mkdir};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
+    open_tree, unmount,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{chdir, chroot, geteuid, pivot_root, setsid, umask};
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::cgroup::{Cgroup, Limits};
+use crate::child::{PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn};
+use crate::clock::ClockPair;
+use crate::idmap::IdMap;
+use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
+use crate::launch::{LaunchError, die_with, high};
+use crate::root::{RootSource, mount_erofs};
+use crate::sys::{self, PointerList};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// First number that is closed when the workload starts.
+const FIRST_CLOSED: u32 = 5;
+
+/// A bare process to start.
+#[derive(Debug)]
+pub struct BareConfig<'a> {
+    /// What to run.
+    pub job: &'a Job,
+    /// In which image.
+    pub root: &'a RootSource,
+    /// Standard input, output and error, given to the workload as they are.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Limits; the default, none, still makes a cgroup where the host has a memory controller, to read the charge.
+    pub limits: Limits,
+}
+
+/// Everything that the child needs, made before it exists.
+struct Entry<'a> {
+    job: &'a Job,
+    stdio: [OwnedFd; 3],
+    marks: OwnedFd,
+    leash: OwnedFd,
+    root: OwnedFd,
+    is_mount: bool,
+    tmpfs: CString,
+    workdir: CString,
+    /// Each directory on the way to it, and itself.
+    workdir_parts: Vec<CString>,
+    groups: Vec<Gid>,
+    /// Paths to try, in order.
+    programs: Vec<CString>,
+    argv: PointerList<'a>,
+    env: PointerList<'a>,
+}
+
+fn c_string(what: &'static str, text: &str) -> Result<CString, LaunchError> {
+    CString::new(text).map_err(|_| LaunchError::Nul(what))
+}
+
+/// The paths at which the command is looked for, as a shell does.
+fn candidates(job: &Job) -> Result<Vec<CString>, LaunchError> {
+    let name = job.argv.first().map(String::as_str).unwrap_or_default();
+    if name.is_empty() {
+        return Ok(Vec::new());
+    }
+    if name.contains('/') {
+        return Ok(vec![c_string("the command", name)?]);
+    }
+    let path = job.env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let dirs = path.split(':').map(|dir| if dir.is_empty() { "." } else { dir });
+    dirs.map(|dir| c_string("the command", &format!("{dir}/{name}"))).collect()
+}
+
+/// Each directory on the way to a path, and the path.
+fn ways_to(path: &str) -> Result<Vec<CString>, LaunchError> {
+    let ends = path.match_indices('/').map(|(i, _)| i).filter(|&i| i > 0).chain([path.len()]);
+    ends.map(|end| c_string("the working directory", &path[..end])).collect()
+}
+
+/// Starts a bare process.
+///
+/// # Errors
+/// The step that failed; nothing is left behind.
+pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
+    let job = config.job;
+    let list = |what, items: &[String]| -> Result<Vec<CString>, LaunchError> {
+        items.iter().map(|item| c_string(what, item)).collect()
+    };
+    let argv = list("an argument", &job.argv)?;
+    let mut env = list("an environment entry", &job.env)?;
+    if job.marks {
+        env.push(c_string("an environment entry", &format!("{MARK_ENV}=fd:{}", fd::MARKS))?);
+    }
+    let rootless = !geteuid().is_root();
+    let cgroup = Cgroup::create(&config.limits)?;
+    let (marks_read, marks_write) = mark_pipe()?;
+    let (leash, parents_end) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
+    let (root, is_mount) = match config.root {
+        RootSource::Erofs(image) => (mount_erofs(image)?, true),
+        RootSource::Directory(dir) => (high(dir.as_fd())?, false),
+    };
+    let [stdin, stdout, stderr] = config.stdio;
+    let entry = Entry {
+        job,
+        stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
+        marks: high(marks_write.as_fd())?,
+        leash: high(leash.as_fd())?,
+        root: high(root.as_fd())?,
+        is_mount,
+        tmpfs: c_string("the size", &format!("size={},mode=0755", (job.memory_bytes / 2).max(4096)))?,
+        workdir: c_string("the working directory", &job.workdir)?,
+        workdir_parts: ways_to(&job.workdir)?,
+        groups: job.user.groups.iter().map(|&group| Gid::from_raw(group)).collect(),
+        programs: candidates(job)?,
+        argv: PointerList::new(argv.iter().map(CString::as_c_str)),
+        env: PointerList::new(env.iter().map(CString::as_c_str)),
+    };
+    // Without privilege a mount namespace takes a user namespace.
+    let namespaces = namespace::MOUNT | if rootless { namespace::USER } else { 0 };
+    let report = Some(entry.marks.as_fd());
+    let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report };
+
+    let start = ClockPair::read();
+    let held = spawn(&options, || entry.run(parents_end.as_fd()))?;
+    if rootless {
+        IdMap::choose()?.write(held.child().pid())?;
+    }
+    let child = held.release()?;
+    drop(entry);
+    let begin_ns = Some(start.ns);
+    let (marks, control) = (marks_read, Some(parents_end));
+    Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from: ExitFrom::Process }))
+}
+
+type Failed = (Step, Errno);
+
+impl Entry<'_> {
+    /// *Child*: becomes the workload. Makes system calls only.
+    fn run(&self, parents_end: BorrowedFd<'_>) -> i32 {
+        let (step, errno) = match self.prepare(parents_end) {
+            Ok(()) => (Step::Exec, self.exec()),
+            Err(failed) => failed,
+        };
+        report(Some(self.marks.as_fd()), step, errno);
+        PREPARE_STATUS
+    }
+
+    fn prepare(&self, parents_end: BorrowedFd<'_>) -> Result<(), Failed> {
+        let at = |step| move |errno| (step, errno);
+        self.build_root()?;
+        let _ = setsid();
+        umask(Mode::from_raw_mode(0o022));
+        for (fd, number) in self.stdio.iter().zip(0..) {
+            sys::place(fd.as_fd(), number).map_err(at(Step::Channels))?;
+        }
+        if matches!(self.job.stdio, Stdio::Terminal { .. }) {
+            sys::take_terminal().map_err(at(Step::Terminal))?;
+        }
+        self.enter_workdir().map_err(at(Step::Workdir))?;
+        self.become_user().map_err(at(Step::User))?;
+        die_with(parents_end, &self.leash).map_err(at(Step::Prepare))?;
+        sys::reset_signals();
+        if self.job.marks {
+            sys::place(self.marks.as_fd(), fd::MARKS).map_err(at(Step::Channels))?;
+            sys::close_on_exec_from(FIRST_CLOSED).map_err(at(Step::Channels))?;
+            // 3 is nobody's.
+            sys::close_on_exec(3);
+        } else {
+            sys::close_on_exec_from(3).map_err(at(Step::Channels))?;
+        }
+        Ok(())
+    }
+
+    /// Mounts image, overlay, `/proc` and `/dev` below a tmpfs of our own stacked on `/`, then makes that the root.
+    fn build_root(&self) -> Result<(), Failed> {
+        let at = |step| move |errno| (step, errno);
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change(c"/", private).map_err(at(Step::Mounts))?;
+        let overlay = self.is_mount && !self.job.read_only;
+        self.skeleton(overlay).map_err(at(Step::Overlay))?;
+        self.lower().map_err(at(Step::Lower))?;
+        let mut root = c"lower";
+        if overlay {
+            let options = c"lowerdir=lower,upperdir=upper,workdir=work";
+            mount(c"overlay", c"root", c"overlay", MountFlags::empty(), options).map_err(at(Step::Overlay))?;
+            root = c"root";
+        }
+        // The host's trees are named from the old root, which is still ours; the image's names are one real part each,
+        // and a symbolic link there is not followed.
+        chdir(root).map_err(at(Step::Root))?;
+        for (source, target) in [(c"/proc", c"proc"), (c"/dev", c"dev")] {
+            bind(source, target, self.job.read_only).map_err(at(Step::Mounts))?;
+        }
+        match pivot_root(c".", c".") {
+            // What lies on the new root now: the old one, and on that the skeleton.
+            Ok(()) => {
+                for _ in 0..2 {
+                    unmount(c".", UnmountFlags::DETACH).map_err(at(Step::Root))?;
+                }
+            }
+            // The initial file system of a kernel (an initramfs) can't be put aside.
+            Err(Errno::INVAL) => chroot(c".").map_err(at(Step::Root))?,
+            Err(e) => return Err((Step::Root, e)),
+        }
+        chdir(c"/").map_err(at(Step::Root))
+    }
+
+    fn skeleton(&self, overlay: bool) -> Result<(), Errno> {
+        // Mounted on / by path it lies on top; ".." of the covered root leads to it.
+        mount(c"tmpfs", c"/", c"tmpfs", MountFlags::empty(), self.tmpfs.as_c_str())?;
+        chdir(c"/..")?;
+        mkdir(c"lower", Mode::from_raw_mode(0o755))?;
+        if overlay {
+            for name in [c"upper", c"work", c"root"] {
+                mkdir(name, Mode::from_raw_mode(0o755))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lower(&self) -> Result<(), Errno> {
+        let attach = |fd: &OwnedFd| {
+            move_mount(fd, c"", CWD, c"lower", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        };
+        if self.is_mount {
+            return attach(&self.root);
+        }
+        let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        attach(&open_tree(&self.root, c"", copy | OpenTreeFlags::AT_EMPTY_PATH)?)
+    }
+
+    /// Enters the working directory, made where it is missing, as `isolab-init` does.
+    fn enter_workdir(&self) -> Result<(), Errno> {
+        match chdir(&*self.workdir) {
+            Err(Errno::NOENT) if !self.job.read_only => {
+                for part in &self.workdir_parts {
+                    match mkdir(&**part, Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(e) => return Err(e),
+                    }
+                }
+                chdir(&*self.workdir)
+            }
+            other => other,
+        }
+    }
+
+    fn become_user(&self) -> Result<(), Errno> {
+        match set_thread_groups(&self.groups) {
+            // Denied for good in a user namespace made without privilege; there is nothing to set then.
+            Err(Errno::PERM) if self.groups.is_empty() => {}
+            other => other?,
+        }
+        let (uid, gid) = (Uid::from_raw(self.job.user.uid), Gid::from_raw(self.job.user.gid));
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)
+    }
+
+    fn exec(&self) -> Errno {
+        mark(Some(self.marks.as_fd()), Code::Exec, 0);
+        let mut result = Errno::NOENT;
+        for program in &self.programs {
+            match sys::exec_path(program, &self.argv, &self.env) {
+                Errno::NOENT | Errno::NOTDIR => {}
+                // Something is there that may not be executed: say so unless a later directory has it.
+                Errno::ACCESS => result = Errno::ACCESS,
+                other => return other,
+            }
+        }
+        result
+    }
+}
+
+/// *Child*: shows a tree of the host at a directory of the image, which is made where that can be.
+fn bind(source: &CStr, target: &CStr, read_only: bool) -> Result<(), Errno> {
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, source, copy)?;
+    let attach = || move_mount(&tree, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    match attach() {
+        Err(Errno::NOENT) if !read_only => {
+            mkdir(target, Mode::from_raw_mode(0o755))?;
+            attach()
+        }
+        other => other,
+    }
+}

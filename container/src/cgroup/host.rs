@@ -1,0 +1,217 @@
+//! Where this host has which controller, and where below we may make directories.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{CgroupError, Version};
+
+/// A kind of limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controller {
+    /// Memory.
+    Memory,
+    /// CPU time.
+    Cpu,
+    /// Processes.
+    Pids,
+}
+
+impl Controller {
+    pub(super) const ALL: [Self; 3] = [Self::Memory, Self::Cpu, Self::Pids];
+
+    /// The kernel's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Pids => "pids",
+        }
+    }
+}
+
+impl std::fmt::Display for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A directory below which an instance's directory can be made.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) version: Version,
+    pub(super) base: PathBuf,
+}
+
+impl Place {
+    /// Makes the controller available to children of the place.
+    pub(super) fn enable(&self, controller: Controller) -> Result<(), CgroupError> {
+        if self.version == Version::V1 {
+            return Ok(());
+        }
+        let path = self.base.join("cgroup.subtree_control");
+        let enabled =
+            fs::read_to_string(&path).map_err(|source| CgroupError::Read { path: path.clone(), source })?;
+        if enabled.split_whitespace().any(|word| word == controller.name()) {
+            return Ok(());
+        }
+        let value = format!("+{controller}");
+        fs::write(&path, &value).map_err(|source| CgroupError::NotEnforceable {
+            controller,
+            reason: format!(
+                "{} can't be given the controller ({source}); run as root, or have it delegated: \
+                 systemd-run --user --scope -p Delegate=yes isolab ...",
+                self.base.display()
+            ),
+        })
+    }
+}
+
+/// The cgroup hierarchies that we are in.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    /// v1: controller names, mount point and the directory of our own cgroup.
+    v1: Vec<(Vec<String>, PathBuf, PathBuf)>,
+    /// v2: mount point and the directory of our own cgroup.
+    v2: Option<(PathBuf, PathBuf)>,
+}
+
+impl Host {
+    /// Reads the mounts and our own place in them.
+    pub(super) fn discover() -> Result<Self, CgroupError> {
+        let read = |path: &'static str| {
+            fs::read_to_string(path).map_err(|source| CgroupError::Discover { path, source })
+        };
+        Ok(Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+    }
+
+    /// From the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
+    pub(super) fn parse(mounts: &str, own: &str) -> Self {
+        let mut host = Self::default();
+        for line in mounts.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
+            let (Some(root), Some(point)) = (left.next(), left.next()) else { continue };
+            let (Some(kind), Some(options)) = (right.next(), right.nth(1)) else { continue };
+            let here = |path: &str| inside(Path::new(point), root, path);
+            match kind {
+                "cgroup2" if host.v2.is_none() => {
+                    let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::")) else { continue };
+                    host.v2 = here(path).map(|dir| (PathBuf::from(point), dir));
+                }
+                "cgroup" => {
+                    let options: Vec<&str> = options.split(',').collect();
+                    let found = own.lines().find_map(|line| {
+                        let (names, path) = line.split_once(':')?.1.split_once(':')?;
+                        let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+                        names.iter().all(|name| options.contains(&name.as_str())).then_some((names, path))
+                    });
+                    if let Some((names, path)) = found
+                        && let Some(dir) = here(path)
+                        && !host.v1.iter().any(|(seen, ..)| *seen == names)
+                    {
+                        host.v1.push((names, PathBuf::from(point), dir));
+                    }
+                }
+                _ => {}
+            }
+        }
+        host
+    }
+
+    /// Where an instance's directory for the controller can be tried, best first.
+    pub(super) fn places(&self, controller: Controller) -> Result<Vec<Place>, CgroupError> {
+        let has = |names: &[String]| names.iter().any(|name| name == controller.name());
+        if let Some((_, _, dir)) = self.v1.iter().find(|(names, ..)| has(names)) {
+            return Ok(vec![Place { version: Version::V1, base: dir.clone() }]);
+        }
+        let Some((point, own)) = &self.v2 else { return Err(self.missing(controller)) };
+        // Processes may live beside groups with controllers only in the root: so the root, else our group's parent.
+        let mut bases = vec![point.clone()];
+        if let Some(parent) =
+            own.parent().filter(|parent| parent.starts_with(point) && *parent != point.as_path())
+        {
+            bases.push(parent.to_owned());
+        }
+        let offers = |base: &Path| {
+            fs::read_to_string(base.join("cgroup.controllers"))
+                .is_ok_and(|names| names.split_whitespace().any(|name| name == controller.name()))
+        };
+        Ok(bases
+            .into_iter()
+            .filter(|base| offers(base))
+            .map(|base| Place { version: Version::V2, base })
+            .collect())
+    }
+
+    /// No place has the controller.
+    pub(super) fn missing(&self, controller: Controller) -> CgroupError {
+        let reason = match (&self.v2, self.v1.is_empty()) {
+            (None, true) => "no cgroup hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup)",
+            (None, false) => "no mounted v1 hierarchy has the controller",
+            (Some(_), _) => {
+                "neither a v1 hierarchy nor the part of the v2 tree that isolab may use has the controller"
+            }
+        };
+        CgroupError::NotEnforceable { controller, reason: reason.into() }
+    }
+
+    /// Mount points below which stale groups can be.
+    pub(super) fn roots(&self) -> impl Iterator<Item = &Path> {
+        let ours =
+            |names: &[String]| Controller::ALL.iter().any(|c| names.iter().any(|name| name == c.name()));
+        let v1 = self.v1.iter().filter(move |(names, ..)| ours(names)).map(|(_, point, _)| point.as_path());
+        v1.chain(self.v2.iter().map(|(point, _)| point.as_path()))
+    }
+}
+
+/// Where the cgroup `path` is seen under a mount of `root` at `point`.
+fn inside(point: &Path, root: &str, path: &str) -> Option<PathBuf> {
+    // A cgroup namespace shows a root above it as "/..": such a mount does not reach our own group by its name.
+    let relative = Path::new(path).strip_prefix(root).ok()?;
+    Some(if relative.as_os_str().is_empty() { point.to_owned() } else { point.join(relative) })
+}
+
+/// Whether anything can be swapped out. Where that can't be read, it is assumed.
+pub(super) fn has_swap() -> bool {
+    match fs::read_to_string("/proc/swaps") {
+        Ok(text) => text.lines().count() > 1,
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+30 25 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755
+31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+34 30 0:30 /outer /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+";
+
+    #[test]
+    fn finds_our_own_directory_in_each_hierarchy() {
+        let own = "9:name=systemd:/\n5:pids:/outer/x\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/user\n";
+        let host = Host::parse(HYBRID, own);
+        let base = |c| host.places(c).expect("a place").remove(0).base;
+        assert_eq!(base(Controller::Memory), Path::new("/sys/fs/cgroup/memory/a/b"));
+        assert_eq!(base(Controller::Cpu), Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(base(Controller::Pids), Path::new("/sys/fs/cgroup/pids/x"));
+        let (point, own) = host.v2.expect("v2");
+        assert_eq!(
+            (point.to_str(), own.to_str()),
+            (Some("/sys/fs/cgroup/unified"), Some("/sys/fs/cgroup/unified/user"))
+        );
+    }
+
+    #[test]
+    fn names_the_controller_that_is_missing() {
+        let host = Host::parse("", "");
+        let error = host.places(Controller::Memory).expect_err("nothing is mounted");
+        assert!(error.to_string().contains("memory limit can't be enforced"), "{error}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Which ids of the host the container's users are.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+/// Ids inside a container started by root: enough for `nobody` (65534).
+const LENGTH: u32 = 65_536;
+/// First of the blocks that root's containers get: above what distributions give to users and services.
+const FIRST: u32 = 0x4000_0000;
+/// Number of blocks; they end at 0x8000_0000, beyond which some programs take ids for negative numbers.
+const BLOCKS: u32 = (0x8000_0000 - FIRST) / LENGTH;
+
+/// A run of ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    inside: u32,
+    outside: u32,
+    length: u32,
+}
+
+/// A map for a new user namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdMap {
+    uids: Vec<Extent>,
+    gids: Vec<Extent>,
+    writer: Writer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Writer {
+    /// We may map any id.
+    Root,
+    /// The set-user-id programs check `/etc/subuid`.
+    Helpers,
+    /// Only ourselves, without supplementary groups.
+    OwnIdOnly,
+}
+
+/// The ids could not be mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum IdMapError {
+    /// Our own map or the lists of subordinate ids.
+    #[error("read {path}")]
+    Read {
+        /// Which.
+        path: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The child's map.
+    #[error("write {path}")]
+    Write {
+        /// Which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// `newuidmap` or `newgidmap`.
+    #[error("run {program}")]
+    Run {
+        /// Which.
+        program: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It refused.
+    #[error("{program} refused the map of /etc/subuid and /etc/subgid: {message}")]
+    Refused {
+        /// Which.
+        program: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl IdMap {
+    /// The map for the next container of this process: an unprivileged block of its own for root; the user's own
+    /// subordinate ids, or else just the user, for others.
+    ///
+    /// # Errors
+    /// Our own map can't be read.
+    pub fn choose() -> Result<Self, IdMapError> {
+        if rustix::process::geteuid().is_root() {
+            let read = |path: &'static str| {
+                fs::read_to_string(path).map_err(|source| IdMapError::Read { path, source })
+            };
+            let block = std::process::id() % BLOCKS;
+            let uids = vec![root_extent(&read("/proc/self/uid_map")?, block)];
+            let gids = vec![root_extent(&read("/proc/self/gid_map")?, block)];
+            return Ok(Self { uids, gids, writer: Writer::Root });
+        }
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let me = |outside| Extent { inside: 0, outside, length: 1 };
+        let sub = |path: &str| {
+            fs::read_to_string(path).ok().and_then(|text| subordinate(&text, uid, user_name(uid)))
+        };
+        let helpers = ["newuidmap", "newgidmap"].iter().all(|name| Path::new("/usr/bin").join(name).exists());
+        match (helpers, sub("/etc/subuid"), sub("/etc/subgid")) {
+            (true, Some(sub_uid), Some(sub_gid)) => Ok(Self {
+                uids: vec![me(uid), sub_uid],
+                gids: vec![me(gid), sub_gid],
+                writer: Writer::Helpers,
+            }),
+            _ => Ok(Self { uids: vec![me(uid)], gids: vec![me(gid)], writer: Writer::OwnIdOnly }),
+        }
+    }
+
+    /// Highest id that is both a user's and a group's inside.
+    #[must_use]
+    pub fn last_id(&self) -> u32 {
+        let last = |extents: &[Extent]| extents.iter().map(|e| e.inside + (e.length - 1)).max().unwrap_or(0);
+        last(&self.uids).min(last(&self.gids))
+    }
+
+    /// Whether processes inside may set supplementary groups.
+    #[must_use]
+    pub fn allows_groups(&self) -> bool {
+        self.writer != Writer::OwnIdOnly
+    }
+
+    /// Writes the map of the user namespace of process `pid`.
+    ///
+    /// # Errors
+    /// The kernel or the helper refuses it.
+    pub fn write(&self, pid: i32) -> Result<(), IdMapError> {
+        let put = |file: &str, text: &str| {
+            let path = format!("/proc/{pid}/{file}");
+            fs::write(&path, text).map_err(|source| IdMapError::Write { path, source })
+        };
+        match self.writer {
+            Writer::Root => {
+                put("uid_map", &lines(&self.uids))?;
+                put("gid_map", &lines(&self.gids))
+            }
+            Writer::Helpers => {
+                help("/usr/bin/newuidmap", pid, &self.uids)?;
+                help("/usr/bin/newgidmap", pid, &self.gids)
+            }
+            Writer::OwnIdOnly => {
+                // The kernel's condition for a group map written without privilege (user_namespaces(7)).
+                put("setgroups", "deny")?;
+                put("uid_map", &lines(&self.uids))?;
+                put("gid_map", &lines(&self.gids))
+            }
+        }
+    }
+}
+
+/// The ids for root's container: the block, where we have all ids; in a user namespace, the end of its largest run.
+fn root_extent(own_map: &str, block: u32) -> Extent {
+    let wanted = FIRST + block * LENGTH;
+    let runs = own_map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (inside, _, length) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some((inside, length))
+    });
+    let (start, length) = runs.max_by_key(|&(_, length)| length).unwrap_or((0, u32::MAX));
+    if start <= wanted && u64::from(start) + u64::from(length) >= u64::from(wanted) + u64::from(LENGTH) {
+        return Extent { inside: 0, outside: wanted, length: LENGTH };
+    }
+    let taken = LENGTH.min(length);
+    Extent { inside: 0, outside: start + (length - taken), length: taken }
+}
+
+fn lines(extents: &[Extent]) -> String {
+    extents.iter().map(|e| format!("{} {} {}\n", e.inside, e.outside, e.length)).collect()
+}
+
+/// Our run in a list of subordinate ids, as ids from 1 on.
+fn subordinate(text: &str, uid: u32, name: Option<String>) -> Option<Extent> {
+    text.lines().find_map(|line| {
+        let mut fields = line.trim().split(':');
+        let (owner, start, length) = (fields.next()?, fields.next()?, fields.next()?);
+        if owner != uid.to_string() && name.as_deref() != Some(owner) {
+            return None;
+        }
+        let length = length.parse::<u32>().ok()?.min(LENGTH - 1);
+        (length > 0).then_some(Extent { inside: 1, outside: start.parse().ok()?, length })
+    })
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+fn help(program: &'static str, pid: i32, extents: &[Extent]) -> Result<(), IdMapError> {
+    let numbers = extents.iter().flat_map(|e| [e.inside, e.outside, e.length]).map(|n| n.to_string());
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(numbers)
+        .output()
+        .map_err(|source| IdMapError::Run { program, source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(IdMapError::Refused { program, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_gets_an_unprivileged_block() {
+        let all = "         0          0 4294967295\n";
+        assert_eq!(root_extent(all, 3), Extent { inside: 0, outside: 0x4003_0000, length: 65_536 });
+        assert_eq!(root_extent(all, BLOCKS - 1).outside, 0x7fff_0000);
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_gets_what_that_has() {
+        let few = "0 1000 1\n1 100000 65536\n";
+        assert_eq!(root_extent(few, 0), Extent { inside: 0, outside: 1, length: 65_536 });
+        assert_eq!(root_extent("0 1000 1\n", 0), Extent { inside: 0, outside: 0, length: 1 });
+    }
+
+    #[test]
+    fn finds_the_subordinate_ids_by_name_or_number() {
+        let text = "root:1:2\nann:100000:65536\n1001:300000:10\n";
+        let ann = subordinate(text, 1000, Some("ann".into()));
+        assert_eq!(ann, Some(Extent { inside: 1, outside: 100_000, length: 65_535 }));
+        assert_eq!(subordinate(text, 1001, None), Some(Extent { inside: 1, outside: 300_000, length: 10 }));
+        assert_eq!(subordinate(text, 1002, Some("bob".into())), None);
+    }
+}

@@ -1,0 +1,328 @@
+//! A started instance, whatever it is: its process, marks, control channel, cgroup and end.
+//!
+//! Used for the container, the bare process and the VMM process. The mark pipe is in packet mode: one write is one
+//! record, so that no bytes that a workload writes there can shift the records after them.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use isolab_wire::control::Message;
+use isolab_wire::mark::{Clock, Code, Exit, Failure, Mark, RECORD_LEN};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, WaitIdStatus};
+
+use crate::cgroup::{Cgroup, CgroupError, MemoryReading};
+use crate::child::Child;
+use crate::clock::{ClockPair, now_ns};
+
+/// Marks kept; a workload that floods the pipe does not fill our memory.
+const MAX_STAMPS: usize = 256;
+
+/// Where the end of the workload is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitFrom {
+    /// By a mark: the child is init or the VMM, not the workload.
+    Marks,
+    /// By the child's own status: it is the workload.
+    Process,
+}
+
+/// What an instance is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The released child.
+    pub child: Child,
+    /// Read end of the mark pipe ([`mark_pipe`]).
+    pub marks: OwnedFd,
+    /// Write end of the control channel; with [`ExitFrom::Process`], of a pipe that only tells that we live.
+    pub control: Option<OwnedFd>,
+    /// Its cgroup.
+    pub cgroup: Option<Cgroup>,
+    /// Both clocks, read before the first mark could be stamped.
+    pub start: ClockPair,
+    /// `CLOCK_MONOTONIC` ns of [`Code::RunBegin`] when the launcher stamps it (the VMM sends its own).
+    pub begin_ns: Option<u64>,
+    /// Who tells the end.
+    pub exit_from: ExitFrom,
+}
+
+/// How an instance ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The end.
+    pub end: End,
+    /// Its moments, in order of arrival.
+    pub stamps: Vec<Stamp>,
+    /// What its cgroup was charged when it was ready, or else at its end.
+    pub memory: Option<MemoryReading>,
+    /// `CLOCK_MONOTONIC` ns when everything was freed.
+    pub clean_ns: u64,
+    /// What could not be freed.
+    pub leftover: Option<CgroupError>,
+}
+
+/// The end of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The workload ended by itself or by a signal.
+    Workload(Exit),
+    /// The kernel killed it for memory.
+    OutOfMemory,
+    /// A step before the workload failed.
+    Failed(Failure),
+    /// [`Instance::kill`].
+    Killed,
+}
+
+/// One moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which.
+    pub code: Code,
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+}
+
+/// The instance broke, not the workload.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// The mark pipe.
+    #[error("make the mark pipe")]
+    MarkPipe(#[source] Errno),
+    /// Waiting.
+    #[error("wait for the instance")]
+    Wait(#[source] Errno),
+    /// Init or the VMM ended without a word about the workload.
+    #[error("the instance ended without telling how the workload did (its own status is {})", .0.status())]
+    Vanished(Exit),
+}
+
+/// A running instance; dropped, it is killed and what it held is freed.
+#[derive(Debug)]
+pub struct Instance {
+    child: Child,
+    marks: OwnedFd,
+    control: Option<OwnedFd>,
+    cgroup: Option<Cgroup>,
+    start: ClockPair,
+    begin_ns: Option<u64>,
+    exit_from: ExitFrom,
+    records: VecDeque<(Mark, u64)>,
+    exit: Option<Exit>,
+    failure: Option<Failure>,
+    memory: Option<MemoryReading>,
+    killed: bool,
+}
+
+/// The mark pipe: read end (does not block) and write end, both closed by exec.
+///
+/// # Errors
+/// No descriptors left.
+pub fn mark_pipe() -> Result<(OwnedFd, OwnedFd), InstanceError> {
+    // DIRECT is packet mode (pipe(2)); both ends share these flags.
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).map_err(InstanceError::MarkPipe)?;
+    nonblocking(&read).map_err(InstanceError::MarkPipe)?;
+    Ok((read, write))
+}
+
+pub(crate) fn nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)
+}
+
+impl Instance {
+    /// Takes over a released child.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { child, marks, control, cgroup, start, begin_ns, exit_from } = parts;
+        Self {
+            child,
+            marks,
+            control,
+            cgroup,
+            start,
+            begin_ns,
+            exit_from,
+            records: VecDeque::new(),
+            exit: None,
+            failure: None,
+            memory: None,
+            killed: false,
+        }
+    }
+
+    /// Polls readable when the instance has ended: [`Instance::wait`] does not block for long then.
+    #[must_use]
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.child.pidfd()
+    }
+
+    /// Polls readable when there are marks: call [`Instance::read_marks`] then. The memory charge is read there, so
+    /// a reader that is late reads a later charge.
+    #[must_use]
+    pub fn marks(&self) -> BorrowedFd<'_> {
+        self.marks.as_fd()
+    }
+
+    /// Number of the child process.
+    #[must_use]
+    pub const fn pid(&self) -> i32 {
+        self.child.pid()
+    }
+
+    /// Its cgroup.
+    #[must_use]
+    pub const fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+
+    /// Takes in the marks that have arrived; gives whether the workload's end is among them. Does not block.
+    pub fn read_marks(&mut self) -> bool {
+        let mut packet = [0; 4096];
+        loop {
+            match rustix::io::read(&self.marks, &mut packet) {
+                Ok(RECORD_LEN) => {
+                    let record = packet.first_chunk().and_then(Mark::decode);
+                    if let Some(mark) = record {
+                        self.take(mark, now_ns());
+                    }
+                }
+                // Not a record of ours.
+                Ok(n) if n > 0 => {}
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return self.exit.is_some() || self.failure.is_some(),
+            }
+        }
+    }
+
+    fn take(&mut self, mark: Mark, arrival_ns: u64) {
+        match mark.code {
+            Code::Exit => self.exit = Exit::decode(mark.value),
+            Code::Failed => self.failure = Failure::decode(mark.value),
+            _ => {}
+        }
+        if matches!(mark.code, Code::Ready | Code::Exit) && self.memory.is_none() {
+            self.read_memory();
+        }
+        if self.records.len() < MAX_STAMPS || mark.code == Code::Exit {
+            self.records.push_back((mark, arrival_ns));
+        }
+    }
+
+    fn read_memory(&mut self) {
+        self.memory = self.cgroup.as_ref().and_then(|cgroup| cgroup.read_memory().ok().flatten());
+    }
+
+    /// Sends a signal to the workload.
+    pub fn signal(&mut self, signal: u8) {
+        match self.exit_from {
+            ExitFrom::Marks => self.send(Message::Signal(signal)),
+            ExitFrom::Process => {
+                if let Some(signal) = Signal::from_named_raw(signal.into()) {
+                    self.child.signal(signal);
+                }
+            }
+        }
+    }
+
+    /// Tells the workload's terminal its new size.
+    pub fn resize(&mut self, rows: u16, cols: u16) {
+        self.send(Message::Resize { rows, cols });
+    }
+
+    fn send(&self, message: Message) {
+        if let (Some(control), ExitFrom::Marks) = (&self.control, self.exit_from) {
+            // Neither a full pipe nor one without a reader is worth more than the loss of this message.
+            let _ = rustix::io::write(control, &message.encode());
+        }
+    }
+
+    /// Ends everything at once.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        self.child.kill();
+    }
+
+    /// Waits for the end, takes in the last marks, frees everything.
+    ///
+    /// # Errors
+    /// The instance broke in a way that is not the workload's.
+    pub fn wait(mut self) -> Result<Outcome, InstanceError> {
+        let mut marks_open = true;
+        loop {
+            let mut fds = vec![PollFd::new(&self.child, PollFlags::IN)];
+            if marks_open {
+                fds.push(PollFd::new(&self.marks, PollFlags::IN));
+            }
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(InstanceError::Wait(e)),
+            }
+            let ended = !fds[0].revents().is_empty();
+            // Hung up and empty: nothing can come any more, and poll would not wait.
+            marks_open = fds.get(1).is_some_and(|fd| fd.revents() != PollFlags::HUP);
+            self.read_marks();
+            if ended {
+                break;
+            }
+        }
+        let status = self.child.wait().map_err(InstanceError::Wait)?;
+        self.read_marks();
+        if self.memory.is_none() {
+            self.read_memory();
+        }
+        let oom = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed() > 0);
+        let leftover = self.cgroup.take().and_then(|cgroup| cgroup.remove().err());
+        let clean_ns = now_ns();
+        let end = self.end(own_exit(&status), oom)?;
+        Ok(Outcome { end, stamps: self.stamps(), memory: self.memory.take(), clean_ns, leftover })
+    }
+
+    fn end(&self, own: Exit, oom: bool) -> Result<End, InstanceError> {
+        const KILL: Exit = Exit::Signal(9);
+        let workload = match (self.failure, self.exit, self.exit_from) {
+            (Some(failure), _, _) => return Ok(End::Failed(failure)),
+            (None, Some(exit), ExitFrom::Marks) => Some(exit),
+            (None, _, ExitFrom::Process) => Some(own),
+            (None, None, ExitFrom::Marks) => None,
+        };
+        match workload {
+            // No word of an end, or the end that both the kernel's killer and we bring about.
+            None | Some(KILL) if oom => Ok(End::OutOfMemory),
+            None | Some(KILL) if self.killed => Ok(End::Killed),
+            Some(exit) => Ok(End::Workload(exit)),
+            None => Err(InstanceError::Vanished(own)),
+        }
+    }
+
+    /// The marks on the host's clock.
+    fn stamps(&self) -> Vec<Stamp> {
+        let end = ClockPair::read();
+        let begin = self.begin_ns.map(|at_ns| Stamp { code: Code::RunBegin, at_ns });
+        let marks = self.records.iter().map(|&(mark, arrival_ns)| {
+            let at_ns = match mark.clock {
+                Clock::None => arrival_ns,
+                Clock::Monotonic => mark.stamp.max(self.start.ns),
+                Clock::Tsc => ClockPair::between(self.start, end, mark.stamp),
+            };
+            Stamp { code: mark.code, at_ns: at_ns.min(arrival_ns) }
+        });
+        begin.into_iter().chain(marks).collect()
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd()
+    }
+}
+
+fn own_exit(status: &WaitIdStatus) -> Exit {
+    let byte = |n: i32| u8::try_from(n & 0xff).unwrap_or(0);
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(byte(code)),
+        (None, signal) => Exit::Signal(byte(signal.unwrap_or(9))),
+    }
+}
