@@ -5,5 +5,7 @@
 //! chose ever reaches a host path call.
 #![forbid(unsafe_code)]
 
+pub mod initramfs;
 pub mod job;
+pub mod kernels;
 pub mod tree;
