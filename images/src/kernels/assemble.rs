@@ -1,0 +1,186 @@
+//! Writing an entry from its parts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+
+use super::compressed::expand;
+use super::format::{KernelFormatError, inspect, unpack};
+use super::modules::{GUEST, LAB, MAX_MODULE, ModuleError, ModuleInfo, load_order, modinfo};
+use super::store::check_name;
+use super::{KernelEntry, KernelFormat, KernelInfo, KernelStore, KernelStoreError, ModuleSet, Origin};
+
+/// A step of making an entry that failed; nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelAssembleError {
+    /// The kernel file is not usable.
+    #[error("kernel {path}")]
+    Kernel {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: KernelFormatError,
+    },
+    /// Its modules are not.
+    #[error("modules for guests")]
+    Modules(#[source] ModuleError),
+    /// The modules belong to another kernel.
+    #[error("module {module} is for kernel {found}, not {wanted}: give the modules of the same build")]
+    Release {
+        /// One of them.
+        module: String,
+        /// Its kernel.
+        found: String,
+        /// This kernel.
+        wanted: String,
+    },
+    /// A file of the entry can't be written.
+    #[error("write {path}")]
+    Write {
+        /// Which.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] KernelStoreError),
+}
+
+/// The parts of an entry. Modules are by canonical name, compressed or not.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) name: String,
+    pub(super) kernel: Vec<u8>,
+    /// For messages.
+    pub(super) kernel_path: String,
+    pub(super) config: Option<Vec<u8>>,
+    pub(super) modules: BTreeMap<String, Vec<u8>>,
+    pub(super) builtin: BTreeSet<String>,
+    pub(super) origin: Origin,
+    pub(super) replace: bool,
+}
+
+/// Writes the entry under a temporary name, then gives it its own.
+///
+/// # Errors
+/// The step that failed.
+pub(super) fn assemble(store: &KernelStore, parts: &Parts) -> Result<KernelEntry, KernelAssembleError> {
+    check_name(&parts.name)?;
+    if !parts.replace && store.contains(&parts.name) {
+        return Err(KernelStoreError::Exists { name: parts.name.clone() }.into());
+    }
+    let bad = |source| KernelAssembleError::Kernel { path: parts.kernel_path.clone(), source };
+    let file = inspect(&parts.kernel).map_err(bad)?;
+    let unpacked = match file.format {
+        KernelFormat::BzImage => unpack(&parts.kernel).map_err(bad)?,
+        KernelFormat::Vmlinux => None,
+    };
+    let staging = store.stage()?;
+    let dir = staging.path().join("entry");
+    create_dir(&dir)?;
+    write(&dir.join("kernel"), &parts.kernel)?;
+    if let Some(vmlinux) = &unpacked {
+        write(&dir.join("vmlinux"), vmlinux)?;
+    }
+    if let Some(config) = &parts.config {
+        write(&dir.join("config"), config)?;
+    }
+    let release = file.release.unwrap_or_default();
+    let info = KernelInfo {
+        name: parts.name.clone(),
+        format: file.format,
+        sha256: sha256(&parts.kernel),
+        size_bytes: u64::try_from(parts.kernel.len()).unwrap_or(u64::MAX),
+        vmlinux_sha256: unpacked.as_deref().map(sha256),
+        origin: parts.origin.clone(),
+        modules: write_modules(parts, &dir, ModuleSet::Guest, &release)?,
+        lab_modules: write_modules(parts, &dir, ModuleSet::Lab, &release)?,
+        created_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
+        version: release,
+    };
+    let mut json = serde_json::to_vec_pretty(&info)
+        .map_err(|source| KernelAssembleError::Write { path: "entry.json".into(), source: source.into() })?;
+    json.push(b'\n');
+    write(&dir.join("entry.json"), &json)?;
+    Ok(store.publish(&staging, &dir, &parts.name, parts.replace)?)
+}
+
+/// Writes one set of modules in the order of loading and returns its file names.
+fn write_modules(
+    parts: &Parts,
+    dir: &Path,
+    set: ModuleSet,
+    release: &str,
+) -> Result<Vec<String>, KernelAssembleError> {
+    if parts.modules.is_empty() {
+        // A kernel without modules: everything is built in, or its guests will say what they miss.
+        return Ok(Vec::new());
+    }
+    let mut read: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut releases: BTreeMap<String, String> = BTreeMap::new();
+    let wanted = match set {
+        ModuleSet::Guest => GUEST,
+        ModuleSet::Lab => LAB,
+    };
+    let order = load_order(wanted, &parts.builtin, |name| {
+        let bytes = parts.modules.get(name)?;
+        Some(open(name, bytes).map(|(content, info)| {
+            read.insert(name.into(), content);
+            releases.extend(info.release.clone().map(|release| (name.to_owned(), release)));
+            info
+        }))
+    });
+    let order = match order {
+        // Fine for a guest kernel, which need not be able to run the lab.
+        Err(ModuleError::Missing { .. }) if set == ModuleSet::Lab => return Ok(Vec::new()),
+        order => order.map_err(KernelAssembleError::Modules)?,
+    };
+    let other = releases.iter().find(|(_, found)| !release.is_empty() && *found != release);
+    if let Some((module, found)) = other {
+        return Err(KernelAssembleError::Release {
+            module: module.clone(),
+            found: found.clone(),
+            wanted: release.into(),
+        });
+    }
+    let dir = dir.join(set.dir());
+    create_dir(&dir)?;
+    let mut names = Vec::new();
+    for (position, name) in order.iter().enumerate() {
+        let file = format!("{position:02}-{name}.ko");
+        write(&dir.join(&file), read.get(name).map_or(&[][..], Vec::as_slice))?;
+        names.push(file);
+    }
+    Ok(names)
+}
+
+fn open(name: &str, bytes: &[u8]) -> Result<(Vec<u8>, ModuleInfo), ModuleError> {
+    let content =
+        expand(bytes, MAX_MODULE).map_err(|source| ModuleError::Unpack { name: name.into(), source })?;
+    let info = modinfo(name, &content)?;
+    Ok((content.into_owned(), info))
+}
+
+fn create_dir(path: &Path) -> Result<(), KernelAssembleError> {
+    fs::create_dir(path).map_err(|source| write_error(path, source))
+}
+
+/// Writes a file and sees to it that it is on the disk before the entry gets its name.
+fn write(path: &Path, content: &[u8]) -> Result<(), KernelAssembleError> {
+    let mut file = File::create_new(path).map_err(|source| write_error(path, source))?;
+    file.write_all(content).and_then(|()| file.sync_data()).map_err(|source| write_error(path, source))
+}
+
+fn write_error(path: &Path, source: io::Error) -> KernelAssembleError {
+    KernelAssembleError::Write { path: path.display().to_string(), source }
+}
+
+/// SHA-256 as 64 hex digits.
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,142 @@
+//! Guest kernels as named entries of the store.
+//!
+//! An entry is a directory: `kernel` (as it came), `vmlinux` (the ELF kernel unpacked from a bzImage, where its
+//! compression is one we read), `modules/NN-name.ko` for guests and `lab-modules/NN-name.ko` for the lab machine, both
+//! in the order of loading and uncompressed, `config`, and `entry.json`. It is built under a temporary name, renamed, and
+//! never changed after. Nothing from a package is executed.
+
+mod add;
+mod assemble;
+mod compressed;
+mod fetch;
+mod format;
+mod modules;
+mod package;
+#[cfg(test)]
+mod samples;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use add::{AddKernel, KernelAddError, add};
+pub use assemble::KernelAssembleError;
+pub use fetch::{FetchStep, KernelFetchError, PACKAGES, fetch};
+pub use format::{KernelFormat, KernelFormatError};
+pub use modules::ModuleError;
+pub use package::KernelPackageError;
+pub use store::{KernelStore, KernelStoreError};
+
+/// Name of the entry that [`fetch`] makes.
+pub const STOCK: &str = "stock";
+
+/// A set of modules of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleSet {
+    /// For guests.
+    Guest,
+    /// For the lab machine.
+    Lab,
+}
+
+impl ModuleSet {
+    const fn dir(self) -> &'static str {
+        match self {
+            Self::Guest => "modules",
+            Self::Lab => "lab-modules",
+        }
+    }
+}
+
+/// Where a kernel came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Origin {
+    /// A distribution's package.
+    Package {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// A file that the user named.
+    File {
+        /// As given.
+        path: String,
+    },
+}
+
+/// What `entry.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelInfo {
+    /// Name of the entry.
+    pub name: String,
+    /// Release (`uname -r`); empty where the kernel does not tell.
+    pub version: String,
+    /// Form of `kernel`.
+    pub format: KernelFormat,
+    /// Digest of `kernel`: 64 hex digits.
+    pub sha256: String,
+    /// Size of `kernel`.
+    pub size_bytes: u64,
+    /// Digest of `vmlinux`, where there is one beside a bzImage.
+    pub vmlinux_sha256: Option<String>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Guest modules in the order of loading.
+    pub modules: Vec<String>,
+    /// Lab modules in the order of loading; none: this kernel can't run the lab.
+    pub lab_modules: Vec<String>,
+    /// When the entry was made, seconds since 1970.
+    pub created_s: u64,
+}
+
+/// An entry of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelEntry {
+    dir: PathBuf,
+    info: KernelInfo,
+}
+
+impl KernelEntry {
+    /// What the entry says about itself.
+    #[must_use]
+    pub const fn info(&self) -> &KernelInfo {
+        &self.info
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The kernel file as it came.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.dir.join("kernel")
+    }
+
+    /// The ELF kernel, where there is one: it boots without unpacking itself first.
+    #[must_use]
+    pub fn vmlinux(&self) -> Option<PathBuf> {
+        match self.info.format {
+            KernelFormat::Vmlinux => Some(self.kernel()),
+            KernelFormat::BzImage => self.info.vmlinux_sha256.as_ref().map(|_| self.dir.join("vmlinux")),
+        }
+    }
+
+    /// The modules of a set in the order of loading.
+    #[must_use]
+    pub fn modules(&self, set: ModuleSet) -> Vec<PathBuf> {
+        let names = match set {
+            ModuleSet::Guest => &self.info.modules,
+            ModuleSet::Lab => &self.info.lab_modules,
+        };
+        names.iter().map(|name| self.dir.join(set.dir()).join(name)).collect()
+    }
+}

@@ -1,0 +1,178 @@
+//! Entries from made-up kernels and packages.
+
+use std::fs;
+
+use super::format::{inspect, unpack};
+use super::samples::{ar, bzimage, module, tar, vmlinux, xz};
+use super::*;
+
+const RELEASE: &str = "6.12.9-test";
+
+fn fixture(depends: &str) -> Vec<u8> {
+    module(&format!("depends={depends}\0vermagic={RELEASE} SMP mod_unload\0"))
+}
+
+/// A modules directory as Debian's: compressed, in a tree, with some built in.
+fn modules_dir(dir: &Path) {
+    let files: &[(&str, &str)] = &[
+        ("kernel/drivers/virtio/virtio_mmio.ko.xz", ""),
+        ("kernel/drivers/block/virtio_blk.ko.xz", "virtio"),
+        ("kernel/drivers/char/hw_random/virtio-rng.ko.xz", "virtio,rng-core"),
+        ("kernel/drivers/char/hw_random/rng-core.ko.xz", ""),
+        ("kernel/fs/erofs/erofs.ko.xz", "netfs,libcrc32c"),
+        ("kernel/fs/netfs/netfs.ko.xz", ""),
+        ("kernel/lib/libcrc32c.ko.xz", ""),
+        ("kernel/fs/overlayfs/overlay.ko.xz", ""),
+    ];
+    for (name, depends) in files {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, xz(&fixture(depends))).unwrap();
+    }
+    let builtin = "kernel/drivers/virtio/virtio.ko\nkernel/drivers/virtio/virtio_ring.ko\n\
+        kernel/drivers/char/virtio_console.ko\n";
+    fs::write(dir.join("modules.builtin"), builtin).unwrap();
+}
+
+fn added(store: &KernelStore, dir: &Path, kernel: &[u8]) -> Result<KernelEntry, KernelAddError> {
+    let path = dir.join("vmlinuz-6.12");
+    fs::write(&path, kernel).unwrap();
+    add(store, &AddKernel { path, name: None, modules: Some(dir.join("modules")) })
+}
+
+#[test]
+fn an_added_kernel_carries_its_modules_in_order_and_its_unpacked_self() {
+    let dir = tempfile::tempdir().unwrap();
+    modules_dir(&dir.path().join("modules"));
+    let store = KernelStore::new(dir.path().join("store"));
+    let elf = vmlinux(RELEASE);
+    let entry = added(&store, dir.path(), &bzimage(RELEASE, &xz_payload(&elf))).unwrap();
+
+    assert_eq!(entry.info().version, RELEASE);
+    assert_eq!(
+        entry.info().modules,
+        [
+            "00-virtio_mmio.ko",
+            "01-virtio_blk.ko",
+            "02-rng_core.ko",
+            "03-virtio_rng.ko",
+            "04-netfs.ko",
+            "05-libcrc32c.ko",
+            "06-erofs.ko",
+            "07-overlay.ko"
+        ]
+    );
+    assert_eq!(entry.info().lab_modules, [""; 0]);
+    assert_eq!(fs::read(entry.vmlinux().unwrap()).unwrap(), elf);
+    assert_eq!(fs::read(&entry.modules(ModuleSet::Guest)[6]).unwrap(), fixture("netfs,libcrc32c"));
+    assert_eq!(store.list().unwrap(), [entry.clone()]);
+    assert_eq!(store.get("vmlinuz-6.12").unwrap(), entry);
+}
+
+/// As the kernel's build appends it: xz, then the unpacked size.
+fn xz_payload(elf: &[u8]) -> Vec<u8> {
+    let mut payload = xz(elf);
+    payload.extend_from_slice(&u32::try_from(elf.len()).unwrap().to_le_bytes());
+    payload
+}
+
+#[test]
+fn a_kernel_cut_at_any_place_is_refused() {
+    for whole in [bzimage(RELEASE, &xz_payload(&vmlinux(RELEASE))), vmlinux(RELEASE)] {
+        assert!(inspect(&whole).is_ok());
+        for cut in 0..whole.len() {
+            assert!(inspect(&whole[..cut]).is_err(), "accepted {cut} of {} bytes", whole.len());
+        }
+    }
+}
+
+#[test]
+fn a_vmlinux_tells_its_release_and_not_the_format_string() {
+    let file = inspect(&vmlinux(RELEASE)).unwrap();
+    assert_eq!((file.format, file.release.as_deref()), (KernelFormat::Vmlinux, Some(RELEASE)));
+}
+
+#[test]
+fn a_damaged_payload_is_refused() {
+    let mut payload = xz_payload(&vmlinux(RELEASE));
+    payload[40] ^= 1;
+    assert!(matches!(unpack(&bzimage(RELEASE, &payload)), Err(KernelFormatError::Payload(_))));
+}
+
+#[test]
+fn modules_of_another_kernel_are_refused_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    modules_dir(&dir.path().join("modules"));
+    let store = KernelStore::new(dir.path().join("store"));
+    let error = added(&store, dir.path(), &bzimage("6.1.0", b"x")).unwrap_err();
+    assert!(error.to_string().contains("is for kernel 6.12.9-test, not 6.1.0"), "{error}");
+    assert_eq!(fs::read_dir(dir.path().join("store")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_taken_name_is_refused_and_a_removed_one_is_free_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("modules")).unwrap();
+    let store = KernelStore::new(dir.path().join("store"));
+    let kernel = vmlinux(RELEASE);
+    added(&store, dir.path(), &kernel).unwrap();
+    let error = added(&store, dir.path(), &kernel).unwrap_err().to_string();
+    assert!(error.starts_with("kernel vmlinuz-6.12 exists"), "{error}");
+    store.remove("vmlinuz-6.12").unwrap();
+    added(&store, dir.path(), &kernel).unwrap();
+}
+
+#[test]
+fn names_that_leave_the_store_are_refused() {
+    let store = KernelStore::new("/nonexistent".into());
+    for name in ["", "..", ".new-x", "a/b", "A", "a b"] {
+        assert!(matches!(store.get(name), Err(KernelStoreError::Name { .. })), "{name}");
+    }
+}
+
+#[test]
+fn an_interrupted_addition_is_listed_as_stale_and_one_in_progress_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KernelStore::new(dir.path().to_owned());
+    let _in_progress = store.stage().unwrap();
+    let interrupted = dir.path().join(".new-old");
+    fs::create_dir(&interrupted).unwrap();
+    assert_eq!(store.stale().unwrap(), [interrupted]);
+    assert_eq!(store.list().unwrap(), []);
+}
+
+fn deb() -> Vec<u8> {
+    let tree = tar(&[
+        ("./boot/vmlinuz-6.12.9-test", &bzimage(RELEASE, b"payload")),
+        ("./boot/config-6.12.9-test", b"CONFIG_64BIT=y\n"),
+        ("./lib/modules/6.12.9-test/kernel/fs/erofs/erofs.ko.xz", &xz(&fixture(""))),
+        ("./lib/modules/6.12.9-test/modules.builtin", b"kernel/fs/overlayfs/overlay.ko\n"),
+        ("./usr/share/doc/copyright", b"text"),
+    ]);
+    ar(&[("debian-binary", b"2.0\n"), ("control.tar.xz", b""), ("data.tar.xz", &xz(&tree))])
+}
+
+#[test]
+fn a_package_gives_kernel_config_modules_and_built_in_names() {
+    let package = package::read(&deb()).unwrap();
+    assert_eq!(package.kernel, bzimage(RELEASE, b"payload"));
+    assert_eq!(package.config.as_deref(), Some(&b"CONFIG_64BIT=y\n"[..]));
+    assert_eq!(package.modules.keys().collect::<Vec<_>>(), ["erofs"]);
+    assert!(package.builtin.contains("overlay"));
+}
+
+#[test]
+fn a_package_cut_anywhere_is_refused() {
+    let whole = deb();
+    // The last byte may be padding.
+    for cut in 0..whole.len() - 1 {
+        assert!(package::read(&whole[..cut]).is_err(), "accepted {cut} of {} bytes", whole.len());
+    }
+}
+
+#[test]
+fn a_package_without_a_kernel_is_refused() {
+    let tree = xz(&tar(&[("./usr/bin/tool", b"x")]));
+    let error = package::read(&ar(&[("data.tar.xz", &tree)])).unwrap_err();
+    assert!(matches!(error, KernelPackageError::NoKernel));
+}
