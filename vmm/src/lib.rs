@@ -1,2 +1,36 @@
 //! vmm
+mod arch;
+mod boot;
+mod cmdline;
+mod config;
+mod devices;
+mod layout;
+mod machine;
+mod memory;
 pub mod probe;
+mod service;
+mod sys;
+mod vcpu;
+//! The KVM machine: one Linux guest with its own kernel, virtio over MMIO, no firmware, no PCI.
+//!
+//! [`run`] is the whole life of a guest. It is called in a process of its own, so that everything (threads,
+//! guest memory, descriptors) goes with the process; deadlines and kills come from the launcher outside.
+//!
+//! Order of events:
+//! 1. the kernel file is checked and everything is seen to fit, before KVM is opened;
+//! 2. KVM makes the machine: RAM, interrupt controllers, processors;
+//! 3. kernel, initramfs, ACPI tables and boot parameters are written into RAM;
+//! 4. processors run in their threads, devices in the calling one;
+//! 5. the guest's last mark (or its death) ends it: output is drained, the mark is sent, [`run`] returns.
+//!
+//! It refuses: writing to the image, queues that leave RAM, registers out of order, marks that only the host may
+//! make. Nothing that a guest does ends in a panic: it is ignored, or it breaks that guest's device or the guest.
+#![deny(unsafe_code)]
+
+
+pub use arch::ArchError;
+pub use boot::initramfs::{Initramfs, InitramfsError};
+pub use boot::kernel::{KernelError, KernelFormat, KernelInfo, check_kernel};
+pub use config::{MAX_CPUS, VmConfig, least_memory};
+pub use machine::{Stop, VmError, run};
+pub use memory::MemoryError;

@@ -1,0 +1,45 @@
+//! What a guest is made of.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use crate::boot::initramfs::{self, Initramfs, InitramfsError};
+use crate::boot::kernel::KernelInfo;
+
+/// Most processors of a guest.
+pub const MAX_CPUS: u8 = 8;
+
+/// Everything that a guest gets.
+#[derive(Debug)]
+pub struct VmConfig {
+    /// RAM in bytes; whole pages.
+    pub memory_bytes: u64,
+    /// Processors, 1 to [`MAX_CPUS`].
+    pub cpus: u8,
+    /// Kernel file ([`crate::check_kernel`]).
+    pub kernel: File,
+    /// Initramfs with process 1.
+    pub initramfs: Initramfs,
+    /// Image, opened read-only: the guest's first disk.
+    pub image: File,
+    /// Read for the workload's standard input; nothing: it reads end of file.
+    pub stdin: Option<OwnedFd>,
+    /// Gets standard output.
+    pub stdout: OwnedFd,
+    /// Gets standard error.
+    pub stderr: OwnedFd,
+    /// Read for the job block and control messages.
+    pub control: OwnedFd,
+    /// Gets mark records.
+    pub marks: OwnedFd,
+    /// Copy the guest kernel's messages to this process's stderr (slow; for diagnosis).
+    pub console_log: bool,
+}
+
+/// Least RAM for a kernel with an initramfs, in bytes.
+///
+/// # Errors
+/// The initramfs is a file whose size can't be read.
+pub fn least_memory(kernel: &KernelInfo, initramfs: &Initramfs) -> Result<u64, InitramfsError> {
+    Ok(initramfs::needed(kernel, initramfs.len()?))
+}

@@ -1,0 +1,76 @@
+//! What processors reach by ports and by device memory. Everything else reads as ones and is ignored.
+
+use std::sync::Arc;
+
+use isolab_wire::mark::{CODE_PORT, Mark, VALUE_PORT};
+
+use super::marks::Marks;
+use super::mmio::Mmio;
+use super::serial::DebugPort;
+use crate::layout::{self, port};
+
+/// `SLP_EN` with the number of sleep state 5 of our tables, 0.
+const SLEEP_ENABLE: u8 = 1 << 5;
+const RESET_COMMAND: u8 = 0xfe;
+
+/// Why a processor leaves its loop after a port write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The guest's last mark.
+    Mark(Mark),
+    /// The guest switched itself off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+}
+
+/// The bus.
+pub(crate) struct Bus {
+    pub(crate) devices: [Arc<dyn Mmio>; 3],
+    pub(crate) marks: Marks,
+    pub(crate) debug: DebugPort,
+}
+
+impl Bus {
+    pub(crate) fn port_write(&self, at: u16, data: &[u8]) -> Option<Leave> {
+        match (at, data) {
+            (CODE_PORT | VALUE_PORT, _) => self.marks.write(at, data).map(Leave::Mark),
+            (port::SERIAL..=port::SERIAL_END, &[byte]) => {
+                self.debug.write(u8::try_from(at - port::SERIAL).unwrap_or(0), byte);
+                None
+            }
+            (port::SLEEP, &[byte]) if byte & SLEEP_ENABLE != 0 => Some(Leave::PowerOff),
+            (port::RESET, &[RESET_COMMAND]) => Some(Leave::Reset),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn port_read(&self, at: u16, data: &mut [u8]) {
+        match (at, data) {
+            (port::SERIAL..=port::SERIAL_END, [byte]) => {
+                *byte = self.debug.read(u8::try_from(at - port::SERIAL).unwrap_or(0));
+            }
+            (port::SLEEP, [byte]) => *byte = 0,
+            (_, data) => data.fill(0xff),
+        }
+    }
+
+    fn device(&self, at: u64) -> Option<(&dyn Mmio, u64)> {
+        let from_start = at.checked_sub(layout::VIRTIO.start)?;
+        let index = usize::try_from(from_start / layout::VIRTIO_STRIDE).ok()?;
+        Some((self.devices.get(index)?.as_ref(), from_start % layout::VIRTIO_STRIDE))
+    }
+
+    pub(crate) fn memory_read(&self, at: u64, data: &mut [u8]) {
+        match self.device(at) {
+            Some((device, offset)) => device.read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    pub(crate) fn memory_write(&self, at: u64, data: &[u8]) {
+        if let Some((device, offset)) = self.device(at) {
+            device.write(offset, data);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The boot sequence.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use isolab_wire::mark::{Clock, Code, Mark};
+use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::arch::{self, ArchError, acpi, boot_params, cpuid, regs};
+use crate::boot::initramfs::{self, InitramfsError};
+use crate::boot::kernel::{self, KernelError};
+use crate::cmdline;
+use crate::config::{MAX_CPUS, VmConfig};
+use crate::devices::VirtioDevice;
+use crate::devices::block::Block;
+use crate::devices::bus::Bus;
+use crate::devices::console::{Console, Ends};
+use crate::devices::marks::{Marks, now_ns};
+use crate::devices::mmio::VirtioMmio;
+use crate::devices::registers::offset;
+use crate::devices::rng::Rng;
+use crate::devices::serial::DebugPort;
+use crate::layout;
+use crate::memory::{self, GuestRam, MemoryError};
+use crate::service::Devices;
+use crate::vcpu::{self, End, Ending};
+
+/// How a guest ended without saying so.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// A reset or a triple fault: what a panic or a reboot comes to.
+    #[error("guest kernel reset the machine (a panic or a reboot)")]
+    Reset,
+    /// ACPI power off.
+    #[error("guest kernel switched the machine off")]
+    PowerOff,
+    /// The processor could not enter the guest.
+    #[error("cpu {cpu} failed to enter the guest, hardware reason {reason:#x}")]
+    EntryFailed {
+        /// Which processor.
+        cpu: u8,
+        /// The hardware's word.
+        reason: u64,
+    },
+    /// KVM could not go on.
+    #[error("kvm internal error {suberror} on cpu {cpu}")]
+    Internal {
+        /// Which processor.
+        cpu: u8,
+        /// `KVM_INTERNAL_ERROR_*`.
+        suberror: u32,
+    },
+    /// An exit that this machine never asks for.
+    #[error("unexpected exit of cpu {cpu}: {exit}")]
+    Unexpected {
+        /// Which processor.
+        cpu: u8,
+        /// The exit.
+        exit: String,
+    },
+    /// `KVM_RUN` itself failed.
+    #[error("run cpu {cpu}")]
+    Run {
+        /// Which processor.
+        cpu: u8,
+        /// Why.
+        source: kvm_ioctls::Error,
+    },
+}
+
+/// Why there is no result from the guest.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// A number out of range.
+    #[error("a guest has 1 to {MAX_CPUS} cpus, not {cpus}")]
+    Cpus {
+        /// What was asked for.
+        cpus: u8,
+    },
+    /// The kernel file.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The initramfs, or the memory for both.
+    #[error(transparent)]
+    Initramfs(#[from] InitramfsError),
+    /// Guest RAM.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Tables and processor state.
+    #[error(transparent)]
+    Arch(#[from] ArchError),
+    /// `/dev/kvm` can't be opened.
+    #[error("open /dev/kvm")]
+    OpenKvm(#[source] kvm_ioctls::Error),
+    /// KVM refused a step.
+    #[error("{step}")]
+    Kvm {
+        /// Which step.
+        step: &'static str,
+        /// Why.
+        source: kvm_ioctls::Error,
+    },
+    /// The host refused a step.
+    #[error("{step}")]
+    Host {
+        /// Which step.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The guest ended without its last mark.
+    #[error("guest stopped without a result{}", last_words(.tail))]
+    Stopped {
+        /// How.
+        #[source]
+        stop: Stop,
+        /// The last lines of the guest kernel.
+        tail: String,
+    },
+}
+
+fn last_words(tail: &str) -> String {
+    if tail.is_empty() { String::new() } else { format!("; its kernel's last words: {tail:?}") }
+}
+
+fn kvm(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
+    move |source| VmError::Kvm { step, source }
+}
+
+fn host<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> VmError {
+    move |source| VmError::Host { step, source: source.into() }
+}
+
+/// Runs a guest from nothing to its last mark. Call it in a process of its own and end that process afterwards:
+/// threads of other processors may still be in the guest.
+///
+/// # Errors
+/// [`VmError`] where the guest can't be started or ends without its last mark; the mark is not sent then.
+pub fn run(config: VmConfig) -> Result<(), VmError> {
+    // What can be refused is refused before anything is made.
+    if !(1..=MAX_CPUS).contains(&config.cpus) {
+        return Err(VmError::Cpus { cpus: config.cpus });
+    }
+    let info = kernel::check_kernel(&config.kernel)?;
+    let placed = initramfs::place(&info, config.memory_bytes, config.initramfs.len()?)?;
+
+    // The machine.
+    let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
+    let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
+    let ram = memory::map(config.memory_bytes)?;
+    memory::register(&vm, &ram)?;
+    create_interrupt_controllers(&vm)?;
+
+    // What is in its memory.
+    let header = kernel::load(&ram, &config.kernel, &info)?;
+    initramfs::load(&ram, &config.initramfs, placed)?;
+    regs::write_tables(&ram)?;
+    let acpi_root = acpi::write(&ram, config.cpus, &windows())?;
+    let told = boot_params::Told {
+        header,
+        cmdline: &cmdline::line(config.console_log),
+        initramfs: placed,
+        acpi_root,
+        memory_bytes: config.memory_bytes,
+    };
+    boot_params::write(&ram, &told)?;
+
+    // Its devices.
+    let ends = Ends {
+        control: config.control,
+        stdin: config.stdin,
+        stdout: config.stdout,
+        stderr: config.stderr,
+    };
+    let block = Block::open(config.image).map_err(host("measure image"))?;
+    let devices = Devices {
+        console: attach(&vm, 0, Console::new(ends), &ram)?,
+        block: attach(&vm, 1, block, &ram)?,
+        rng: attach(&vm, 2, Rng, &ram)?,
+        ram,
+    };
+    let bus = Arc::new(Bus {
+        devices: devices.on_bus(),
+        marks: Marks::new(config.marks),
+        debug: DebugPort::new(config.console_log),
+    });
+
+    // Its processors: prepared all, then started, the first one last.
+    let end = Arc::new(End::new(EventFd::new(EFD_NONBLOCK).map_err(host("create event"))?));
+    let vcpus = create_processors(&kvm_fd, &vm, config.cpus, info.entry)?;
+    for (cpu, vcpu) in (0..config.cpus).zip(vcpus).rev() {
+        start(vcpu, cpu, Arc::clone(&bus), Arc::clone(&end))?;
+    }
+
+    // Its life and its end.
+    let ending = devices.serve(&end).map_err(host("wait for devices"))?;
+    devices.drain().map_err(host("write out the guest's output"))?;
+    match ending {
+        Ending::Mark(mark) => bus.marks.send(mark).map_err(host("send the last mark")),
+        Ending::Stopped(stop) => Err(VmError::Stopped { stop, tail: bus.debug.tail() }),
+    }
+}
+
+fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
+    let tss = usize::try_from(layout::TSS.start).unwrap_or_default();
+    vm.set_identity_map_address(layout::IDENTITY_MAP.start).map_err(kvm("place identity map"))?;
+    vm.set_tss_address(tss).map_err(kvm("place task state"))?;
+    vm.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
+    // An instruction that KVM can't emulate ends the machine instead of an endless loop of faults.
+    if vm.check_extension_raw(u64::from(KVM_CAP_EXIT_ON_EMULATION_FAILURE)) > 0 {
+        let cap = kvm_enable_cap { cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE, args: [1, 0, 0, 0], ..Default::default() };
+        vm.enable_cap(&cap).map_err(kvm("report emulation failures"))?;
+    }
+    Ok(())
+}
+
+/// Registers and interrupts of the three virtio devices.
+fn windows() -> [acpi::Window; 3] {
+    [0, 1, 2].map(|index: u32| acpi::Window {
+        address: u32::try_from(register_address(u64::from(index))).unwrap_or_default(),
+        gsi: layout::VIRTIO_GSI + index,
+    })
+}
+
+const fn register_address(index: u64) -> u64 {
+    layout::VIRTIO.start + index * layout::VIRTIO_STRIDE
+}
+
+/// Puts a device on the bus: KVM itself rings its doorbell and raises its interrupt, without an exit.
+fn attach<D: VirtioDevice>(vm: &VmFd, index: u32, device: D, ram: &GuestRam) -> Result<Arc<VirtioMmio<D>>, VmError> {
+    let device = VirtioMmio::new(device, ram.clone()).map_err(host("create device events"))?;
+    let doorbell = IoEventAddress::Mmio(register_address(u64::from(index)) + offset::QUEUE_NOTIFY);
+    vm.register_ioevent(&device.doorbell, &doorbell, NoDatamatch).map_err(kvm("connect a device's doorbell"))?;
+    vm.register_irqfd(&device.irq, layout::VIRTIO_GSI + index).map_err(kvm("connect a device's interrupt"))?;
+    Ok(Arc::new(device))
+}
+
+fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8, entry: u64) -> Result<Vec<VcpuFd>, VmError> {
+    let supported = kvm_fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("read supported cpu features"))?;
+    let deadline = kvm_fd.check_extension(Cap::TscDeadlineTimer);
+    let mut vcpus = Vec::new();
+    for cpu in 0..cpus {
+        let vcpu = vm.create_vcpu(u64::from(cpu)).map_err(kvm("create cpu"))?;
+        let features = cpuid::table(&supported, cpu, cpus, deadline)?;
+        vcpu.set_cpuid2(&features).map_err(kvm("set cpu features"))?;
+        arch::regs::set_up(&vcpu, cpu, entry)?;
+        vcpus.push(vcpu);
+    }
+    Ok(vcpus)
+}
+
+fn start(vcpu: VcpuFd, cpu: u8, bus: Arc<Bus>, end: Arc<End>) -> Result<(), VmError> {
+    /// A processor's thread needs little: its exits are served without recursion.
+    const STACK: usize = 64 << 10;
+    let body = move || {
+        if cpu == 0 {
+            let begin = Mark { code: Code::RunBegin, clock: Clock::Monotonic, value: 0, stamp: now_ns() };
+            // A launcher that is gone takes this process with it.
+            let _gone = bus.marks.send(begin);
+        }
+        vcpu::run(vcpu, cpu, &bus, &end);
+    };
+    thread::Builder::new()
+        .name(format!("vcpu{cpu}"))
+        .stack_size(STACK)
+        .spawn(body)
+        .map_err(host("start a cpu's thread"))?;
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! Guest RAM.
+
+use kvm_ioctls::VmFd;
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
+
+use crate::layout;
+use crate::sys;
+
+/// Guest RAM: anonymous private memory, taken from the host as the guest touches it.
+pub(crate) type GuestRam = GuestMemoryMmap<()>;
+
+/// Guest RAM could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The host refused the mapping.
+    #[error("map {bytes} bytes of guest memory")]
+    Map {
+        /// How much.
+        bytes: u64,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Keep it out of core dumps and page merging.
+    #[error("protect guest memory from dumps and merging")]
+    Advise(#[source] std::io::Error),
+    /// KVM refused it.
+    #[error("give guest memory to kvm")]
+    Register(#[source] std::io::Error),
+}
+
+/// Maps RAM of this many bytes.
+pub(crate) fn map(bytes: u64) -> Result<GuestRam, MemoryError> {
+    let refused = |source| MemoryError::Map { bytes, source };
+    let ranges = layout::ram_ranges(bytes)
+        .into_iter()
+        .map(|(start, len)| usize::try_from(len).map(|len| (start, len)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| refused(std::io::Error::other(e)))?;
+    let ram = GuestRam::from_ranges(&ranges).map_err(|e| refused(std::io::Error::other(e)))?;
+    sys::advise_ram(&ram).map_err(MemoryError::Advise)?;
+    Ok(ram)
+}
+
+/// Gives all of it to the guest.
+pub(crate) fn register(vm: &VmFd, ram: &GuestRam) -> Result<(), MemoryError> {
+    for (slot, index) in (0..ram.num_regions()).enumerate().map(|(slot, index)| (slot as u32, index)) {
+        sys::register_ram(vm, slot, ram, index).map_err(MemoryError::Register)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! The device thread: waits for doorbells, host descriptors and the end; serves; drains at the end.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::devices::block::Block;
+use crate::devices::console::{Console, PORTS};
+use crate::devices::mmio::{Mmio, VirtioMmio};
+use crate::devices::rng::Rng;
+use crate::memory::GuestRam;
+use crate::sys;
+use crate::vcpu::{End, Ending};
+
+/// The devices, in the order in which the guest finds them: the console first, so that its ports are `vport0pN`.
+pub(crate) struct Devices {
+    pub(crate) console: Arc<VirtioMmio<Console>>,
+    pub(crate) block: Arc<VirtioMmio<Block>>,
+    pub(crate) rng: Arc<VirtioMmio<Rng>>,
+    pub(crate) ram: GuestRam,
+}
+
+impl Devices {
+    /// As the bus sees them.
+    pub(crate) fn on_bus(&self) -> [Arc<dyn Mmio>; 3] {
+        [self.console.clone(), self.block.clone(), self.rng.clone()]
+    }
+
+    /// Serves until the machine ends.
+    pub(crate) fn serve(&self, end: &End) -> rustix::io::Result<Ending> {
+        loop {
+            if let Some(ending) = end.take() {
+                return Ok(ending);
+            }
+            let ports = self.interest();
+            let mut fds = vec![
+                PollFd::from_borrowed_fd(sys::borrow(&end.event), PollFlags::IN),
+                PollFd::from_borrowed_fd(sys::borrow(&self.console.doorbell), PollFlags::IN),
+                PollFd::from_borrowed_fd(sys::borrow(&self.block.doorbell), PollFlags::IN),
+                PollFd::from_borrowed_fd(sys::borrow(&self.rng.doorbell), PollFlags::IN),
+            ];
+            let polled = add_ports(&mut fds, &ports);
+            wait(&mut fds)?;
+            let is_ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+            if is_ready(1) {
+                silence(&self.console.doorbell);
+                self.console.serve();
+            }
+            if is_ready(2) {
+                silence(&self.block.doorbell);
+                self.block.serve();
+            }
+            if is_ready(3) {
+                silence(&self.rng.doorbell);
+                self.rng.serve();
+            }
+            for (i, port) in (4..).zip(polled) {
+                if is_ready(i) {
+                    self.port_ready(port);
+                }
+            }
+        }
+    }
+
+    /// Writes out all that the guest had sent before it ended; waits for slow readers, reads nothing any more.
+    pub(crate) fn drain(&self) -> rustix::io::Result<()> {
+        loop {
+            self.console.serve();
+            if self.is_drained() {
+                return Ok(());
+            }
+            let mut ports = self.interest();
+            ports.iter_mut().enumerate().filter(|(port, _)| Console::is_input(*port)).for_each(|(_, fd)| *fd = None);
+            let mut fds = Vec::new();
+            if !add_ports(&mut fds, &ports).is_empty() {
+                wait(&mut fds)?;
+            }
+        }
+    }
+
+    fn interest(&self) -> [Option<Arc<OwnedFd>>; PORTS] {
+        let inner = self.console.lock();
+        inner.device.interest(&self.ram, &inner.queues)
+    }
+
+    fn is_drained(&self) -> bool {
+        let inner = self.console.lock();
+        !inner.is_active() || inner.device.is_drained(&self.ram, &inner.queues)
+    }
+
+    fn port_ready(&self, port: usize) {
+        if Console::is_input(port) {
+            self.console.with_queues(|console, ram, queues| console.input_ready(port, ram, queues));
+        } else {
+            self.console.serve();
+        }
+    }
+}
+
+/// Adds the ports' descriptors; returns which port each one is.
+fn add_ports<'a>(fds: &mut Vec<PollFd<'a>>, ports: &'a [Option<Arc<OwnedFd>>; PORTS]) -> Vec<usize> {
+    let mut polled = Vec::new();
+    for (port, fd) in ports.iter().enumerate() {
+        if let Some(fd) = fd {
+            let events = if Console::is_input(port) { PollFlags::IN } else { PollFlags::OUT };
+            fds.push(PollFd::from_borrowed_fd(fd.as_fd(), events));
+            polled.push(port);
+        }
+    }
+    polled
+}
+
+fn wait(fds: &mut [PollFd<'_>]) -> rustix::io::Result<()> {
+    match poll(fds, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes the ring out of a doorbell; it may have been taken already.
+fn silence(doorbell: &vmm_sys_util::eventfd::EventFd) {
+    let _rings = doorbell.read();
+}
