@@ -1,16 +1,3 @@
-//! vmm
-mod arch;
-mod boot;
-mod cmdline;
-mod config;
-mod devices;
-mod layout;
-mod machine;
-mod memory;
-pub mod probe;
-mod service;
-mod sys;
-mod vcpu;
 //! The KVM machine: one Linux guest with its own kernel, virtio over MMIO, no firmware, no PCI.
 //!
 //! [`run`] is the whole life of a guest. It is called in a process of its own, so that everything (threads,
@@ -26,6 +13,19 @@ mod vcpu;
 //! It refuses: writing to the image, queues that leave RAM, registers out of order, marks that only the host may
 //! make. Nothing that a guest does ends in a panic: it is ignored, or it breaks that guest's device or the guest.
 #![deny(unsafe_code)]
+
+mod arch;
+mod boot;
+mod cmdline;
+mod config;
+mod devices;
+mod layout;
+mod machine;
+mod memory;
+pub mod probe;
+mod service;
+mod sys;
+mod vcpu;
 
 
 pub use arch::ArchError;

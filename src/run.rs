@@ -1,0 +1,100 @@
+//! `isolab run`: one job at one level.
+
+use std::fs::File;
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use isolab_bench::port::{End, Level, Outcome};
+use isolab_bench::run_report::{Detail, RunReport};
+use isolab_images::job::{Job, Stdio};
+use isolab_wire::mark::{Failure, Step};
+
+use crate::cli::RunArgs;
+use crate::config::JobConfig;
+use crate::levels::{self, Setup};
+use crate::resolve;
+use crate::signals::Signals;
+use crate::supervise::{Cause, status, supervise};
+use crate::terminal::{self, RawTerminal};
+use crate::{report_fd, stdio};
+
+/// Runs the job and gives the exit status.
+///
+/// # Errors
+/// isolab's own: status 125.
+pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
+    let config = JobConfig::new(&args.job, terminal::window())?;
+    levels::check_name(&args.level)?;
+    // Taken before anything else opens descriptors, so that a wrong number can't name one of ours.
+    let report_to = args.report_fd.map(report_fd::take).transpose()?;
+    let mut signals = Signals::catch().context("catch signals")?;
+    let image = resolve::image(&config.image)?;
+    let job = resolve::job(&config, &image, report_to.is_some())?;
+    let setup = Setup { image, kernel: config.kernel.clone(), guest_console: args.guest_console };
+    let level = levels::level(&args.level, setup)?;
+    let (outcome, cause) = start(level.as_ref(), &job, &mut signals)?;
+    let code = status(&outcome, cause);
+    if let Some(file) = report_to {
+        report(file, level.as_ref(), &job, main_ns, &outcome, code)?;
+    }
+    explain(&outcome, &job)?;
+    Ok(code)
+}
+
+fn start(level: &dyn Level, job: &Job, signals: &mut Signals) -> anyhow::Result<(Outcome, Cause)> {
+    if let Err(unavailable) = level.check() {
+        bail!("{}; {}", unavailable.reason, unavailable.remedy);
+    }
+    let (ends, pumps) = if level.name() == "vm" {
+        (stdio::direct(job.stdio).context("connect standard input and output")?, stdio::Pumps::default())
+    } else {
+        stdio::connect(job.stdio).context("connect standard input and output")?
+    };
+    let running = level.start(job, ends).map_err(anyhow::Error::from_boxed)?;
+    // Not before the start: the launcher is single-threaded while it makes the instance.
+    let terminal = match job.stdio {
+        Stdio::Terminal { .. } => Some(RawTerminal::enter().context("switch the terminal to raw mode")?),
+        _ => None,
+    };
+    let draining = pumps.start();
+    let result = supervise(running, signals, job.timeout);
+    draining.finish();
+    drop(terminal);
+    result
+}
+
+fn report(
+    mut file: File,
+    level: &dyn Level,
+    job: &Job,
+    main_ns: u64,
+    outcome: &Outcome,
+    code: u8,
+) -> anyhow::Result<()> {
+    let detail = Detail { image_digest: Some(job.image.clone()), ..Detail::default() };
+    let line = RunReport::new(level.name(), main_ns, outcome, code, detail).to_line()?;
+    file.write_all(line.as_bytes()).context("write the run report")
+}
+
+/// What the user should read beside the status.
+fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
+    let program = job.argv.first().map_or("", String::as_str);
+    match outcome.end {
+        End::OutOfMemory => {
+            eprintln!("isolab: out of memory: the limit is {} MiB; raise --memory", job.memory_bytes >> 20);
+        }
+        End::Failed(Failure { step: Step::Exec, errno: 2 }) => {
+            eprintln!("isolab: command {program:?} not found in the image; `isolab image inspect` shows its own");
+        }
+        End::Failed(Failure { step: Step::Exec, errno }) => {
+            let error = std::io::Error::from_raw_os_error(i32::from(errno));
+            eprintln!("isolab: command {program:?} can't be executed: {error}");
+        }
+        End::Failed(Failure { step, errno }) => {
+            let error = std::io::Error::from_raw_os_error(i32::from(errno));
+            bail!("process 1 failed at step {step:?}: {error}; `isolab explain steps` says what it needs");
+        }
+        End::Workload(_) | End::Killed => {}
+    }
+    Ok(())
+}
