@@ -132,6 +132,8 @@ pub enum UsernsOff {
     CloneIsZero,
     /// `kernel.apparmor_restrict_unprivileged_userns` is 1.
     AppArmor,
+    /// The sysctls allow it, and yet making one fails.
+    Refused,
 }
 
 /// User namespaces off.
@@ -153,7 +155,20 @@ pub fn userns_off(why: UsernsOff) -> Hint {
             "AppArmor closes user namespaces to unprivileged programs (kernel.apparmor_restrict_unprivileged_userns is 1)",
             "run `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, run isolab as root, or use --on lab",
         ),
+        UsernsOff::Refused => hint(
+            "making a user namespace is refused (by the filter of a container around isolab, or a security module)",
+            "allow clone with CLONE_NEWUSER there, run isolab outside of it, or use --on lab",
+        ),
     }
+}
+
+/// Root without `CAP_SYS_ADMIN`.
+#[must_use]
+pub fn no_sys_admin() -> Hint {
+    hint(
+        "root lacks CAP_SYS_ADMIN here (this seems to be a container), so nothing can be mounted",
+        "give that container CAP_SYS_ADMIN, run isolab outside of it, or use --on lab",
+    )
 }
 
 /// Cgroup controllers that are nowhere mounted or enabled.

@@ -29,6 +29,8 @@ pub struct Facts {
     pub memory_available_bytes: u64,
     /// Effective user.
     pub euid: u32,
+    /// `CAP_SYS_ADMIN` is effective: mounts are possible.
+    pub sys_admin: bool,
     /// User namespaces.
     pub userns: Userns,
     /// A range for this user in `/etc/subuid` and `/etc/subgid`.
@@ -79,6 +81,8 @@ pub struct Userns {
     pub unprivileged_clone: Option<u64>,
     /// `kernel.apparmor_restrict_unprivileged_userns`.
     pub apparmor_restricted: Option<u64>,
+    /// Whether `unshare --user true` works; nothing where there is no such program.
+    pub works: Option<bool>,
 }
 
 /// How a file system is there.
@@ -135,7 +139,9 @@ pub(super) fn observe() -> Facts {
         memory_bytes: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
         memory_available_bytes: meminfo_bytes(&meminfo, "MemAvailable").unwrap_or(0),
         euid,
+        sys_admin: has_sys_admin(&read("/proc/self/status")),
         userns: Userns {
+            works: find_program("unshare").and_then(|unshare| succeeds(&unshare, &["--user", "true"])),
             built: fs::symlink_metadata("/proc/self/ns/user").is_ok(),
             max: number("/proc/sys/user/max_user_namespaces"),
             unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
@@ -257,6 +263,12 @@ fn seccomp_filters(actions: &str) -> bool {
     has("errno") && has("kill_process")
 }
 
+/// Bit 21 of the effective capabilities.
+fn has_sys_admin(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|bits| bits >> 21 & 1 == 1)
+}
+
 fn user_name(passwd: &str, uid: u32) -> &str {
     let uid = uid.to_string();
     passwd
@@ -286,6 +298,14 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))
         .find(|file| file.is_file() && access(file, Access::EXEC_OK).is_ok())
+}
+
+/// Whether a program ends with 0; nothing where it can't be started.
+fn succeeds(program: &Path, arguments: &[&str]) -> Option<bool> {
+    let silent = || Stdio::null();
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(silent()).stdout(silent()).stderr(silent());
+    command.status().ok().map(|status| status.success())
 }
 
 /// The version in the first line of `PROGRAM --version`.

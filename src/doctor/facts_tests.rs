@@ -70,3 +70,11 @@ fn seccomp_needs_actions() {
     assert!(seccomp_filters("kill_process kill_thread trap errno log allow\n"));
     assert!(!seccomp_filters(""));
 }
+
+#[test]
+fn reads_one_capability() {
+    assert!(has_sys_admin("Name:\tx\nCapPrm:\t0\nCapEff:\t000001ffffffffff\n"));
+    assert!(!has_sys_admin("CapEff:\t00000000a80425fb\n"), "the default of Docker");
+    assert!(!has_sys_admin("CapEff:\tzz\n"));
+    assert!(!has_sys_admin(""));
+}

@@ -132,7 +132,11 @@ fn guest_kernel(level: &mut LevelReport, kernel: &StockKernel) {
 /// Who runs isolab, and for a user that is not root: whether namespaces and ids are there.
 fn user(level: &mut LevelReport, facts: &Facts) {
     if facts.euid == 0 {
-        level.saw("user", "root", true);
+        let (observed, problem) = match facts.sys_admin {
+            true => ("root", None),
+            false => ("root without CAP_SYS_ADMIN", no(hint::no_sys_admin())),
+        };
+        level.found("user", observed, problem);
         return;
     }
     level.found("user", format!("euid {}", facts.euid), limited(hint::rootless_copy()));
@@ -178,6 +182,8 @@ fn userns_problem(userns: &Userns, unprivileged: bool) -> Option<UsernsOff> {
         Some(UsernsOff::CloneIsZero)
     } else if unprivileged && userns.apparmor_restricted == Some(1) {
         Some(UsernsOff::AppArmor)
+    } else if userns.works == Some(false) {
+        Some(UsernsOff::Refused)
     } else {
         None
     }
@@ -194,5 +200,10 @@ fn userns_text(userns: &Userns) -> String {
     ];
     let shown: Vec<String> =
         settings.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?))).collect();
-    if shown.is_empty() { "yes".to_owned() } else { shown.join(", ") }
+    let works = match userns.works {
+        Some(true) => "work",
+        Some(false) => "refused",
+        None => "not tried",
+    };
+    if shown.is_empty() { works.to_owned() } else { format!("{works} ({})", shown.join(", ")) }
 }

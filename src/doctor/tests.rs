@@ -18,6 +18,7 @@ pub(super) fn complete() -> Facts {
         memory_bytes: 8 << 30,
         memory_available_bytes: 6 << 30,
         euid: 0,
+        sys_admin: true,
         userns: Userns { built: true, max: Some(1000), ..Userns::default() },
         erofs: Presence::Loaded,
         erofs_file_backed: true,
@@ -89,12 +90,14 @@ fn each_missing_feature_is_named() {
         (state(&report, "container", Place::Host), reasons(&report, "container"))
     };
     type Case<'a> = (&'a dyn Fn(&mut Facts), State, &'a str);
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 10] = [
         (&|f| f.erofs = Presence::Absent, State::No, "EROFS"),
         (&|f| (f.erofs_file_backed, f.loop_devices) = (false, false), State::No, "loop devices"),
         (&|f| f.overlay = Presence::Absent, State::Limited, "overlay"),
         (&|f| f.seccomp = false, State::No, "seccomp"),
         (&|f| f.userns.max = Some(0), State::No, "max_user_namespaces"),
+        (&|f| f.userns.works = Some(false), State::No, "refused"),
+        (&|f| f.sys_admin = false, State::No, "CAP_SYS_ADMIN"),
         (&|f| f.cgroup[0].version = None, State::Limited, "memory is not there"),
         (&|f| f.cgroup[2].writable = false, State::Limited, "pids is not delegated"),
         (&|f| (f.euid, f.userns.apparmor_restricted) = (1000, Some(1)), State::No, "AppArmor"),

@@ -25,6 +25,7 @@ const GDT: u64 = 0x5000;
 const TSS: u64 = 0x6000;
 const COUNT: u64 = 0x7000;
 const CODE: u64 = 0x8000;
+const REAL_MODE_TSS: usize = 0xfffb_d000;
 const PORT: u16 = 0xf0;
 
 /// `mov rcx, [COUNT]; 1: dec rcx; jnz 1b; out PORT, al; jmp` to the start.
@@ -93,6 +94,9 @@ impl Machine {
     /// Creates the VM with page tables and the program in its memory.
     pub(super) fn new(kvm: &Kvm) -> Result<Self, GuestError> {
         let vm = kvm.create_vm().map_err(GuestError::Vm)?;
+        // Old Intel processors need three pages for real mode before the first run, though this guest has none; other
+        // backends refuse or ignore it, which is as well.
+        let _ = vm.set_tss_address(REAL_MODE_TSS);
         let memory = MmapRegion::new(MEMORY_LEN).map_err(|e| GuestError::Memory(e.to_string()))?;
         // Present, writable, user. Ring 0 runs the same pages: SMEP is off.
         let entry = |address: u64| address | 0b111;

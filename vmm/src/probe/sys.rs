@@ -34,7 +34,10 @@ pub(super) fn stats_file(vcpu: &VcpuFd) -> io::Result<File> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just made this descriptor for us, nobody else has its number.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(raw) }))
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    // KVM makes it without close-on-exec.
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(File::from(fd))
 }
 
 /// A VM with its memory: the memory is unmapped only after the VM is gone.
