@@ -65,8 +65,10 @@ Examples:
         shell: clap_complete::Shell,
     },
     /// Print the manual page (roff)
-    #[command(hide = true)]
     Man,
+    /// Run commands from standard input, one JSON line each (used by the tests)
+    #[command(hide = true)]
+    Batch,
 }
 
 /// Where to run.

@@ -1,11 +1,92 @@
-//! The isolab command.
+//! The isolab command: command line -> validated configuration -> level -> outcome. The only place that knows all
+//! levels.
 #![forbid(unsafe_code)]
+
+mod batch;
 mod cli;
+mod clock;
+mod compare;
 mod config;
+mod doctor;
+mod explain;
+mod gc;
+mod hint;
+mod image;
+mod kernel;
+mod lab;
+mod levels;
+mod place;
+mod report_fd;
+mod resolve;
+mod run;
 mod signals;
 mod stdio;
 mod supervise;
 mod terminal;
 mod units;
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command};
+
+/// isolab's own error.
+const OWN_ERROR: u8 = 125;
+
+fn main() -> ExitCode {
+    let main_ns = clock::now_ns();
+    if lab::inside::is_lab() {
+        return lab::inside::main();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where the terminal is gone there is nobody left to tell.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(OWN_ERROR) };
+        }
+    };
+    match dispatch(cli, main_ns) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("isolab: {}", line(&error));
+            ExitCode::from(OWN_ERROR)
+        }
+    }
+}
+
+/// The chain of an error in one line, control characters escaped: file names and images have a say in it.
+fn line(error: &anyhow::Error) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    format!("{error:#}").chars().map(escape).collect()
+}
+
+fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::Run(args) => place::run(&args, main_ns),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Image(command) => image::image(command),
+        Command::Kernel(command) => kernel::kernel(command),
+        Command::Doctor(args) => doctor::command(&args),
+        Command::Lab(args) => place::lab(&args),
+        Command::Explain(args) => explain::command(&args),
+        Command::Gc(args) => gc::gc(&args),
+        Command::Batch => {
+            batch::run(std::io::stdin().lock(), std::io::stdout().lock())?;
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "isolab", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            std::io::stdout().write_all(&page)?;
+            Ok(0)
+        }
+    }
+}
