@@ -8,9 +8,12 @@
 pub mod budget;
 pub mod config;
 pub mod digest;
+pub mod directory;
 pub mod escape;
 pub mod job;
 pub mod layer;
+pub mod oci;
 pub mod report;
+pub mod source;
 mod spool;
 pub mod tree;
