@@ -8,14 +8,17 @@
 pub mod budget;
 pub mod config;
 pub mod digest;
+pub mod directory;
 pub mod erofs;
 pub mod escape;
 pub mod initramfs;
 pub mod job;
 pub mod kernels;
 pub mod layer;
+pub mod oci;
 pub mod programs;
 pub mod report;
+pub mod source;
 mod spool;
 pub mod store;
 pub mod tree;

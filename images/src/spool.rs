@@ -61,6 +61,11 @@ impl<'a> SpoolWriter<'a> {
         self.spool.len + self.buffer.len() as u64
     }
 
+    /// The file, to read what was flushed by offset.
+    pub(crate) fn reopen(&self) -> io::Result<File> {
+        self.spool.file.try_clone()
+    }
+
     /// Appends a file of a directory until its end.
     pub(crate) fn append_all(&mut self, mut from: impl Read, most: u64) -> io::Result<Content> {
         self.flush()?;

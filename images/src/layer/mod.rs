@@ -30,7 +30,8 @@ use crate::report::{LayerReport, Report};
 use crate::spool::SpoolWriter;
 use crate::tree::{Content, Meta, Spool, Tree};
 use path::Whiteout;
-use tar::{Entry, EntryKind};
+use tar::Entry;
+pub(crate) use tar::EntryKind;
 
 /// A layer that is refused.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,285 @@
+//! Sources of images: what a path holds, and reading it into a tree.
+
+use std::fs::File;
+use std::io::{self, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+
+use crate::budget::{Budgets, Meter};
+use crate::config::ImageConfig;
+use crate::digest::Digest;
+use crate::directory::{self, DirectoryError};
+use crate::layer::{Build, Compression, Decoder, Expected, LayerError, TarError};
+use crate::oci::{Contents, Image, Limits, Members, OciError, Section, classify};
+use crate::report::Report;
+use crate::tree::{Spool, Tree};
+
+/// What a path holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Directory with `oci-layout`.
+    OciLayout,
+    /// The same as a tar archive, also what `docker save` writes since version 25.
+    OciArchive,
+    /// What `docker save` wrote before.
+    DockerArchive,
+    /// Root filesystem as a tar archive.
+    RootfsTar,
+    /// Root filesystem as a directory.
+    RootfsDir,
+}
+
+/// An import that failed; nothing outside the spool was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The path can't be opened.
+    #[error("open {path}")]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A device, pipe or socket.
+    #[error("{path} is neither a directory nor a file")]
+    Type {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Not an archive, or a damaged one.
+    #[error("{path} is not an image (OCI layout, docker save archive, tar archive, directory)")]
+    Archive {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it as an archive.
+        source: TarError,
+    },
+    /// The file can't be read or unpacked.
+    #[error("read {path}")]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An image that is refused.
+    #[error("import the image {path}")]
+    Image {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: OciError,
+    },
+    /// A root filesystem archive that is refused.
+    #[error("import the root filesystem {path}")]
+    Rootfs {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: LayerError,
+    },
+    /// A root filesystem directory that is refused.
+    #[error("import the directory {path}")]
+    Directory {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: DirectoryError,
+    },
+}
+
+/// How far an import is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the source read.
+    pub done_bytes: u64,
+    /// Bytes of the source, where known.
+    pub total_bytes: Option<u64>,
+}
+
+/// What the caller decides about an import.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// Limits.
+    pub budgets: Budgets,
+    /// Which image, where a source holds several.
+    pub reference: Option<&'a str>,
+}
+
+/// An image in memory.
+#[derive(Debug)]
+pub struct Imported {
+    /// Its files.
+    pub tree: Tree,
+    /// Their contents.
+    pub spool: Spool,
+    /// Defaults for a job; empty for a plain root filesystem.
+    pub config: ImageConfig,
+    /// What was read and left out.
+    pub report: Report,
+    /// Digest of the OCI manifest, of the configuration (`docker save`) or of the tar file as it is;
+    /// nothing for a directory.
+    pub source_digest: Option<Digest>,
+}
+
+/// An open source.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    kind: SourceKind,
+    input: Input,
+}
+
+#[derive(Debug)]
+enum Input {
+    Dir(OwnedFd),
+    File { file: File, compressed: bool },
+}
+
+/// What a path holds.
+///
+/// # Errors
+/// It can't be read, or is nothing that can be imported.
+pub fn detect(path: &Path) -> Result<SourceKind, ImportError> {
+    Ok(Source::open(path)?.kind())
+}
+
+/// Opens and reads a source.
+///
+/// # Errors
+/// The step that failed and why; the caller drops the spool.
+pub fn read(
+    path: &Path,
+    options: Options<'_>,
+    spool: Spool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Imported, ImportError> {
+    Source::open(path)?.read(options, spool, progress)
+}
+
+impl Source {
+    /// Opens a path once; all further reading is from that descriptor.
+    ///
+    /// # Errors
+    /// It can't be read, or is nothing that can be imported.
+    pub fn open(path: &Path) -> Result<Self, ImportError> {
+        // Not blocking: the path may name a pipe.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let open = |errno: rustix::io::Errno| ImportError::Open { path: path.into(), source: errno.into() };
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(open)?;
+        let stat = rustix::fs::fstat(&fd).map_err(open)?;
+        let path = path.to_path_buf();
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let members = Members::Dir(fd);
+                let is_oci = members.has(b"oci-layout");
+                let Members::Dir(fd) = members else { return Err(ImportError::Type { path }) };
+                let kind = if is_oci { SourceKind::OciLayout } else { SourceKind::RootfsDir };
+                Ok(Self { path, kind, input: Input::Dir(fd) })
+            }
+            FileType::RegularFile => Self::archive(path, File::from(fd)),
+            _ => Err(ImportError::Type { path }),
+        }
+    }
+
+    fn archive(path: PathBuf, file: File) -> Result<Self, ImportError> {
+        let read = |source| ImportError::Read { path: path.clone(), source };
+        let section = Section::whole(file.try_clone().map_err(read)?).map_err(read)?;
+        let mut magic = [0; 4];
+        let len = section.peek(&mut magic).map_err(read)?;
+        let compressed = Compression::of_magic(&magic[..len]) != Compression::None;
+        let meter = Meter::new(Budgets::default());
+        let contents = if compressed {
+            let (_, decoder) = Decoder::new(section, &meter).map_err(read)?;
+            classify(decoder, &meter.budgets, |stream, left| {
+                io::copy(&mut io::Read::take(stream, left), &mut io::sink()).map(drop)
+            })
+        } else {
+            let seek = |file: &mut Section, by| file.seek_relative(i64::try_from(by).unwrap_or(i64::MAX));
+            classify(section, &meter.budgets, seek)
+        };
+        let kind = match contents {
+            Ok(Contents::Oci) => SourceKind::OciArchive,
+            Ok(Contents::Docker) => SourceKind::DockerArchive,
+            Ok(Contents::Rootfs) => SourceKind::RootfsTar,
+            Err(source) => return Err(ImportError::Archive { path, source }),
+        };
+        Ok(Self { path, kind, input: Input::File { file, compressed } })
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn kind(&self) -> SourceKind {
+        self.kind
+    }
+
+    /// Reads it into a tree; file contents go to the spool.
+    ///
+    /// # Errors
+    /// The step that failed and why; the caller drops the spool.
+    pub fn read(
+        self,
+        options: Options<'_>,
+        mut spool: Spool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Imported, ImportError> {
+        let Self { path, kind, input } = self;
+        let mut build = Build::new(&mut spool, Meter::new(options.budgets));
+        let mut total_bytes = None;
+        let (config, source_digest) = match (kind, input) {
+            (SourceKind::RootfsDir, Input::Dir(dir)) => {
+                let mut report = |done_bytes| progress(Progress { done_bytes, total_bytes });
+                directory::read(dir.as_fd(), &mut build, &mut report)
+                    .map_err(|source| ImportError::Directory { path, source })?;
+                (ImageConfig::default(), None)
+            }
+            (SourceKind::RootfsTar, Input::File { file, .. }) => {
+                let section = Section::whole(file);
+                let section = section.map_err(|source| ImportError::Read { path: path.clone(), source })?;
+                total_bytes = Some(section.len());
+                let mut report = |done_bytes| progress(Progress { done_bytes, total_bytes });
+                build
+                    .layer(section, Expected::default(), &mut report)
+                    .map_err(|source| ImportError::Rootfs { path, source })?;
+                let digest = build.report.layers.first().and_then(|layer| layer.digest.as_ref()?.parse().ok());
+                (ImageConfig::default(), digest)
+            }
+            (_, input) => {
+                let members = members(&path, input, &mut build)?;
+                let limits = Limits {
+                    document_bytes: build.meter.budgets.document_bytes,
+                    layers: build.meter.budgets.layers,
+                };
+                let refuse = |source| ImportError::Image { path: path.clone(), source };
+                let image = Image::find(&members, options.reference, limits).map_err(refuse)?;
+                total_bytes = Some(image.stored_bytes(&members).map_err(refuse)?);
+                let mut report = |done_bytes| progress(Progress { done_bytes, total_bytes });
+                image.build(&members, &mut build, &mut report).map_err(refuse)?;
+                (image.config, Some(image.digest))
+            }
+        };
+        let Build { tree, report, .. } = build;
+        Ok(Imported { tree, spool, config, report, source_digest })
+    }
+}
+
+/// The parts of an image. A compressed archive is unpacked into the spool first: its members are read out of order.
+fn members(path: &Path, input: Input, build: &mut Build<'_>) -> Result<Members, ImportError> {
+    let read = |source| ImportError::Read { path: path.into(), source };
+    let section = match input {
+        Input::Dir(dir) => return Ok(Members::Dir(dir)),
+        Input::File { file, compressed: false } => Section::whole(file).map_err(read)?,
+        Input::File { file, compressed: true } => {
+            let stored = Section::whole(file).map_err(read)?;
+            let (_, mut decoder) = Decoder::new(stored, &build.meter).map_err(read)?;
+            let start = build.spool.position();
+            let len = io::copy(&mut decoder, &mut build.spool).map_err(read)?;
+            build.spool.flush().map_err(read)?;
+            build.meter.decompressed(len).map_err(|error| read(io::Error::other(error)))?;
+            Section::range(build.spool.reopen().map_err(read)?, start, len)
+        }
+    };
+    Members::index(section, &mut build.meter).map_err(|source| ImportError::Image { path: path.into(), source })
+}
