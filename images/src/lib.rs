@@ -8,6 +8,7 @@
 pub mod config;
 pub mod erofs;
 pub mod job;
+pub mod recipes;
 pub mod store;
 pub mod tree;
 pub mod unpack;
