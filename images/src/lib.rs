@@ -17,6 +17,7 @@ pub mod kernels;
 pub mod layer;
 pub mod oci;
 pub mod programs;
+pub mod recipes;
 pub mod report;
 pub mod source;
 mod spool;

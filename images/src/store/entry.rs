@@ -108,7 +108,7 @@ pub(super) struct Record {
     pub(super) inodes: u64,
     pub(super) config: ImageConfig,
     pub(super) source: String,
-    pub(super) report: Vec<String>,
+    pub(super) report: serde_json::Value,
     pub(super) created_s: u64,
     pub(super) stamp: Stamp,
 }
@@ -137,7 +137,7 @@ pub struct Entry {
     /// Where it came from.
     pub source: String,
     /// What was dropped or changed on import.
-    pub report: Vec<String>,
+    pub report: serde_json::Value,
     /// When, in seconds since 1970.
     pub created_s: u64,
     #[serde(skip)]

@@ -54,7 +54,7 @@ pub struct NewImage<'a> {
     /// Where it came from, for people.
     pub source: String,
     /// What was dropped or changed on import, for people.
-    pub report: Vec<String>,
+    pub report: serde_json::Value,
     /// Name that shall point to it.
     pub name: Option<&'a str>,
 }

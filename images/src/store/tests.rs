@@ -34,7 +34,7 @@ fn add(store: &Store, bytes: &[u8], name: Option<&str>) -> Result<Entry, StoreEr
         spool: &spool,
         config,
         source: "test".into(),
-        report: Vec::new(),
+        report: serde_json::Value::Null,
         name,
     })
 }
@@ -188,7 +188,14 @@ fn a_full_disk_gives_one_error_and_leaves_nothing() {
     let id = names[b"file".as_slice()];
     tree.inode_mut(id).kind = Kind::File(Content { offset: 0, len: spool.len });
     let (config, source) = (ImageConfig::default(), String::new());
-    let new = NewImage { tree: &tree, spool: &spool, config, source, report: Vec::new(), name: Some("big") };
+    let new = NewImage {
+        tree: &tree,
+        spool: &spool,
+        config,
+        source,
+        report: serde_json::Value::Null,
+        name: Some("big"),
+    };
     let result = home.add(new);
     let left = all_files(&home);
     unmount(dir.path(), UnmountFlags::DETACH).expect("unmount");
