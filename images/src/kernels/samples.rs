@@ -85,7 +85,7 @@ pub(super) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 pub(super) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = b"!<arch>\n".to_vec();
     for (name, content) in members {
-        write!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).unwrap();
+        writeln!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, content.len()).unwrap();
         out.extend_from_slice(content);
         out.resize(out.len().next_multiple_of(2), b'\n');
     }

@@ -65,7 +65,7 @@ fn an_added_kernel_carries_its_modules_in_order_and_its_unpacked_self() {
     assert_eq!(entry.info().lab_modules, [""; 0]);
     assert_eq!(fs::read(entry.vmlinux().unwrap()).unwrap(), elf);
     assert_eq!(fs::read(&entry.modules(ModuleSet::Guest)[6]).unwrap(), fixture("netfs,libcrc32c"));
-    assert_eq!(store.list().unwrap(), [entry.clone()]);
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&entry));
     assert_eq!(store.get("vmlinuz-6.12").unwrap(), entry);
 }
 
@@ -79,7 +79,7 @@ fn xz_payload(elf: &[u8]) -> Vec<u8> {
 #[test]
 fn a_kernel_cut_at_any_place_is_refused() {
     for whole in [bzimage(RELEASE, &xz_payload(&vmlinux(RELEASE))), vmlinux(RELEASE)] {
-        assert!(inspect(&whole).is_ok());
+        inspect(&whole).unwrap();
         for cut in 0..whole.len() {
             assert!(inspect(&whole[..cut]).is_err(), "accepted {cut} of {} bytes", whole.len());
         }

@@ -1,0 +1,463 @@
+//! The host's side of a running lab: one poll loop over ports, standard streams, signals and the end of QEMU.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+
+use super::machine::RunningMachine;
+use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port, sha256};
+use super::terminal::{self, RawTerminal};
+use super::{LabOutcome, LabProgress, LabStdio};
+
+/// The lab is up within this, or something is wrong. It takes about 2 s on an idle machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// What a signalled isolab gets for its own cleaning before the lab is ended.
+const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+/// Bytes of console kept for the error message.
+const LOG_KEPT: usize = 16 * 1024;
+/// A write of this size does not block on a pipe that polls writable.
+const PIPE_WRITE: usize = 4096;
+/// Most bytes of returned files.
+const MAX_FILES: usize = 256 << 20;
+
+/// Where in its life the lab is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Up,
+}
+
+/// What a poll entry belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Control,
+    ControlOut,
+    Stdin,
+    StdinPort,
+    StdinReply,
+    Output(usize),
+    Sink(usize),
+    Files,
+    Console,
+    Messages,
+    Signals,
+    Ended,
+}
+
+/// One of standard output and error.
+#[derive(Debug)]
+struct Output {
+    port: u32,
+    frames: Frames,
+    pending: Vec<u8>,
+    written: usize,
+    /// The end of the stream has come.
+    ended: bool,
+    /// Our side can't be written any more.
+    broken: bool,
+}
+
+/// A lab being served.
+#[derive(Debug)]
+pub(super) struct Bridge {
+    machine: RunningMachine,
+    phase: Phase,
+    started: Instant,
+    deadline: Option<Instant>,
+    raw: Option<RawTerminal>,
+    signals: Vec<(i32, UnixStream)>,
+    control: Frames,
+    control_out: Vec<u8>,
+    /// Standard input is still read.
+    stdin_open: bool,
+    stdin_out: Vec<u8>,
+    outputs: [Output; 2],
+    files: Frames,
+    file: Vec<u8>,
+    received: Vec<Vec<u8>>,
+    n_files: usize,
+    ended: Option<(u8, Vec<Option<FileSum>>)>,
+    console: Vec<u8>,
+    messages_open: bool,
+    interrupted: Option<u8>,
+    /// Bytes moved in this round: QEMU's end counts only when nothing more comes.
+    moved: usize,
+}
+
+impl Bridge {
+    pub(super) fn new(machine: RunningMachine, stdio: LabStdio, n_files: usize) -> Result<Self> {
+        let raw = if stdio == LabStdio::Terminal { RawTerminal::enter()? } else { None };
+        let mut signals = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH] {
+            let (ours, handler) = UnixStream::pair().context("create a signal pipe")?;
+            ours.set_nonblocking(true).context("prepare a signal pipe")?;
+            signal_hook::low_level::pipe::register(signal, handler).context("catch signals")?;
+            signals.push((signal, ours));
+        }
+        let output = |port| Output {
+            port,
+            frames: Frames::default(),
+            pending: Vec::new(),
+            written: 0,
+            ended: false,
+            broken: false,
+        };
+        let stdin_open = stdio != LabStdio::Output;
+        Ok(Self {
+            machine,
+            phase: Phase::Starting,
+            started: Instant::now(),
+            deadline: Some(Instant::now() + START_LIMIT),
+            raw,
+            signals,
+            control: Frames::default(),
+            control_out: Vec::new(),
+            stdin_open,
+            stdin_out: if stdin_open { Vec::new() } else { frame(&[]) },
+            outputs: [output(port::STDOUT), output(port::STDERR)],
+            files: Frames::default(),
+            file: Vec::new(),
+            received: Vec::new(),
+            n_files,
+            ended: None,
+            console: Vec::new(),
+            messages_open: true,
+            interrupted: None,
+            moved: 0,
+        })
+    }
+
+    /// Serves the lab until isolab inside has ended and all its output is written.
+    pub(super) fn run(mut self, progress: &mut dyn FnMut(LabProgress)) -> Result<LabOutcome> {
+        loop {
+            let ready = self.wait()?;
+            self.moved = 0;
+            for &(source, flags) in &ready {
+                self.handle(source, flags, progress)?;
+            }
+            if self.complete() {
+                break;
+            }
+            if let Some(signal) = self.interrupted
+                && self.deadline.is_some_and(|at| Instant::now() >= at)
+            {
+                return Ok(LabOutcome { status: 128 + signal, files: vec![None; self.n_files] });
+            }
+            if self.phase == Phase::Starting && self.deadline.is_some_and(|at| Instant::now() >= at) {
+                bail!("the lab did not come up within {START_LIMIT:?}{}", self.last_lines());
+            }
+            if self.moved == 0 && ready.iter().any(|(source, _)| *source == Source::Ended) {
+                bail!("the lab machine ended before isolab did{}", self.last_lines());
+            }
+        }
+        progress(LabProgress::Done);
+        self.raw = None;
+        let (status, sums) = self.ended.take().unwrap_or_default();
+        Ok(LabOutcome { status, files: check_files(self.received, &sums, self.n_files)? })
+    }
+
+    fn complete(&self) -> bool {
+        let drained = |o: &Output| o.ended && (o.broken || o.written == o.pending.len());
+        let sent = self.ended.as_ref().map(|(_, sums)| sums.iter().flatten().count());
+        sent.is_some_and(|sent| self.received.len() >= sent) && self.outputs.iter().all(drained)
+    }
+
+    fn wait(&self) -> Result<Vec<(Source, PollFlags)>> {
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let ports = &self.machine.ports;
+        let mut list: Vec<(Source, BorrowedFd<'_>, PollFlags)> = Vec::new();
+        let mut watch = |source, fd, flags| list.push((source, fd, flags));
+        watch(Source::Control, ports[0].as_fd(), PollFlags::IN);
+        if !self.control_out.is_empty() {
+            watch(Source::ControlOut, ports[0].as_fd(), PollFlags::OUT);
+        }
+        if !self.stdin_out.is_empty() {
+            watch(Source::StdinPort, ports[1].as_fd(), PollFlags::OUT);
+        } else if self.stdin_open && self.phase == Phase::Up {
+            watch(Source::Stdin, stdin.as_fd(), PollFlags::IN);
+        }
+        watch(Source::StdinReply, ports[1].as_fd(), PollFlags::IN);
+        for (index, output) in self.outputs.iter().enumerate() {
+            if output.written < output.pending.len() {
+                let sink = if index == 0 { stdout.as_fd() } else { stderr.as_fd() };
+                watch(Source::Sink(index), sink, PollFlags::OUT);
+            } else {
+                watch(Source::Output(index), ports[2 + index].as_fd(), PollFlags::IN);
+            }
+        }
+        watch(Source::Files, ports[4].as_fd(), PollFlags::IN);
+        watch(Source::Console, self.machine.console.as_fd(), PollFlags::IN);
+        if let Some(messages) = self.machine.messages.as_ref().filter(|_| self.messages_open) {
+            watch(Source::Messages, messages.as_fd(), PollFlags::IN);
+        }
+        for (_, pipe) in &self.signals {
+            watch(Source::Signals, pipe.as_fd(), PollFlags::IN);
+        }
+        watch(Source::Ended, self.machine.ended(), PollFlags::IN);
+        let mut fds: Vec<PollFd<'_>> =
+            list.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        let timeout = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for the lab"),
+        }
+        let ready = list.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready.map(|((source, _, _), fd)| (*source, fd.revents())).collect())
+    }
+
+    fn handle(
+        &mut self,
+        source: Source,
+        flags: PollFlags,
+        progress: &mut dyn FnMut(LabProgress),
+    ) -> Result<()> {
+        match source {
+            Source::Control => {
+                let bytes = receive(&mut self.machine.ports[0])?;
+                self.moved += bytes.len();
+                self.control.push(&bytes);
+                while let Some(frame) = self.control.next()? {
+                    let message = serde_json::from_slice(&frame).context("read a message from the lab")?;
+                    self.message(message, progress)?;
+                }
+            }
+            Source::ControlOut => send(&mut self.machine.ports[0], &mut self.control_out)?,
+            Source::StdinPort => send(&mut self.machine.ports[1], &mut self.stdin_out)?,
+            // Only its greeting.
+            Source::StdinReply => drop(receive(&mut self.machine.ports[1])?),
+            Source::Stdin => self.read_stdin()?,
+            Source::Output(index) => self.read_output(index)?,
+            Source::Sink(index) => self.write_sink(index, flags)?,
+            Source::Files => self.read_files()?,
+            Source::Console => {
+                let bytes = receive(&mut self.machine.console)?;
+                self.log(&bytes);
+            }
+            Source::Messages => self.read_messages(),
+            Source::Signals => self.read_signals()?,
+            Source::Ended => {}
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, message: FromLab, progress: &mut dyn FnMut(LabProgress)) -> Result<()> {
+        match message {
+            FromLab::Up { kernel, warnings, .. } => {
+                self.phase = Phase::Up;
+                self.deadline = None;
+                let after = self.started.elapsed();
+                progress(LabProgress::Up { kernel, after, warnings });
+            }
+            FromLab::Started => progress(LabProgress::Running),
+            FromLab::StdinClosed => {
+                self.stdin_open = false;
+                self.stdin_out.clear();
+            }
+            FromLab::Ended { status, files } => {
+                self.stdin_open = false;
+                self.ended = Some((status, files));
+            }
+            FromLab::Failed { message } => {
+                bail!("the lab can't run isolab: {message}{}", self.last_lines())
+            }
+        }
+        Ok(())
+    }
+
+    fn read_stdin(&mut self) -> Result<()> {
+        let mut buffer = vec![0; CHUNK];
+        match rustix::io::read(io::stdin(), &mut buffer) {
+            Ok(0) | Err(rustix::io::Errno::IO) => {
+                self.stdin_open = false;
+                self.stdin_out = frame(&[]);
+            }
+            Ok(n) => self.stdin_out = frame(&buffer[..n]),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("read standard input"),
+        }
+        send(&mut self.machine.ports[1], &mut self.stdin_out)
+    }
+
+    fn read_output(&mut self, index: usize) -> Result<()> {
+        let bytes = receive(&mut self.machine.ports[2 + index])?;
+        self.moved += bytes.len();
+        let output = &mut self.outputs[index];
+        output.pending.clear();
+        output.written = 0;
+        output.frames.push(&bytes);
+        while let Some(frame) = output.frames.next()? {
+            output.ended |= frame.is_empty();
+            if !output.broken {
+                output.pending.extend_from_slice(&frame);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_sink(&mut self, index: usize, flags: PollFlags) -> Result<()> {
+        let output = &mut self.outputs[index];
+        let rest = output.pending.get(output.written..).unwrap_or_default();
+        let part = rest.get(..PIPE_WRITE).unwrap_or(rest);
+        let result = if index == 0 {
+            rustix::io::write(io::stdout(), part)
+        } else {
+            rustix::io::write(io::stderr(), part)
+        };
+        match result {
+            Ok(n) => {
+                output.written += n;
+                self.moved += n;
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if !flags.contains(PollFlags::ERR) => {}
+            Err(_) => {
+                // Nobody reads it: the isolab inside shall see that, too.
+                output.broken = true;
+                output.pending.clear();
+                output.written = 0;
+                let closed = ToLab::CloseOutput(output.port);
+                self.tell(&closed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_files(&mut self) -> Result<()> {
+        let bytes = receive(&mut self.machine.ports[4])?;
+        self.moved += bytes.len();
+        self.files.push(&bytes);
+        while let Some(frame) = self.files.next()? {
+            if frame.is_empty() {
+                self.received.push(std::mem::take(&mut self.file));
+            } else {
+                self.file.extend_from_slice(&frame);
+            }
+            if self.file.len() > MAX_FILES || self.received.len() > self.n_files {
+                bail!("the lab sends more files than asked for");
+            }
+        }
+        Ok(())
+    }
+
+    fn read_messages(&mut self) {
+        let mut buffer = [0; 4096];
+        let read = self.machine.messages.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut buffer));
+        match read {
+            Ok(n) if n > 0 => {
+                // What a software CPU can't do is no news.
+                let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+                let news = text.lines().filter(|line| !line.contains("TCG doesn't support"));
+                for line in news {
+                    self.log(format!("{line}\n").as_bytes());
+                }
+            }
+            _ => self.messages_open = false,
+        }
+    }
+
+    fn read_signals(&mut self) -> Result<()> {
+        let mut arrived = Vec::new();
+        for (signal, pipe) in &mut self.signals {
+            if !receive(pipe)?.is_empty() {
+                arrived.push(*signal);
+            }
+        }
+        for signal in arrived {
+            if signal == SIGWINCH {
+                let (rows, cols) = terminal::size();
+                self.tell(&ToLab::Resize { rows, cols })?;
+                continue;
+            }
+            let number = u8::try_from(signal).unwrap_or(15);
+            // The first one is passed on; before the lab is up, or the second time, the lab just ends.
+            let grace = if self.phase == Phase::Up && self.interrupted.is_none() {
+                self.tell(&ToLab::Signal(number))?;
+                SIGNAL_GRACE
+            } else {
+                Duration::ZERO
+            };
+            self.interrupted = Some(number);
+            self.deadline = Some(Instant::now() + grace);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, what: &ToLab) -> Result<()> {
+        self.control_out.extend(message(what)?);
+        send(&mut self.machine.ports[0], &mut self.control_out)
+    }
+
+    fn log(&mut self, bytes: &[u8]) {
+        self.moved += bytes.len();
+        self.console.extend_from_slice(bytes);
+        let excess = self.console.len().saturating_sub(LOG_KEPT);
+        self.console.drain(..excess);
+    }
+
+    fn last_lines(&self) -> String {
+        let text = String::from_utf8_lossy(&self.console);
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+        let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
+        if last.is_empty() {
+            "; its console is empty".into()
+        } else {
+            format!("; last lines of its console:\n  {}", last.join("\n  "))
+        }
+    }
+}
+
+/// All that is there now; the end of a port is told by QEMU's end.
+fn receive(socket: &mut UnixStream) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; 64 * 1024];
+    match socket.read(&mut buffer) {
+        Ok(n) => {
+            buffer.truncate(n);
+            Ok(buffer)
+        }
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(Vec::new()),
+        Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(Vec::new()),
+        Err(e) => Err(e).context("read from the lab"),
+    }
+}
+
+/// Writes what goes without waiting and leaves the rest.
+fn send(socket: &mut UnixStream, pending: &mut Vec<u8>) -> Result<()> {
+    match socket.write(pending) {
+        Ok(n) => drop(pending.drain(..n)),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+        // QEMU has ended: the loop sees that itself.
+        Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            pending.clear();
+        }
+        Err(e) => return Err(e).context("write to the lab"),
+    }
+    Ok(())
+}
+
+/// Pairs what came with what was announced.
+fn check_files(
+    received: Vec<Vec<u8>>,
+    sums: &[Option<FileSum>],
+    asked: usize,
+) -> Result<Vec<Option<Vec<u8>>>> {
+    if sums.len() != asked || received.len() != sums.iter().flatten().count() {
+        bail!("the lab announced {} files, {} were asked for", sums.len(), asked);
+    }
+    let mut received = received.into_iter();
+    let mut files = Vec::new();
+    for sum in sums {
+        let file = if sum.is_some() { received.next() } else { None };
+        if let (Some(sum), Some(file)) = (sum, &file)
+            && (u64::try_from(file.len()).ok() != Some(sum.len) || sha256(file) != sum.sha256)
+        {
+            bail!("a file from the lab arrived damaged: {} bytes of {}", file.len(), sum.len);
+        }
+        files.push(file);
+    }
+    Ok(files)
+}

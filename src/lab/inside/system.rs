@@ -1,0 +1,179 @@
+//! The lab's system: root, mounts, modules, store view, ports.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::inotify;
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::system::finit_module;
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use super::super::protocol::{HOME, JobImage, port};
+use super::ISOLAB;
+
+/// The new root while it is being made.
+const ROOT: &str = "/root";
+
+/// Makes the system; returns what did not work and is not needed by every command.
+pub(super) fn set_up(now_s: u64) -> Result<Vec<String>> {
+    let mut warnings = load_modules()?;
+    new_root()?;
+    mounts()?;
+    delegate_controllers()?;
+    let now = Timespec { tv_sec: i64::try_from(now_s).unwrap_or(0), tv_nsec: 0 };
+    if let Err(errno) = clock_settime(ClockId::Realtime, now) {
+        warnings.push(format!("set the clock: {errno}"));
+    }
+    rustix::system::sethostname(b"lab").context("set the host name")?;
+    Ok(warnings)
+}
+
+/// Loads `/modules` in the order of its names.
+fn load_modules() -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let entries = fs::read_dir("/modules").context("list the modules")?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<_>>()
+        .context("list the modules")?;
+    paths.sort();
+    for path in paths {
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        match finit_module(&file, c"", 0) {
+            // kvm-amd refuses a CPU without SVM, and the rest of the lab works without it.
+            Err(errno) if errno != rustix::io::Errno::EXIST => {
+                warnings.push(format!("load {}: {errno}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(warnings)
+}
+
+/// A tmpfs as root in place of the initramfs, which can't be pivoted away from: containers need that.
+fn new_root() -> Result<()> {
+    mount("tmpfs", ROOT, "tmpfs", MountFlags::empty(), c"mode=0755,size=50%")
+        .context("mount the lab's root")?;
+    for dir in ["dev", "lab", "proc", "root", "run", "sys", "tmp", "var"] {
+        let path = Path::new(ROOT).join(dir);
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+    }
+    mount_bind("/lab", Path::new(ROOT).join("lab")).context("show /lab in the lab's root")?;
+    let binary = Path::new(ROOT).join(ISOLAB.trim_start_matches('/'));
+    File::create(&binary).context("create the place of isolab")?;
+    mount_bind("/init", &binary).context("show isolab in the lab's root")?;
+    std::env::set_current_dir(ROOT).context("enter the lab's root")?;
+    mount_move(".", "/").context("move the lab's root")?;
+    rustix::process::chroot(".").context("change to the lab's root")?;
+    std::env::set_current_dir("/").context("enter the lab's root")
+}
+
+fn mounts() -> Result<()> {
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let table: [(&str, &str, MountFlags, &std::ffi::CStr); 7] = [
+        ("proc", "/proc", quiet, c""),
+        ("sysfs", "/sys", quiet, c""),
+        ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
+        ("devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, c"ptmxmode=0666,mode=0620"),
+        ("tmpfs", "/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
+        ("cgroup2", "/sys/fs/cgroup", quiet, c""),
+        ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
+    ];
+    for (kind, target, flags, data) in table {
+        if !Path::new(target).is_dir() {
+            fs::create_dir(target).with_context(|| format!("create {target}"))?;
+        }
+        mount(kind, target, kind, flags, data).with_context(|| format!("mount {target}"))?;
+    }
+    for (link, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        let link = Path::new("/dev").join(link);
+        match std::os::unix::fs::symlink(Path::new("/proc/self").join(target), &link) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("create {}", link.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Offers every controller to child cgroups.
+fn delegate_controllers() -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    let controllers =
+        fs::read_to_string(root.join("cgroup.controllers")).context("list cgroup controllers")?;
+    for controller in controllers.split_whitespace() {
+        fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"))
+            .with_context(|| format!("enable the cgroup controller {controller}"))?;
+    }
+    Ok(())
+}
+
+/// Shows each image's drive as the image's file in the store.
+pub(super) fn place_images(images: &[JobImage]) -> Result<()> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    let drives = drives()?;
+    for image in images {
+        let device = drives.get(&image.drive).with_context(|| format!("drive {} is missing", image.drive))?;
+        super::store_view::place(Path::new(HOME), image, device)?;
+    }
+    Ok(())
+}
+
+/// Block devices by serial number.
+fn drives() -> Result<BTreeMap<String, PathBuf>> {
+    let mut drives = BTreeMap::new();
+    for entry in fs::read_dir("/sys/block").context("list drives")? {
+        let name = entry.context("list drives")?.file_name();
+        // Only virtio drives have this file.
+        if let Ok(serial) = fs::read_to_string(Path::new("/sys/block").join(&name).join("serial")) {
+            drives.insert(serial.trim().to_owned(), Path::new("/dev").join(&name));
+        }
+    }
+    Ok(drives)
+}
+
+/// Opens all ports; they appear a moment after their driver.
+pub(super) fn open_ports() -> Result<BTreeMap<u32, File>> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).context("watch for the ports")?;
+    inotify::add_watch(&watch, "/dev", inotify::WatchFlags::CREATE).context("watch for the ports")?;
+    let mut ports = BTreeMap::new();
+    loop {
+        for entry in fs::read_dir("/dev").context("look for the ports")? {
+            let path = entry.context("look for the ports")?.path();
+            if let Some(number) = port_number(&path)
+                && port::ALL.contains(&number)
+                && !ports.contains_key(&number)
+            {
+                let file = File::options().read(true).write(true).open(&path);
+                ports.insert(number, file.with_context(|| format!("open {}", path.display()))?);
+            }
+        }
+        if ports.len() == port::ALL.len() {
+            return Ok(ports);
+        }
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&watch, &mut buffer);
+        if let Err(errno) = reader.next() {
+            bail!("wait for the ports: {errno}");
+        }
+    }
+}
+
+/// `/dev/vport0p3` is port 3.
+fn port_number(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?.strip_prefix("vport")?;
+    name.split_once('p')?.1.parse().ok()
+}
+
+/// Kills every process but this one.
+pub(super) fn kill_all_others() {
+    // From process 1, a signal to process -1 reaches all others. None left is fine.
+    let _ = rustix::process::kill_process_group(rustix::process::Pid::INIT, rustix::process::Signal::KILL);
+}

@@ -1,0 +1,226 @@
+//! The lab: an emulated machine that runs this very binary, for hosts whose KVM can't run a guest kernel, for tests
+//! without noise, and for exact instruction counts.
+//!
+//! In order: [`run`] packs the running binary as `/init` with the lab kernel's modules, the job and the kernels handed in
+//! into an initramfs; starts QEMU with each image as a read-only drive; waits for the lab to come up; passes standard
+//! input, output, error, signals and the terminal's size through virtio-serial ports; takes the files back, checked by
+//! length and digest; ends QEMU. Inside, `inside::main` is process 1: mounts, modules, the store's view, isolab itself.
+//!
+//! The lab has no network and no access to host files besides what is handed in.
+
+mod bridge;
+mod inside;
+mod machine;
+mod protocol;
+mod terminal;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use isolab_images::initramfs;
+use isolab_images::kernels::{KernelEntry, KernelFormat, ModuleSet};
+
+pub(crate) use self::machine::LabClock;
+use self::machine::{MAX_IMAGES, Machine, drive_name};
+use self::protocol::{JobImage, LabJob};
+
+/// How the isolab inside is connected to ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LabStdio {
+    /// Output only.
+    Output,
+    /// With standard input.
+    Interactive,
+    /// With a terminal, whose size follows ours.
+    Terminal,
+}
+
+/// An image handed into the lab.
+#[derive(Debug)]
+pub(crate) struct LabImage {
+    /// Its names in the store.
+    pub names: Vec<String>,
+    /// `sha256:` and 64 hex digits.
+    pub digest: String,
+    /// The store's record of it (`images/sha256-HEX.json`).
+    pub record: String,
+    /// The verified EROFS file.
+    pub file: File,
+}
+
+/// What to run in the lab, and with what.
+#[derive(Debug)]
+pub(crate) struct LabRequest {
+    /// Arguments for isolab, without its own name.
+    pub args: Vec<String>,
+    /// Environment for it; `ISOLAB_HOME` is set besides.
+    pub env: Vec<(String, String)>,
+    /// Images of the lab's store.
+    pub images: Vec<LabImage>,
+    /// The lab's own kernel.
+    pub kernel: KernelEntry,
+    /// Kernels of the lab's store.
+    pub kernels: Vec<KernelEntry>,
+    /// The lab's clock.
+    pub clock: LabClock,
+    /// The lab's memory.
+    pub memory_mib: u32,
+    /// The lab's CPUs; more than one only with [`LabClock::Wall`].
+    pub cpus: u32,
+    /// Standard streams.
+    pub stdio: LabStdio,
+    /// Paths inside the lab whose files come back in [`LabOutcome::files`].
+    pub returns: Vec<String>,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(crate) struct LabOutcome {
+    /// Exit status of the isolab inside, 128+n for signal n.
+    pub status: u8,
+    /// The files asked for, in order; nothing where there was none.
+    pub files: Vec<Option<Vec<u8>>>,
+}
+
+/// What is going on, for a progress line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LabProgress {
+    /// QEMU starts.
+    Starting,
+    /// The lab's kernel is up.
+    Up {
+        /// Its release.
+        kernel: String,
+        /// How long that took by the host's clock.
+        after: Duration,
+        /// What did not come up as it should.
+        warnings: Vec<String>,
+    },
+    /// isolab runs inside.
+    Running,
+    /// It has ended.
+    Done,
+}
+
+/// Runs isolab in a lab machine and waits for it. Must be called from a thread that lives as long as the machine
+/// (the kernel ends QEMU when that thread ends).
+///
+/// # Errors
+/// The request can't be met, QEMU is missing, the lab does not come up or breaks; the console's last lines are in the
+/// message. The machine is gone when this returns.
+pub(crate) fn run(request: LabRequest, progress: &mut dyn FnMut(LabProgress)) -> Result<LabOutcome> {
+    check(&request)?;
+    machine::find_qemu()?;
+    progress(LabProgress::Starting);
+    let terminal = (request.stdio == LabStdio::Terminal).then(terminal::size);
+    let job = LabJob {
+        args: request.args,
+        env: request.env,
+        terminal,
+        returns: request.returns,
+        images: job_images(&request.images),
+        now_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+    };
+    let initramfs = pack(&request.kernel, &request.kernels, &job)?;
+    let images: Vec<File> = request.images.into_iter().map(|image| image.file).collect();
+    // The ELF kernel starts at once, a bzImage unpacks itself on the emulated CPU first.
+    let kernel = request.kernel.vmlinux().unwrap_or_else(|| request.kernel.kernel());
+    let machine = Machine {
+        kernel: &kernel,
+        initramfs: &initramfs,
+        images: &images,
+        clock: request.clock,
+        memory_mib: request.memory_mib,
+        cpus: request.cpus,
+    };
+    let running = machine.start()?;
+    drop(initramfs);
+    bridge::Bridge::new(running, request.stdio, job.returns.len())?.run(progress)
+}
+
+/// To be called first thing in `main`: takes over where this process is the lab's process 1 or one of the lab's
+/// intermediate programs, else does nothing. Where it takes over and returns, `main` ends with the status given.
+pub(crate) fn take_over() -> Option<u8> {
+    let mut args = std::env::args_os();
+    let name: OsString = args.next().unwrap_or_default();
+    let error = if name == machine::LAUNCHER {
+        machine::launch(args)
+    } else if name == inside::TERMINAL_CHILD {
+        inside::exec_with_terminal(args)
+    } else if std::process::id() == 1 && fs::exists(protocol::JOB_FILE).unwrap_or(false) {
+        inside::main();
+        return Some(125);
+    } else {
+        return None;
+    };
+    eprintln!("isolab: {error:#}");
+    Some(125)
+}
+
+fn check(request: &LabRequest) -> Result<()> {
+    let name = &request.kernel.info().name;
+    if request.kernel.info().lab_modules.is_empty() && request.kernel.info().format == KernelFormat::BzImage {
+        bail!("kernel {name} has no modules for the lab: `isolab kernel fetch` gets one that has");
+    }
+    if request.clock == LabClock::Instructions && request.cpus != 1 {
+        bail!(
+            "a lab that counts instructions has one CPU, not {}: use --lab-clock wall for more",
+            request.cpus
+        );
+    }
+    if !(1..=8).contains(&request.cpus) {
+        bail!("the lab has 1 to 8 CPUs, not {}", request.cpus);
+    }
+    if request.memory_mib < 512 {
+        bail!("the lab needs at least 512 MiB of memory, not {} MiB", request.memory_mib);
+    }
+    if request.images.len() > MAX_IMAGES {
+        bail!("the lab takes {MAX_IMAGES} images, not {}", request.images.len());
+    }
+    Ok(())
+}
+
+fn job_images(images: &[LabImage]) -> Vec<JobImage> {
+    let describe = |(index, image): (usize, &LabImage)| JobImage {
+        names: image.names.clone(),
+        digest: image.digest.clone(),
+        record: image.record.clone(),
+        drive: drive_name(index),
+    };
+    images.iter().enumerate().map(describe).collect()
+}
+
+/// The lab's initramfs: this binary, the modules, the job, the kernels handed in.
+fn pack(lab: &KernelEntry, kernels: &[KernelEntry], job: &LabJob) -> Result<Vec<u8>> {
+    let own = fs::read("/proc/self/exe").context("read isolab's own binary")?;
+    let mut archive = initramfs::start(lab, &own, ModuleSet::Lab)?;
+    for dir in ["lab", "lab/home", "lab/home/kernels", "root"] {
+        archive.dir(dir, 0o755)?;
+    }
+    archive.file("lab/job.json", 0o600, &serde_json::to_vec(job)?)?;
+    for kernel in kernels {
+        let mut dirs = vec![kernel.dir().to_owned()];
+        while let Some(dir) = dirs.pop() {
+            let inside = dir
+                .strip_prefix(kernel.dir())
+                .map(|rest| PathBuf::from("lab/home/kernels").join(&kernel.info().name).join(rest))?;
+            let inside = inside.to_string_lossy().trim_end_matches('/').to_owned();
+            archive.dir(&inside, 0o755)?;
+            let entries = fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?;
+            for entry in entries {
+                let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let file = path.file_name().unwrap_or_default().to_string_lossy();
+                    let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+                    archive.file(&format!("{inside}/{file}"), 0o644, &content)?;
+                }
+            }
+        }
+    }
+    Ok(archive.finish()?)
+}
