@@ -14,10 +14,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder: PathBuf = std::env::args_os().nth(1).ok_or("name a folder")?.into();
     let levels = ["process", "container", "vm"];
     let records = [
-        ("lab", synthetic::record(&levels, 5, HostClass::EmulatedLab, ClockKind::Instructions, 0.02)),
-        ("host", synthetic::record(&levels, 60, HostClass::Hardware, ClockKind::Monotonic, 0.6)),
-        ("two", synthetic::record(&levels[..2], 10, HostClass::Software, ClockKind::Monotonic, 0.6)),
-        ("refused", synthetic::record(&levels, 10, HostClass::Software, ClockKind::Monotonic, 0.6)),
+        ("lab", synthetic::record(&levels, 5, HostClass::EmulatedLab, ClockKind::Instructions, 20)),
+        ("host", synthetic::record(&levels, 60, HostClass::Hardware, ClockKind::Monotonic, 600)),
+        ("two", synthetic::record(&levels[..2], 10, HostClass::Software, ClockKind::Monotonic, 600)),
+        ("refused", synthetic::record(&levels, 10, HostClass::Software, ClockKind::Monotonic, 600)),
     ];
     for (name, record) in records {
         fs::write(folder.join(format!("{name}.json")), record.to_json()?)?;

@@ -53,15 +53,16 @@ pub fn outliers(values: &[f64]) -> (usize, usize) {
 /// The median with the percentile bootstrap interval; nothing for nothing.
 #[must_use]
 pub fn median_with_interval(values: &[f64], seed: u64, resamples: usize) -> Option<Estimate> {
-    if values.is_empty() {
-        return None;
+    let first = *values.first()?;
+    if values.iter().all(|v| *v == first) {
+        return Some(Estimate { median: first, ci95: [first, first] });
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut draw = vec![0.0; values.len()];
     let medians: Vec<f64> = (0..resamples)
         .map(|_| {
             draw.fill_with(|| values[rng.random_range(0..values.len())]);
-            median(&draw)
+            Data::new(&mut draw[..]).median()
         })
         .collect();
     let middle = median(values);

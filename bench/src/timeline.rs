@@ -72,7 +72,7 @@ const GUEST_KERNEL: PhaseKind = PhaseKind {
 const INIT: PhaseKind =
     PhaseKind { name: "init", meaning: "process 1: mounts, limits, privileges", ends: |t| t.exec };
 const FORK: PhaseKind =
-    PhaseKind { name: "fork", meaning: "new process, up to its execve", ends: |t| t.exec };
+    PhaseKind { name: "enter", meaning: "new process, up to its execve (process level)", ends: |t| t.exec };
 const EXEC: PhaseKind = PhaseKind {
     name: "exec",
     meaning: "execve to the workload's first instruction",
@@ -93,7 +93,7 @@ const INIT_PHASES: &[PhaseKind] =
     &[EXEC_SELF, PREPARE, ENTER, INIT, EXEC, WORKLOAD_READY, WORKLOAD_RUN, TEARDOWN];
 /// Every phase of every level, in the order of the timeline: the legend of a report.
 pub const ALL_PHASES: &[PhaseKind] =
-    &[EXEC_SELF, PREPARE, FORK, ENTER, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, WORKLOAD_RUN, TEARDOWN];
+    &[EXEC_SELF, PREPARE, ENTER, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, WORKLOAD_RUN, TEARDOWN];
 
 /// The phases of a level, in order.
 #[must_use]

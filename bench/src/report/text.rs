@@ -97,10 +97,10 @@ fn table(record: &Record) -> String {
         format!("{entry_title}, {unit}"),
         format!("to ready\n{unit}"),
         format!("to clean\n{unit}"),
-        "memory, MiB\n(peak)".to_owned(),
+        "memory\nMiB (peak)".to_owned(),
         "exit".to_owned(),
     ];
-    header.extend(bases.iter().map(|base| format!("{} of\n{}", noun(record), words::printable(base))));
+    header.extend(bases.iter().map(|base| format!("{}\n{}", noun(record), words::printable(base))));
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     for arm in arms {
@@ -109,7 +109,7 @@ fn table(record: &Record) -> String {
             row.push(cell(record, metric, arm));
         }
         row.push(memory_cell(record, arm));
-        row.push(words::statuses(record, arm));
+        row.push(words::statuses(record, arm).replace(", ", "\n"));
         row.extend(bases.iter().map(|base| ratio(record, base, arm)));
         table.add_row(row);
     }
@@ -123,7 +123,7 @@ fn table(record: &Record) -> String {
 }
 
 fn noun(record: &Record) -> &'static str {
-    if words::leading_metric(record).name == METRICS[1].name { "ready, x" } else { "start, x" }
+    if words::leading_metric(record).name == METRICS[1].name { "ready vs" } else { "start vs" }
 }
 
 fn arm_summary<'a>(record: &'a Record, metric: &Metric, arm: &str) -> Option<&'a ArmSummary> {

@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 pub(crate) struct Invented {
     rng: ChaCha8Rng,
     now_ns: u64,
-    jitter: f64,
+    jitter_permille: u64,
 }
 
 impl Invented {
@@ -53,8 +53,10 @@ impl Executor for Invented {
         let request_ns = self.now_ns;
         let mut at = request_ns;
         let mut moments = Self::steps(arm).map(|us| {
-            let long_tail = self.rng.random::<f64>().powi(4) * self.jitter;
-            at += us * 1000 + (us as f64 * 1000.0 * long_tail) as u64;
+            // Mostly near zero, now and then large: like start-up times.
+            let tail_permille =
+                self.rng.random_range(0_u64..100).pow(4) / 100_000 * self.jitter_permille / 1000;
+            at += us * (1000 + tail_permille);
             at
         });
         let clean_ns = std::mem::take(&mut moments[7]);
@@ -83,10 +85,16 @@ impl Executor for Invented {
 }
 
 /// A record of these arms.
-pub(crate) fn record(arms: &[&str], pairs: u32, class: HostClass, clock: ClockKind, jitter: f64) -> Record {
+pub(crate) fn record(
+    arms: &[&str],
+    pairs: u32,
+    class: HostClass,
+    clock: ClockKind,
+    jitter_permille: u64,
+) -> Record {
     let names: Vec<String> = arms.iter().map(|arm| (*arm).to_owned()).collect();
     let plan = Plan::new(names.clone(), pairs, 1, 42).expect("a plan of known levels");
-    let mut executor = Invented { rng: ChaCha8Rng::seed_from_u64(7), now_ns: 1_000_000_000, jitter };
+    let mut executor = Invented { rng: ChaCha8Rng::seed_from_u64(7), now_ns: 1_000_000_000, jitter_permille };
     let samples = measure(&plan, &mut executor, &mut Unobserved);
     let mut host = Host::read(Path::new("/nonexistent"), class, clock);
     host.kernel = Some("6.12.0-synthetic".to_owned());

@@ -97,7 +97,7 @@ fn drawn(bar: &Bar, top: u32, percent: &impl Fn(f64) -> String, domain: f64, uni
                     title { (bar.name) ", " (part.label) ": " (digits(part.value)) " " (unit) }
                 }
                 @if part.value > domain * 0.26 {
-                    text class="inside" x=(percent(start + part.value / 2.0)) y=(middle) text-anchor="middle" {
+                    text class={ "inside i-" (part.key) } x=(percent(start + part.value / 2.0)) y=(middle) text-anchor="middle" {
                         (part.label)
                     }
                 }

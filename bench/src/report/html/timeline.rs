@@ -76,15 +76,21 @@ fn bar(arm: &str, sample: &Sample, shown: Shown) -> Bar {
 }
 
 fn phases(record: &Record, runs: &[(&String, &Sample)], used: &[(String, String)], shown: Shown) -> Markup {
+    // One phase can mean something else at another level.
     let meaning = |name: &str| {
-        let mut all = record.arms.values().flat_map(|arm| &arm.phases);
-        all.find(|phase| phase.name == name).map(|phase| printable(&phase.meaning)).unwrap_or_default()
+        let arms = record.run.plan.arms.iter().filter_map(|arm| record.arms.get(arm));
+        let mut all: Vec<String> = arms
+            .flat_map(|arm| arm.phases.iter().filter(|phase| phase.name == name))
+            .map(|phase| printable(&phase.meaning))
+            .collect();
+        all.dedup();
+        all.join(", or ")
     };
     let value = |sample: &Sample, name: &str| {
         sample.phase_ns.get(name).map_or_else(|| "\u{2013}".to_owned(), |ns| digits(shown.scaled(raw(*ns))))
     };
     html! {
-        table class="cards" style="margin-top:1.2rem" {
+        div class="scroll" { table class="compact" {
             thead { tr {
                 th { "Phase" }
                 @for (arm, _) in runs { th { (printable(arm)) ", " (shown.name()) } }
@@ -92,13 +98,14 @@ fn phases(record: &Record, runs: &[(&String, &Sample)], used: &[(String, String)
             tbody {
                 @for (name, label) in used {
                     tr {
-                        th { span { span class={ "swatch c-" (name) } {} (label) } }
-                        @for (arm, sample) in runs {
-                            td data-label={ (printable(arm)) ", " (shown.name()) } { (value(sample, name)) }
+                        th { span class={ "swatch c-" (name) } {} (label) }
+                        @for (_, sample) in runs {
+                            td { (value(sample, name)) }
                         }
                     }
                 }
             }
+        }
         }
         p class="note" {
             @for (i, (name, label)) in used.iter().enumerate() {
