@@ -6,4 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod job;
+pub mod programs;
 pub mod tree;

@@ -1,0 +1,111 @@
+//! What a guest needs before it can hear from isolab: device nodes, drivers, console ports.
+
+use core::ffi::CStr;
+
+use isolab_bare::cell::Once;
+use isolab_bare::start::Start;
+use isolab_bare::sys::io::{self, open};
+use isolab_bare::sys::mount::{self, flag};
+use isolab_bare::sys::{CWD, Errno, Fd, fs, process};
+use isolab_bare::text::{self, Text};
+use isolab_wire::mark::{Failure, Step};
+use isolab_wire::port;
+
+use crate::At;
+use crate::channels::{self, Channels};
+
+/// Number of the first port, from the kernel command line (it hands unknown words to init's environment). Only
+/// machines that keep port 0 for themselves, as QEMU does, need it.
+const FIRST_PORT: &str = "isolab_first_port";
+
+/// Mounts devtmpfs, loads the drivers of the initramfs, opens the four ports.
+pub(crate) fn prepare(start: &Start) -> Result<Channels, Failure> {
+    let _ = fs::mkdir(CWD, c"/dev", 0o755);
+    mount::mount(Some(c"dev"), c"/dev", Some(c"devtmpfs"), flag::NOSUID | flag::NOEXEC, None)
+        .at(Step::Channels)?;
+    channels::occupy_standard_descriptors().at(Step::Channels)?;
+    load_modules().at(Step::Modules)?;
+    let first = start.var(FIRST_PORT).and_then(text::parse).unwrap_or_default();
+    let open = |number: u32, flags: i32| {
+        let mut path = Text::<32>::new();
+        path.push(b"/dev/vport0p").number(first + u64::from(number));
+        await_node(path.c_str().ok_or(Errno::NAMETOOLONG)?)?;
+        io::open(CWD, path.c_str().ok_or(Errno::NAMETOOLONG)?, flags | open::CLOEXEC, 0)
+    };
+    let opened = || {
+        // The host opens its side of the control port last, so once that is open, all are.
+        let control = open(port::CONTROL, open::RDWR)?;
+        await_host(control)?;
+        let streams = [
+            open(port::STDIN, open::RDWR | open::NONBLOCK)?,
+            open(port::STDOUT, open::RDWR | open::NONBLOCK)?,
+            open(port::STDERR, open::RDWR | open::NONBLOCK)?,
+        ];
+        Ok(Channels { control, streams })
+    };
+    opened().at(Step::Channels)
+}
+
+/// Loads `/modules/*` in the order of their names, and frees each file's memory.
+fn load_modules() -> Result<(), Errno> {
+    static ENTRIES: Once<[u8; 16384]> = Once::new([0; 16384]);
+    let dir = match io::open(CWD, c"/modules", open::RDONLY | open::DIRECTORY | open::CLOEXEC, 0) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let entries = ENTRIES.take().ok_or(Errno::INVAL)?;
+    let len = fs::entries(dir, entries)?;
+    let packed = entries.get(..len).unwrap_or_default();
+    let mut last = c"";
+    while let Some(name) = next_name(packed, last) {
+        let file = io::open(dir, name, open::RDONLY | open::CLOEXEC, 0)?;
+        let compressed = !name.to_bytes().ends_with(b".ko");
+        match process::load_module(file, compressed) {
+            // Built in, or loaded already.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e),
+        }
+        io::close(file);
+        fs::unlink(dir, name)?;
+        last = name;
+    }
+    io::close(dir);
+    Ok(())
+}
+
+/// The first file name after `last` in byte order.
+fn next_name<'a>(mut packed: &'a [u8], last: &CStr) -> Option<&'a CStr> {
+    const REGULAR: u8 = 8;
+    let mut best: Option<&CStr> = None;
+    while let Some((name, kind, rest)) = fs::next_entry(packed) {
+        packed = rest;
+        let later = name.to_bytes() > last.to_bytes();
+        if kind == REGULAR && later && best.is_none_or(|b| name.to_bytes() < b.to_bytes()) {
+            best = Some(name);
+        }
+    }
+    best
+}
+
+/// Waits until a driver has made a device node.
+pub(crate) fn await_node(path: &CStr) -> Result<(), Errno> {
+    if fs::exists(path) {
+        return Ok(());
+    }
+    let names = io::watch_names(c"/dev")?;
+    let mut events = [0_u8; 4096];
+    // Looked at again after the watch is set: what appears later wakes the read.
+    while !fs::exists(path) {
+        io::read(names, &mut events)?;
+    }
+    io::close(names);
+    Ok(())
+}
+
+/// Waits until the host has opened its side of a port.
+fn await_host(fd: Fd) -> Result<(), Errno> {
+    let events = io::watch_edges(fd)?;
+    while io::next_edge(events)? & u32::from(io::HUP.unsigned_abs()) != 0 {}
+    io::close(events);
+    Ok(())
+}

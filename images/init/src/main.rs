@@ -1,0 +1,105 @@
+//! Process 1 of a container and of a guest: the same program, so that comparing the two levels is fair.
+//!
+//! [`boot`] is the whole recipe, in order. It ends in one last mark: how the workload ended, or which step failed.
+//! Contracts with isolab: `images/wire`. Everything in the job block is checked data; no byte of it, and nothing that
+//! an image holds, makes this program panic.
+#![no_std]
+#![no_main]
+
+mod channels;
+mod guest;
+mod launch;
+mod mounts;
+mod plan;
+mod privileges;
+mod pump;
+mod stdio;
+mod supervise;
+mod workdir;
+
+use isolab_bare::mark::Marks;
+use isolab_bare::start::Start;
+use isolab_bare::sys::{Errno, process};
+use isolab_wire::mark::{Code, Exit, Failure, Step};
+
+#[allow(unsafe_code)]
+mod entry {
+    isolab_bare::entry!(super::main);
+}
+
+/// Where this process 1 is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In namespaces that isolab made; channels are inherited descriptors.
+    Container,
+    /// `/init` of a guest kernel; channels are console ports, marks are port writes.
+    Guest,
+}
+
+fn main(start: Start) -> ! {
+    let place =
+        if start.arg(1).is_some_and(|a| a == c"container") { Place::Container } else { Place::Guest };
+    let marks = match place {
+        Place::Container => Marks::Pipe(channels::MARKS),
+        Place::Guest => Marks::port().unwrap_or(Marks::Off),
+    };
+    marks.write_at(Code::Init, 0, start.tsc);
+    match boot(place, marks, &start) {
+        Ok(exit) => marks.write(Code::Exit, exit.encode()),
+        Err(failure) => marks.write(Code::Failed, failure.encode()),
+    }
+    if place == Place::Guest {
+        // The VMM stops at the last mark; should it not, the machine must not go on.
+        process::reset_machine();
+        loop {
+            process::pause();
+        }
+    }
+    process::exit(0)
+}
+
+/// The recipe, the same at both levels; where they differ, the step says so.
+fn boot(place: Place, marks: Marks, start: &Start) -> Result<Exit, Failure> {
+    // `kill(-1)` at the end must never meet a host's processes.
+    if process::pid() != 1 {
+        return Err(Failure { step: Step::Channels, errno: Errno::PERM.0 });
+    }
+    supervise::take_signals().at(Step::Channels)?;
+    let channels = match place {
+        Place::Container => channels::inherited(),
+        Place::Guest => guest::prepare(start),
+    }?;
+    let job = channels::read_job(channels.control)?;
+
+    mounts::skeleton(place, &job).at(Step::Overlay)?;
+    mounts::lower(place, &job).at(Step::Lower)?;
+    let root = mounts::overlay(place, &job).at(Step::Overlay)?;
+    mounts::kernel_file_systems(place, &job, root).at(Step::Mounts)?;
+    mounts::enter(place, root).at(Step::Root)?;
+    mounts::mask(&job).at(Step::Masks)?;
+
+    process::set_hostname(job.hostname().strip_suffix(b"\0").unwrap_or_default()).at(Step::Hostname)?;
+    // A kernel without network has no loopback, and nobody misses it there.
+    let _ = isolab_bare::sys::tty::loopback_up();
+    workdir::enter(&job).at(Step::Workdir)?;
+
+    let mut stdio = stdio::prepare(place, &job, &channels)?;
+    privileges::bound(&job).at(Step::Privileges)?;
+    let workload = launch::start(&job, &stdio, marks)?;
+    stdio.close_workload_side();
+    privileges::keep_only_kill(&job).at(Step::Privileges)?;
+
+    Ok(supervise::until_end(workload, channels.control, &mut stdio))
+}
+
+/// Names the step of an error.
+trait At<T> {
+    /// As a failure of `step`.
+    fn at(self, step: Step) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for Result<T, Errno> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.map_err(|e| Failure { step, errno: e.0 })
+    }
+}

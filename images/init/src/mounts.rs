@@ -1,0 +1,192 @@
+//! The root: image below, a limited tmpfs above, the kernel's file systems on it.
+//!
+//! Everything is built on one tmpfs of our own (the skeleton), stacked on `/` and never reachable afterwards. Its names
+//! are ours; names of the image are opened as real directories first (`openat2`) and mounted on by descriptor, because a
+//! symbolic link there could lead a mount anywhere.
+
+use core::ffi::CStr;
+
+use isolab_bare::sys::io::{self, open};
+use isolab_bare::sys::mount::{self, flag};
+use isolab_bare::sys::{CWD, Errno, Fd, fs};
+use isolab_bare::text::Text;
+use isolab_wire::job::{Job, flag as job_flag};
+
+use crate::Place;
+use crate::channels::ROOT;
+use crate::guest::await_node;
+use crate::plan::{self, Level, Mount, Options};
+
+/// The guest's image: the first and only disk.
+const DISK: &CStr = c"/dev/vda";
+
+/// Whether the root is the overlay of image and tmpfs.
+fn has_overlay(job: &Job<'_>) -> bool {
+    !job.has(job_flag::READ_ONLY) && !job.has(job_flag::ROOT_IS_DIR)
+}
+
+/// Flags of every mount that holds the image's files.
+fn image_flags(job: &Job<'_>) -> usize {
+    flag::NODEV | if job.has(job_flag::CONFINE) { flag::NOSUID } else { 0 }
+}
+
+/// Cuts this mount namespace off from the host's and stacks the skeleton on its root.
+pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
+    if place == Place::Container {
+        mount::mount(None, c"/", None, flag::REC | flag::PRIVATE, None)?;
+    }
+    let mut size = Text::<32>::new();
+    size.number(job.header.tmpfs_bytes.max(4096));
+    let size = size.c_str().ok_or(Errno::NAMETOOLONG)?;
+    let skeleton = mount::detached_new(c"tmpfs", &[(c"size", size), (c"mode", c"0755")], image_flags(job))?;
+    mount::attach(skeleton, c"/")?;
+    fs::chdir_fd(skeleton)?;
+    io::close(skeleton);
+    fs::mkdir(CWD, c"lower", 0o755)?;
+    if has_overlay(job) {
+        // The overlay's root takes its mode from here; an image whose root is closed to others is not supported.
+        for name in [c"upper", c"work", c"root"] {
+            fs::mkdir(CWD, name, 0o755)?;
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the image below the skeleton as `lower`.
+pub(crate) fn lower(place: Place, job: &Job<'_>) -> Result<(), Errno> {
+    let read_only = if job.has(job_flag::ROOT_IS_DIR) && !job.has(job_flag::READ_ONLY) { 0 } else { flag::RDONLY };
+    let flags = image_flags(job) | read_only;
+    if place == Place::Guest {
+        await_node(DISK)?;
+        return mount::mount(Some(DISK), c"lower", Some(c"erofs"), flags, None);
+    }
+    if job.has(job_flag::ROOT_IS_DIR) {
+        let copy = mount::detached_copy(ROOT)?;
+        mount::attach(copy, c"lower")?;
+        io::close(copy);
+    } else {
+        mount::attach(ROOT, c"lower")?;
+    }
+    io::close(ROOT);
+    mount::add_attributes(c"lower", flags)
+}
+
+/// Stacks the writable tmpfs on the image where the job has one; the root's descriptor.
+pub(crate) fn overlay(place: Place, job: &Job<'_>) -> Result<Fd, Errno> {
+    let root = if has_overlay(job) {
+        // A user namespace may only use `user.` attributes for the overlay's own notes.
+        let options = match place {
+            Place::Container => c"lowerdir=lower,upperdir=upper,workdir=work,userxattr",
+            Place::Guest => c"lowerdir=lower,upperdir=upper,workdir=work",
+        };
+        mount::mount(Some(c"overlay"), c"root", Some(c"overlay"), image_flags(job), Some(options))?;
+        c"root"
+    } else {
+        c"lower"
+    };
+    io::open(CWD, root, open::PATH | open::DIRECTORY | open::CLOEXEC, 0)
+}
+
+/// Mounts the plan on the root. Without an overlay (`--read-only`) the image must have the directories itself.
+pub(crate) fn kernel_file_systems(place: Place, job: &Job<'_>, root: Fd) -> Result<(), Errno> {
+    let applies = |m: &&Mount| m.level == Level::Both || place == Place::Guest;
+    for entry in plan::ON_IMAGE.iter().filter(applies) {
+        let point = match fs::open_real_dir(root, entry.at) {
+            Err(Errno::NOENT) if !job.has(job_flag::READ_ONLY) => {
+                fs::mkdir(root, entry.at, 0o755)?;
+                fs::open_real_dir(root, entry.at)
+            }
+            other => other,
+        }?;
+        fs::chdir_fd(point)?;
+        io::close(point);
+        mount_at(entry, c".", job)?;
+    }
+    // From here on the names are those of our own tmpfs on /dev.
+    fs::chdir_fd(root)?;
+    fs::chdir(c"dev")?;
+    for entry in plan::ON_DEV.iter().filter(applies) {
+        fs::mkdir(CWD, entry.at, 0o755)?;
+        mount_at(entry, entry.at, job)?;
+    }
+    for &(name, on_host, major, minor) in &plan::NODES {
+        match place {
+            Place::Guest => {
+                fs::mknod_char(CWD, name, 0o666, major, minor)?;
+                fs::chmod(CWD, name, 0o666)?;
+            }
+            // No device node can be made in a user namespace, but the host's own can be bound, while the old
+            // root is still the root: `/dev` is the host's here.
+            Place::Container => {
+                let flags = open::WRONLY | open::CREAT | open::EXCL | open::CLOEXEC;
+                io::close(io::open(CWD, name, flags, 0o666)?);
+                mount::mount(Some(on_host), name, None, flag::BIND, None)?;
+            }
+        }
+    }
+    for (name, target) in plan::LINKS {
+        fs::symlink(target, CWD, name)?;
+    }
+    Ok(())
+}
+
+fn mount_at(entry: &Mount, target: &CStr, job: &Job<'_>) -> Result<(), Errno> {
+    let mount = |options| mount::mount(Some(entry.fs), target, Some(entry.fs), entry.flags, options);
+    match entry.options {
+        Options::No => mount(None),
+        Options::Fixed(options) => mount(Some(options)),
+        Options::Either(first, second) => match mount(Some(first)) {
+            Err(Errno::INVAL) => mount(Some(second)),
+            other => other,
+        },
+        Options::Sized(options) => {
+            let mut text = Text::<64>::new();
+            text.push(options.as_bytes()).push(b",size=").number(job.header.tmpfs_bytes.max(4096));
+            mount(Some(text.c_str().ok_or(Errno::NAMETOOLONG)?))
+        }
+    }
+}
+
+/// Makes the root the root; nothing of the old one stays reachable.
+pub(crate) fn enter(place: Place, root: Fd) -> Result<(), Errno> {
+    fs::chdir_fd(root)?;
+    io::close(root);
+    match place {
+        Place::Container => {
+            mount::pivot_root_here()?;
+            mount::detach(c".")?;
+        }
+        // The kernel's first root can't be pivoted away from; it is covered and left.
+        Place::Guest => {
+            mount::mount(Some(c"."), c"/", None, flag::MOVE, None)?;
+            fs::chroot(c".")?;
+        }
+    }
+    fs::chdir(c"/")
+}
+
+/// Hides and write-protects what tells of the host. Only names of the kernel's own file systems.
+pub(crate) fn mask(job: &Job<'_>) -> Result<(), Errno> {
+    if !job.has(job_flag::CONFINE) {
+        return Ok(());
+    }
+    for path in plan::PROTECTED {
+        match mount::mount(Some(path), path, None, flag::BIND | flag::REC, None) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => continue,
+            Err(e) => return Err(e),
+        }
+        mount::add_attributes(path, flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC)?;
+    }
+    for path in plan::MASKED {
+        match mount::mount(Some(c"/dev/null"), path, None, flag::BIND, None) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR) => {
+                let flags = flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC;
+                mount::mount(Some(c"tmpfs"), path, Some(c"tmpfs"), flags, Some(c"size=4k,nr_inodes=1"))?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! The workloads: one static program that does one known thing, the same bytes at every level.
+//!
+//! `isolab-work NAME ARGS...`, or a link whose name is the workload's. With `ISOLAB_MARK` in the environment it
+//! writes mark W at its first instructions and R when it is ready. Measuring workloads print one JSON line. Nothing is
+//! allocated, and nothing runs before the entry.
+#![no_std]
+#![no_main]
+
+mod lifecycle;
+mod memory;
+mod micro;
+mod show;
+mod stream;
+mod sum;
+mod tree;
+
+use core::ffi::CStr;
+
+use isolab_bare::mark::Marks;
+use isolab_bare::start::Start;
+use isolab_bare::sys::{Errno, Fd, clock, io, process, tsc};
+use isolab_bare::text::{self, Text};
+use isolab_wire::MARK_ENV;
+use isolab_wire::mark::Code;
+
+#[allow(unsafe_code)]
+mod entry {
+    isolab_bare::entry!(super::main);
+}
+
+pub(crate) const STDIN: Fd = Fd(0);
+pub(crate) const STDOUT: Fd = Fd(1);
+pub(crate) const STDERR: Fd = Fd(2);
+
+/// How a workload ends: its exit status, or the error that stopped it (status 1).
+pub(crate) type End = Result<u8, Errno>;
+
+/// A workload: name, arguments for the usage, what it does.
+type Workload = (&'static str, &'static str, fn(&Run) -> End);
+
+static WORKLOADS: &[Workload] = &[
+    ("null", "", lifecycle::null),
+    ("true", "", lifecycle::null),
+    ("exit", "CODE", lifecycle::exit),
+    ("crash", "[SIGNAL]", lifecycle::crash),
+    ("spin", "[SECONDS]", lifecycle::spin),
+    ("pause", "", lifecycle::pause),
+    ("serve", "PORT|PATH [REQUESTS]", stream::serve),
+    ("cat", "", stream::cat),
+    ("echo", "WORDS...", stream::echo),
+    ("yes", "MIB", stream::yes),
+    ("args", "", show::args),
+    ("env", "", show::env),
+    ("id", "", show::id),
+    ("uname", "", show::uname),
+    ("mounts", "", show::mounts),
+    ("cwd", "", show::cwd),
+    ("ttysize", "", show::ttysize),
+    ("touch", "MIB", memory::touch),
+    ("touch-read", "MIB", memory::touch_read),
+    ("fault", "anon|anon-again N", memory::fault),
+    ("chase", "KIB [N]", memory::chase),
+    ("alu", "N", micro::alu),
+    ("clock", "N", micro::clock),
+    ("sys", "null|open|stat|readdir|neglookup N", micro::sys),
+    ("pingpong", "pipe N", micro::pingpong),
+    ("proc", "fork|exec N", micro::proc),
+    ("timer", "N", micro::timer),
+    ("rand", "N", micro::rand),
+    ("pio", "N", micro::pio),
+    ("hash", "MIB", sum::hash),
+    ("tree", "[DIR]", tree::tree),
+];
+
+/// One run of a workload.
+pub(crate) struct Run {
+    pub(crate) start: Start,
+    marks: Marks,
+    /// Index of the workload's first argument.
+    first: usize,
+}
+
+impl Run {
+    /// Says that the workload is ready: all that its name promises to set up is there.
+    pub(crate) fn ready(&self) {
+        self.marks.write(Code::Ready, 0);
+    }
+
+    /// An argument of the workload.
+    pub(crate) fn arg(&self, i: usize) -> Option<&'static CStr> {
+        self.start.arg(self.first + i)
+    }
+
+    /// A number among the arguments, or the default where there is none.
+    pub(crate) fn number(&self, i: usize, default: u64) -> Result<u64, Errno> {
+        match self.arg(i) {
+            None => Ok(default),
+            Some(text) => text::parse(text.to_bytes()).ok_or(Errno::INVAL),
+        }
+    }
+
+    /// Times `n` rounds of something and prints the result as one JSON line.
+    pub(crate) fn measure(&self, name: &str, n: u64, work: impl FnOnce() -> Result<(), Errno>) -> End {
+        self.ready();
+        let (ns, cycles) = (clock::monotonic_ns(), tsc());
+        work()?;
+        let (cycles, ns) = (tsc().wrapping_sub(cycles), clock::monotonic_ns().wrapping_sub(ns));
+        let mut line = Text::<256>::new();
+        line.push(b"{\"name\":\"").push(name.as_bytes()).push(b"\",\"n\":").number(n);
+        line.push(b",\"ns\":").number(ns).push(b",\"tsc\":").number(cycles).push(b"}\n");
+        io::write_all(STDOUT, line.bytes())?;
+        Ok(0)
+    }
+}
+
+fn main(start: Start) -> ! {
+    let marks = Marks::from_env(start.var(MARK_ENV));
+    marks.write_at(Code::Work, 0, start.tsc);
+    let base = |path: &'static CStr| path.to_bytes().rsplit(|&c| c == b'/').next().unwrap_or_default();
+    let find = |name: &[u8]| WORKLOADS.iter().find(|w| w.0.as_bytes() == name);
+    let by_link = start.arg(0).and_then(|a| find(base(a))).map(|w| (w, 1));
+    let chosen = by_link.or_else(|| start.arg(1).and_then(|a| find(a.to_bytes())).map(|w| (w, 2)));
+    let Some((&(name, _, workload), first)) = chosen else {
+        usage();
+        process::exit(2)
+    };
+    match workload(&Run { start, marks, first }) {
+        Ok(code) => process::exit(i32::from(code)),
+        Err(errno) => {
+            complain(name, errno);
+            process::exit(if errno == Errno::INVAL { 2 } else { 1 })
+        }
+    }
+}
+
+fn usage() {
+    let _ = io::write_all(STDERR, b"usage: isolab-work NAME [ARGUMENT]..., with these names:\n");
+    for (name, arguments, _) in WORKLOADS {
+        let mut line = Text::<128>::new();
+        line.push(b"  ").push(name.as_bytes()).push(b" ").push(arguments.as_bytes()).push(b"\n");
+        let _ = io::write_all(STDERR, line.bytes());
+    }
+}
+
+fn complain(name: &str, errno: Errno) {
+    let mut line = Text::<128>::new();
+    line.push(b"isolab-work ").push(name.as_bytes()).push(b": ");
+    match errno {
+        Errno::INVAL => line.push(b"an argument is missing or means nothing"),
+        other => line.push(b"error number ").number(u64::from(other.0)),
+    };
+    let _ = io::write_all(STDERR, line.push(b"\n").bytes());
+}

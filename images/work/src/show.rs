@@ -1,0 +1,97 @@
+//! What the workload sees of its surroundings.
+
+use isolab_bare::sys::io::{self, open};
+use isolab_bare::sys::{CWD, Errno, Fd, fs, process, tty};
+use isolab_bare::text::Text;
+
+use crate::{End, Run, STDIN, STDOUT};
+
+fn line(bytes: &[u8]) -> Result<(), Errno> {
+    io::write_all(STDOUT, bytes)?;
+    io::write_all(STDOUT, b"\n")
+}
+
+/// Arguments, one a line.
+pub(crate) fn args(run: &Run) -> End {
+    run.ready();
+    for i in 0..run.start.count() {
+        line(run.start.arg(i).map(core::ffi::CStr::to_bytes).unwrap_or_default())?;
+    }
+    Ok(0)
+}
+
+/// Environment, one entry a line.
+pub(crate) fn env(run: &Run) -> End {
+    run.ready();
+    for entry in run.start.env() {
+        line(entry.to_bytes())?;
+    }
+    Ok(0)
+}
+
+/// User, group and supplementary groups as numbers.
+pub(crate) fn id(run: &Run) -> End {
+    run.ready();
+    let [uid, euid, gid, egid] = process::ids();
+    let mut groups = [0; 128];
+    let count = process::groups(&mut groups)?;
+    let mut text = Text::<2048>::new();
+    for (name, n) in [("uid=", uid), (" euid=", euid), (" gid=", gid), (" egid=", egid)] {
+        text.push(name.as_bytes()).number(u64::from(n));
+    }
+    text.push(b" groups=");
+    for (i, group) in groups.iter().take(count).enumerate() {
+        text.push(if i > 0 { b"," } else { b"" }).number(u64::from(*group));
+    }
+    line(text.bytes())?;
+    Ok(0)
+}
+
+/// System, host name, release, version, machine.
+pub(crate) fn uname(run: &Run) -> End {
+    run.ready();
+    let mut text = Text::<512>::new();
+    for (i, name) in process::uname()?.iter().take(5).enumerate() {
+        let end = name.iter().position(|&c| c == 0).unwrap_or(name.len());
+        text.push(if i > 0 { b" " } else { b"" }).push(name.get(..end).unwrap_or_default());
+    }
+    line(text.bytes())?;
+    Ok(0)
+}
+
+/// /proc/mounts.
+pub(crate) fn mounts(run: &Run) -> End {
+    run.ready();
+    let file = io::open(CWD, c"/proc/mounts", open::RDONLY, 0)?;
+    copy(file, STDOUT)?;
+    Ok(0)
+}
+
+fn copy(from: Fd, to: Fd) -> Result<(), Errno> {
+    let mut buffer = [0; 4096];
+    loop {
+        match io::read(from, &mut buffer)? {
+            0 => return Ok(()),
+            n => io::write_all(to, buffer.get(..n).unwrap_or_default())?,
+        }
+    }
+}
+
+/// The working directory.
+pub(crate) fn cwd(run: &Run) -> End {
+    run.ready();
+    let mut name = [0; 4096];
+    let len = fs::getcwd(&mut name)?;
+    line(name.get(..len.saturating_sub(1)).unwrap_or_default())?;
+    Ok(0)
+}
+
+/// Rows and columns of the terminal on standard input.
+pub(crate) fn ttysize(run: &Run) -> End {
+    run.ready();
+    let window = tty::window(STDIN)?;
+    let mut text = Text::<32>::new();
+    text.number(u64::from(window.rows)).push(b" ").number(u64::from(window.cols));
+    line(text.bytes())?;
+    Ok(0)
+}
