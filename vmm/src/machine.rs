@@ -114,18 +114,18 @@ pub enum VmError {
         source: io::Error,
     },
     /// The guest ended without its last mark.
-    #[error("guest stopped without a result{}", last_words(.tail))]
+    #[error("guest stopped without a result{}", quote(.last_words))]
     Stopped {
         /// How.
         #[source]
         stop: Stop,
-        /// The last lines of the guest kernel.
-        tail: String,
+        /// What the guest kernel printed last.
+        last_words: String,
     },
 }
 
-fn last_words(tail: &str) -> String {
-    if tail.is_empty() { String::new() } else { format!("; its kernel's last words: {tail:?}") }
+fn quote(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" (\"{words}\")") }
 }
 
 fn kvm(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
@@ -202,7 +202,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     devices.drain().map_err(host("write out the guest's output"))?;
     match ending {
         Ending::Mark(mark) => bus.marks.send(mark).map_err(host("send the last mark")),
-        Ending::Stopped(stop) => Err(VmError::Stopped { stop, tail: bus.debug.tail() }),
+        Ending::Stopped(stop) => Err(VmError::Stopped { stop, last_words: bus.debug.last_words() }),
     }
 }
 
