@@ -1,25 +1,30 @@
-//! Boots a kernel with an initramfs and an image, and prints the marks: `boot KERNEL INITRAMFS IMAGE [MIB] [CPUS]`.
+//! Boots a kernel with an initramfs and an image, prints the marks and ends with the workload's status:
+//! `boot KERNEL INITRAMFS IMAGE MIB CPUS [ARG...]`.
 //!
-//! Standard input is the control channel's bytes; the guest's stdout and stderr are this program's.
+//! With arguments, the control channel is a job that runs them, and stdin, stdout and stderr are the workload's.
+//! Without, standard input is the control channel's bytes.
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::process::ExitCode;
 
+use isolab_images::job::{BlockOptions, Job, Stdio, User};
 use isolab_vmm::{Initramfs, VmConfig, run};
-use isolab_wire::mark::{Code, Mark, RECORD_LEN};
+use isolab_wire::mark::{Code, Exit, Mark, RECORD_LEN};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<ExitCode, Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [kernel, initramfs, image, numbers @ ..] = &args[..] else {
-        return Err("usage: boot KERNEL INITRAMFS IMAGE [MIB] [CPUS]".into());
+    let [kernel, initramfs, image, mib, cpus, argv @ ..] = &args[..] else {
+        return Err("usage: boot KERNEL INITRAMFS IMAGE MIB CPUS [ARG...]".into());
     };
-    let number = |i: usize, default: u64| numbers.get(i).map_or(Ok(default), |n| n.parse());
+    let memory_bytes = mib.parse::<u64>()? << 20;
     let (mut marks, marks_in) = io::pipe()?;
-    let stdin = match std::env::var("BOOT_STDIN") {
-        Ok(path) => Some(OwnedFd::from(File::open(path)?)),
-        Err(_) => None,
+    let (stdin, control) = if argv.is_empty() {
+        (None, dup(io::stdin())?)
+    } else {
+        (Some(dup(io::stdin())?), job(memory_bytes, argv)?)
     };
     let (done, last) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -36,21 +41,47 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     });
     let result = run(VmConfig {
-        memory_bytes: number(0, 128)? << 20,
-        cpus: u8::try_from(number(1, 1)?)?,
+        memory_bytes,
+        cpus: cpus.parse()?,
         kernel: File::open(kernel)?,
         initramfs: Initramfs::File(File::open(initramfs)?),
         image: File::open(image)?,
         stdin,
         stdout: dup(io::stdout())?,
         stderr: dup(io::stderr())?,
-        control: dup(io::stdin())?,
+        control,
         marks: marks_in.into(),
         console_log: std::env::var_os("BOOT_LOG").is_some(),
     });
     result.map_err(|e| chain(&e))?;
-    last.recv()?;
-    Ok(())
+    let status = Exit::decode(last.recv()?).map_or(125, Exit::status);
+    Ok(ExitCode::from(status))
+}
+
+/// The control channel of a job: its block waits in a pipe whose writer stays open as long as this process.
+fn job(memory_bytes: u64, argv: &[String]) -> Result<OwnedFd, Box<dyn Error>> {
+    let job = Job {
+        image: String::new(),
+        argv: argv.to_vec(),
+        env: vec!["PATH=/bin:/usr/bin".into()],
+        workdir: "/".into(),
+        user: User::default(),
+        hostname: "guest".into(),
+        memory_bytes,
+        cpus: 1,
+        pids: 128,
+        read_only: false,
+        stdio: Stdio::Interactive,
+        timeout: None,
+        marks: true,
+    };
+    let block = job.encode(&BlockOptions::default())?;
+    let (reader, mut writer) = io::pipe()?;
+    std::thread::spawn(move || {
+        let _written = writer.write_all(&block);
+        std::thread::park();
+    });
+    Ok(reader.into())
 }
 
 fn dup(fd: impl std::os::fd::AsFd) -> io::Result<OwnedFd> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::thread;
 
 use isolab_wire::mark::{Clock, Code, Mark};
-use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
+use kvm_bindings::{
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE, kvm_enable_cap,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -112,18 +114,18 @@ pub enum VmError {
         source: io::Error,
     },
     /// The guest ended without its last mark.
-    #[error("guest stopped without a result{}", last_words(.tail))]
+    #[error("guest stopped without a result{}", quote(.last_words))]
     Stopped {
         /// How.
         #[source]
         stop: Stop,
-        /// The last lines of the guest kernel.
-        tail: String,
+        /// What the guest kernel printed last.
+        last_words: String,
     },
 }
 
-fn last_words(tail: &str) -> String {
-    if tail.is_empty() { String::new() } else { format!("; its kernel's last words: {tail:?}") }
+fn quote(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" (\"{words}\")") }
 }
 
 fn kvm(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
@@ -200,7 +202,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     devices.drain().map_err(host("write out the guest's output"))?;
     match ending {
         Ending::Mark(mark) => bus.marks.send(mark).map_err(host("send the last mark")),
-        Ending::Stopped(stop) => Err(VmError::Stopped { stop, tail: bus.debug.tail() }),
+        Ending::Stopped(stop) => Err(VmError::Stopped { stop, last_words: bus.debug.last_words() }),
     }
 }
 
@@ -210,9 +212,17 @@ fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
     vm.set_tss_address(tss).map_err(kvm("place task state"))?;
     vm.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
     // An instruction that KVM can't emulate ends the machine instead of an endless loop of faults.
-    if vm.check_extension_raw(u64::from(KVM_CAP_EXIT_ON_EMULATION_FAILURE)) > 0 {
-        let cap = kvm_enable_cap { cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE, args: [1, 0, 0, 0], ..Default::default() };
-        vm.enable_cap(&cap).map_err(kvm("report emulation failures"))?;
+    switch(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)?;
+    // The first AMD counters are there without a CPUID bit.
+    switch(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE.into())?;
+    Ok(())
+}
+
+/// Switches an optional capability of KVM, where this host's KVM has it.
+fn switch(vm: &VmFd, cap: u32, argument: u64) -> Result<(), VmError> {
+    if vm.check_extension_raw(u64::from(cap)) > 0 {
+        let cap = kvm_enable_cap { cap, args: [argument, 0, 0, 0], ..Default::default() };
+        vm.enable_cap(&cap).map_err(kvm("switch an optional capability"))?;
     }
     Ok(())
 }

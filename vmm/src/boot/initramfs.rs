@@ -47,8 +47,6 @@ pub(crate) struct Placed {
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
-/// What a stock kernel takes at least besides its image: page tables, `struct page`s, per-CPU areas, its caches.
-const RUNNING: u64 = 24 * MIB;
 
 impl Initramfs {
     pub(crate) fn len(&self) -> Result<u64, InitramfsError> {
@@ -61,12 +59,15 @@ impl Initramfs {
 
 /// Least memory for this kernel with an initramfs of this size, in whole MiB.
 pub(crate) fn needed(kernel: &KernelInfo, initramfs_bytes: u64) -> u64 {
-    // The kernel unpacks it before it frees it, so it is there twice.
-    let bytes = kernel.memory_end.saturating_add(initramfs_bytes.saturating_mul(2)).saturating_add(RUNNING);
-    bytes.div_ceil(MIB).saturating_mul(MIB)
+    let size = initramfs_bytes.next_multiple_of(PAGE);
+    // Besides its image a kernel needs its tables (about 1/64 of memory) and twice the initramfs (packed and
+    // unpacked); an unpacked kernel leaves the memory below it free for that, a bzImage does not.
+    let above = if kernel.free_below() >= size.saturating_mul(2) { 0 } else { size.saturating_mul(2) };
+    kernel.memory_end.saturating_add(above).div_ceil(MIB).saturating_mul(MIB)
 }
 
-/// The place for an initramfs: as high as the kernel can reach, so that it is out of the unpacker's way.
+/// The place for an initramfs: as high as the kernel can reach, out of an unpacker's way; in a small guest, below
+/// the kernel.
 pub(crate) fn place(kernel: &KernelInfo, memory_bytes: u64, size: u64) -> Result<Placed, InitramfsError> {
     let needed = needed(kernel, size);
     let too_small = || InitramfsError::Memory { has: memory_bytes, needed };
@@ -74,10 +75,13 @@ pub(crate) fn place(kernel: &KernelInfo, memory_bytes: u64, size: u64) -> Result
         return Err(too_small());
     }
     let top = memory_bytes.min(layout::GAP.start).min(kernel.initramfs_max.saturating_add(1));
-    let start = top.checked_sub(size).map(|start| start & !(PAGE - 1)).ok_or_else(too_small)?;
-    if start < kernel.memory_end {
-        return Err(too_small());
-    }
+    let below = |end: u64, first: u64| {
+        let start = end.checked_sub(size)? & !(PAGE - 1);
+        (start >= first).then_some(start)
+    };
+    let start = below(top, kernel.memory_end)
+        .or_else(|| below(layout::HIGH_MEMORY + kernel.free_below(), layout::HIGH_MEMORY))
+        .ok_or_else(too_small)?;
     match (u32::try_from(start), u32::try_from(size)) {
         (Ok(start), Ok(size)) => Ok(Placed { start, size }),
         _ => Err(too_small()),

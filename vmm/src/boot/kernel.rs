@@ -30,11 +30,19 @@ pub struct KernelInfo {
     pub version: String,
     /// First guest physical address after everything that the kernel needs to start.
     pub memory_end: u64,
-    /// Where its code goes, and where the first CPU starts.
-    pub(crate) load: u64,
+    /// First address that it needs.
+    pub(crate) memory_start: u64,
+    /// Where the first CPU starts.
     pub(crate) entry: u64,
     /// Highest address for the initramfs.
     pub(crate) initramfs_max: u64,
+}
+
+impl KernelInfo {
+    /// Bytes between the first MiB and the kernel.
+    pub(crate) const fn free_below(&self) -> u64 {
+        self.memory_start.saturating_sub(layout::HIGH_MEMORY)
+    }
 }
 
 /// Why a file can't be started as a kernel.
@@ -135,7 +143,7 @@ fn check_bzimage(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
         format: KernelFormat::BzImage,
         version: bzimage_version(file, &header, len)?,
         memory_end,
-        load: layout::HIGH_MEMORY,
+        memory_start: layout::HIGH_MEMORY,
         entry: layout::HIGH_MEMORY + ENTRY_64,
         initramfs_max: u64::from(header.initrd_addr_max),
     })
@@ -200,7 +208,7 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
     if len < sections_end {
         return Err(KernelError::Truncated { has: len, promised: sections_end });
     }
-    let mut memory_end = 0;
+    let (mut memory_start, mut memory_end) = (u64::MAX, 0);
     let mut holds_entry = false;
     for segment in load_segments(file, &head, len)? {
         let end = segment.place.saturating_add(segment.memory_bytes);
@@ -213,6 +221,7 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
             return Err(KernelError::Truncated { has: len, promised });
         }
         holds_entry |= (segment.place..end).contains(&entry);
+        memory_start = memory_start.min(segment.place);
         memory_end = memory_end.max(end);
     }
     if !holds_entry {
@@ -223,7 +232,7 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
         format: KernelFormat::Elf,
         version: String::new(),
         memory_end,
-        load: 0,
+        memory_start,
         entry,
         initramfs_max: max,
     })
@@ -267,7 +276,7 @@ pub(crate) fn load(
     let mut reader = FileAt::new(file, 0, len);
     let high = Some(GuestAddress(layout::HIGH_MEMORY));
     let loaded = match info.format {
-        KernelFormat::BzImage => BzImage::load(ram, Some(GuestAddress(info.load)), &mut reader, high),
+        KernelFormat::BzImage => BzImage::load(ram, Some(GuestAddress(info.memory_start)), &mut reader, high),
         KernelFormat::Elf => Elf::load(ram, None, &mut reader, high),
     };
     Ok(loaded.map_err(|e| KernelError::Load(e.to_string()))?.setup_header)

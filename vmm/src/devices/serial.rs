@@ -9,7 +9,7 @@ use vm_superio::Trigger;
 use vm_superio::serial::{NoEvents, Serial};
 
 /// Bytes of the tail.
-const TAIL: usize = 2048;
+const TAIL: usize = 4096;
 
 /// The port has no interrupt: the kernel's early console polls.
 #[derive(Debug)]
@@ -66,13 +66,21 @@ impl DebugPort {
         let _lost = self.0.lock().unwrap_or_else(PoisonError::into_inner).write(register, value);
     }
 
-    /// The last lines as printable text.
-    pub(crate) fn tail(&self) -> String {
+    /// The line that says why the kernel gave up, or the last one that it printed.
+    pub(crate) fn last_words(&self) -> String {
+        const PANIC: &str = "Kernel panic";
         let serial = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = serial.writer().tail.iter().map(|&b| match b {
-            b'\n' | b' '..=b'~' => char::from(b),
-            _ => ' ',
-        });
-        text.collect::<String>().trim().to_owned()
+        let text: String = serial.writer().tail.iter().map(|&b| printable(b)).collect();
+        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let line = lines().find(|line| line.contains(PANIC)).or_else(|| lines().next_back()).unwrap_or("");
+        line.get(line.find(PANIC).unwrap_or(0)..).unwrap_or(line).to_owned()
+    }
+}
+
+/// Nothing that a guest prints reaches a terminal as a control character.
+fn printable(byte: u8) -> char {
+    match byte {
+        b'\n' | b' '..=b'~' => char::from(byte),
+        _ => ' ',
     }
 }
