@@ -189,6 +189,9 @@ pub(crate) struct CompareArgs {
     /// Write the HTML report here
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Print no table
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     /// The job.
     #[command(flatten)]
     pub(crate) job: JobArgs,

@@ -2,15 +2,16 @@
 //! levels.
 #![forbid(unsafe_code)]
 
+mod arguments;
 mod batch;
 mod cli;
 mod clock;
 mod compare;
 mod config;
-mod doctor;
-mod explain;
+pub mod doctor;
+pub mod explain;
 mod gc;
-mod hint;
+pub mod hint;
 mod image;
 mod kernel;
 mod lab;
@@ -37,8 +38,8 @@ const OWN_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
     let main_ns = clock::now_ns();
-    if lab::inside::is_lab() {
-        return lab::inside::main();
+    if let Some(status) = lab::take_over() {
+        return ExitCode::from(status);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -72,7 +73,10 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Kernel(command) => kernel::kernel(command),
         Command::Doctor(args) => doctor::command(&args),
         Command::Lab(args) => place::lab(&args),
-        Command::Explain(args) => explain::command(&args),
+        Command::Explain(args) => {
+            std::io::stdout().write_all(explain::explain(args.topic.as_deref())?.as_bytes())?;
+            Ok(0)
+        }
         Command::Gc(args) => gc::gc(&args),
         Command::Batch => {
             batch::run(std::io::stdin().lock(), std::io::stdout().lock())?;

@@ -15,22 +15,21 @@ use crate::levels::{self, Setup};
 use crate::resolve;
 use crate::signals::Signals;
 use crate::supervise::{Cause, status, supervise};
-use crate::terminal::{self, RawTerminal};
+use crate::terminal::RawTerminal;
 use crate::{report_fd, stdio};
 
 /// Runs the job and gives the exit status.
 ///
 /// # Errors
 /// isolab's own: status 125.
-pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
-    let config = JobConfig::new(&args.job, terminal::window())?;
+pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::Result<u8> {
     levels::check_name(&args.level)?;
     // Taken before anything else opens descriptors, so that a wrong number can't name one of ours.
     let report_to = args.report_fd.map(report_fd::take).transpose()?;
     let mut signals = Signals::catch().context("catch signals")?;
     let image = resolve::image(&config.image)?;
-    let job = resolve::job(&config, &image, report_to.is_some())?;
-    let setup = Setup { image, kernel: config.kernel.clone(), guest_console: args.guest_console };
+    let job = resolve::job(config, &image, report_to.is_some())?;
+    let setup = Setup { entry: image.entry, image: image.file, kernel: config.kernel.clone(), guest_console: args.guest_console };
     let level = levels::level(&args.level, setup)?;
     let (outcome, cause) = start(level.as_ref(), &job, &mut signals)?;
     let code = status(&outcome, cause);

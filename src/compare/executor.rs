@@ -1,6 +1,5 @@
 //! Runs one arm once: a fresh `isolab run` process, its report on a pipe, its output digested.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -20,7 +19,7 @@ use crate::clock::now_ns;
 #[derive(Debug)]
 pub(crate) struct RunExecutor {
     /// Arguments after `run --level L --report-fd N`.
-    pub(crate) arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Executor for RunExecutor {

@@ -1,6 +1,7 @@
 //! `isolab doctor`: what this host can do for each level, why not, and the remedy.
 
 mod cgroup;
+mod command;
 mod facts;
 mod fix;
 mod levels;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hint::{self, Hint};
 
+pub(crate) use self::command::command;
 pub use self::facts::{Facts, environment, find_program};
 pub use self::fix::{FixError, Plan, Scope, fix, plan};
 

@@ -1,0 +1,31 @@
+//! The job's options as arguments again: for the isolab in the lab and for the fresh processes of a comparison.
+
+use crate::cli::JobArgs;
+
+/// Options, image (by digest: the same file everywhere) and command.
+pub(crate) fn of_job(job: &JobArgs, image: &str) -> Vec<String> {
+    let mut out: Vec<String> = vec!["--memory".into(), job.memory.clone(), "--cpus".into(), job.cpus.clone()];
+    let mut option = |name: &str, value: Option<&String>| {
+        if let Some(value) = value {
+            // With `=`, a value that begins with a dash stays a value.
+            out.push(format!("{name}={value}"));
+        }
+    };
+    option("--pids", Some(&job.pids.to_string()));
+    option("--hostname", Some(&job.hostname));
+    option("--workdir", job.workdir.as_ref());
+    option("--user", job.user.as_ref());
+    option("--timeout", job.timeout.as_ref());
+    option("--kernel", job.kernel.as_ref());
+    for entry in &job.env {
+        option("--env", Some(entry));
+    }
+    let flags = [(job.read_only, "--read-only"), (job.interactive, "-i"), (job.tty, "-t")];
+    out.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()));
+    out.push(image.to_owned());
+    if !job.command.is_empty() {
+        out.push("--".into());
+        out.extend(job.command.iter().cloned());
+    }
+    out
+}

@@ -1,0 +1,67 @@
+//! Where the results go: the table to standard output, the record and the page to files.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use isolab_bench::record::Record;
+use isolab_bench::report::{html, text};
+
+use crate::cli::CompareArgs;
+
+/// Refuses outputs that can't be written before anything is measured.
+///
+/// # Errors
+/// The directory is not there.
+pub(super) fn check(args: &CompareArgs) -> anyhow::Result<()> {
+    for path in [&args.json, &args.html].into_iter().flatten().filter(|path| !is_stdout(path)) {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !dir.is_dir() {
+            bail!("{} can't be written: {} is not a directory", path.display(), dir.display());
+        }
+    }
+    Ok(())
+}
+
+/// Writes everything that was asked for.
+///
+/// # Errors
+/// A file can't be written.
+pub(super) fn write(args: &CompareArgs, record: &Record) -> anyhow::Result<()> {
+    if let Some(path) = &args.json {
+        put(path, &record.to_json()?)?;
+    }
+    if let Some(path) = &args.html {
+        put(path, &html::render(record)?)?;
+    }
+    let silent = args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path));
+    if !silent {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let style = text::TextStyle { colour, ..text::TextStyle::default() };
+        std::io::stdout().write_all(text::render(record, style).as_bytes()).context("write the table")?;
+    }
+    Ok(())
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Whole or not at all: written beside its place and renamed.
+fn put(path: &Path, content: &str) -> anyhow::Result<()> {
+    if is_stdout(path) {
+        return std::io::stdout().write_all(content.as_bytes()).context("write to standard output");
+    }
+    let mut name = path.file_name().context("a file name is missing")?.to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(content.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // Best effort: the error that counts is the first.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,46 @@
+//! `isolab gc`: what killed runs left behind, listed and removed.
+
+use isolab_container::cgroup::stale;
+use isolab_images::store::Store;
+use serde::Serialize;
+
+use crate::cli::GcArgs;
+use crate::kernel;
+
+#[derive(Debug, Serialize)]
+struct Item {
+    what: &'static str,
+    path: String,
+    bytes: u64,
+}
+
+/// Lists and, unless only asked, removes.
+///
+/// # Errors
+/// isolab's own: status 125.
+pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
+    let item = |what, path: &std::path::Path, bytes| Item { what, path: path.display().to_string(), bytes };
+    let mut items = Vec::new();
+    let cgroups = if args.dry_run { stale::list()? } else { stale::sweep()? };
+    items.extend(cgroups.iter().map(|path| item("cgroup", path, 0)));
+    let store = Store::open_or_create()?;
+    items.extend(store.gc(args.dry_run)?.iter().map(|r| item(r.what, &r.path, r.bytes)));
+    for path in kernel::store()?.stale()? {
+        if !args.dry_run {
+            std::fs::remove_dir_all(&path)?;
+        }
+        items.push(item("unfinished kernel", &path, 0));
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&items)?);
+    } else {
+        let verb = if args.dry_run { "would remove" } else { "removed" };
+        for item in &items {
+            println!("{verb} {} {}", item.what, item.path.escape_debug());
+        }
+        if items.is_empty() {
+            println!("nothing to remove");
+        }
+    }
+    Ok(0)
+}

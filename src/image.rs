@@ -1,0 +1,209 @@
+//! `isolab image`: import, build, list, inspect, export, remove.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use isolab_images::config::ImageConfig;
+use isolab_images::programs::WORK;
+use isolab_images::recipes::{Built, Recipe};
+use isolab_images::report::Report;
+use isolab_images::source::{self, Imported, Options, Progress};
+use isolab_images::store::{Entry, NewImage, Store};
+use sha2::{Digest, Sha256};
+
+use crate::cli::ImageCommand;
+use crate::resolve;
+
+/// Carries out the command.
+///
+/// # Errors
+/// isolab's own: status 125.
+pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
+    let store = Store::open_or_create()?;
+    match command {
+        ImageCommand::Import { path, name } => {
+            let name = name.map_or_else(|| name_of(&path), Ok)?;
+            announce(&import(&store, &path, &name)?);
+        }
+        ImageCommand::Build { recipe, name } => announce(&build(&store, &recipe, name.as_deref())?),
+        ImageCommand::Pull { .. } => bail!("pull is not built yet"),
+        ImageCommand::Ls(json) => list(&store, json.json)?,
+        ImageCommand::Inspect { image } => {
+            let resolved = resolve::image(&image)?;
+            println!("{}", serde_json::to_string_pretty(&resolved.entry)?);
+        }
+        ImageCommand::Export { .. } => bail!("export is not built yet"),
+        ImageCommand::Rm { images } => {
+            for image in images {
+                for removed in store.remove(&image)? {
+                    println!("removed {} {}", removed.what, removed.path.display());
+                }
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Imports a path under the name that its file name gives, or gives the entry of an earlier, unchanged import.
+///
+/// # Errors
+/// It can't be imported.
+pub(crate) fn import_path(store: &Store, path: &Path) -> anyhow::Result<Entry> {
+    import(store, path, &name_of(path)?)
+}
+
+fn import(store: &Store, path: &Path, name: &str) -> anyhow::Result<Entry> {
+    let mut bar = Bar::new(format!("importing {}", path.display()));
+    let imported = source::read(path, Options::default(), store.spool()?, &mut |p| bar.show(p))?;
+    drop(bar);
+    add(store, imported, ImageConfig::default(), path.display().to_string(), name)
+}
+
+fn add(
+    store: &Store,
+    imported: Imported,
+    defaults: ImageConfig,
+    source: String,
+    name: &str,
+) -> anyhow::Result<Entry> {
+    let config = if imported.config == ImageConfig::default() { defaults } else { imported.config };
+    let new = NewImage {
+        tree: &imported.tree,
+        spool: &imported.spool,
+        config,
+        source,
+        report: serde_json::to_value(&imported.report)?,
+        name: Some(name),
+    };
+    Ok(store.add(new)?)
+}
+
+fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entry> {
+    if recipe == resolve::DEMO && name.is_none() {
+        return Ok(resolve::image(resolve::DEMO)?.entry);
+    }
+    let recipe = Recipe::find(recipe)?;
+    let name = name.unwrap_or(&recipe.name).to_owned();
+    eprintln!("isolab: building {name}: {}", recipe.summary);
+    let source = format!("recipe {}", recipe.name);
+    match recipe.build(WORK, store.spool()?)? {
+        Built::Tree(tree, spool) => {
+            let config = recipe.config;
+            let new = NewImage { tree: &tree, spool: &spool, config, source, report: serde_json::Value::Null, name: Some(&name) };
+            Ok(store.add(new)?)
+        }
+        Built::Tar(mut stream, spool) => {
+            let scratch = store.scratch()?;
+            let path = scratch.path().join("rootfs.tar");
+            let mut file = std::fs::File::create_new(&path).context("create the recipe's archive")?;
+            std::io::copy(&mut stream, &mut file).context("build the recipe's archive")?;
+            let imported = source::read(&path, Options::default(), spool, &mut |_| ())?;
+            add(store, imported, recipe.config, source, &name)
+        }
+    }
+}
+
+/// The name that a path suggests: its last part up to the first dot, in the store's alphabet.
+fn name_of(path: &Path) -> anyhow::Result<String> {
+    let full = std::path::absolute(path)?;
+    let last = full.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let stem = last.split('.').next().unwrap_or_default();
+    let name: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' }).collect();
+    let name = name.trim_matches(['-', '_']).to_owned();
+    if name.is_empty() {
+        bail!("{} suggests no name; give one with --name", path.display());
+    }
+    Ok(name)
+}
+
+fn announce(entry: &Entry) {
+    // A report that we can't read is one of another version's: nothing to tell.
+    if let Ok(report) = serde_json::from_value::<Report>(entry.report.clone()) {
+        for line in lines(&report) {
+            eprintln!("isolab: {line}");
+        }
+    }
+    let name = entry.name.as_deref().unwrap_or("-");
+    println!("{name} {} {:.1} MiB, {} inodes", entry.digest, mib(entry.size), entry.inodes);
+}
+
+fn list(store: &Store, json: bool) -> anyhow::Result<()> {
+    let entries = store.list()?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&entries)?);
+        return Ok(());
+    }
+    let width = entries.iter().map(|e| e.names.join(",").len()).max().unwrap_or(0).max(4);
+    println!("{:width$}  {:19}  {:>9}  SOURCE", "NAME", "DIGEST", "MiB");
+    for entry in entries {
+        let names = entry.names.join(",");
+        println!(
+            "{names:width$}  {:19}  {:>9.1}  {}",
+            entry.digest.get(..19).unwrap_or(&entry.digest),
+            mib(entry.size),
+            entry.source.escape_debug()
+        );
+    }
+    Ok(())
+}
+
+fn mib(bytes: u64) -> f64 {
+    // Only for people: a MiB more or less at 2^53 bytes does not matter.
+    #[allow(clippy::cast_precision_loss)]
+    let bytes = bytes as f64;
+    bytes / f64::from(1 << 20)
+}
+
+/// SHA-256 as 64 hex digits.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What an import left out or changed, one line each.
+fn lines(report: &Report) -> Vec<String> {
+    [
+        (report.devices_dropped, "device nodes dropped (each level makes its own /dev)"),
+        (report.sockets_dropped, "sockets dropped"),
+        (report.capabilities_dropped, "file capabilities dropped"),
+        (report.xattrs_dropped, "extended attributes outside user.* dropped"),
+        (report.set_id_files, "set-id files kept (without effect: each level mounts nosuid)"),
+    ]
+    .into_iter()
+    .filter(|(n, _)| *n > 0)
+    .map(|(n, what)| format!("{n} {what}"))
+    .collect()
+}
+
+/// A progress line on a terminal; nothing elsewhere.
+struct Bar {
+    label: String,
+    shown: u64,
+    on: bool,
+}
+
+impl Bar {
+    fn new(label: String) -> Self {
+        Self { label, shown: 0, on: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        const STEP: u64 = 4 << 20;
+        if self.on && progress.done_bytes >= self.shown + STEP {
+            self.shown = progress.done_bytes;
+            let total = progress.total_bytes.map_or(String::new(), |t| format!(" of {:.0}", mib(t)));
+            let label = self.label.escape_debug();
+            eprint!("\r{label}: {:.0}{total} MiB\u{1b}[K", mib(progress.done_bytes));
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if self.on && self.shown > 0 {
+            eprint!("\r\u{1b}[K");
+        }
+    }
+}

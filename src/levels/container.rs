@@ -1,0 +1,46 @@
+//! Level `container`: own namespaces, own cgroup, no capabilities, a seccomp filter; the host's kernel.
+
+use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
+use isolab_container::launch::{self, ContainerConfig, InitImage, job_limits};
+use isolab_images::job::Job;
+use isolab_images::programs::INIT;
+
+use super::started::Started;
+use super::{Ends, Setup, root_of};
+
+/// Its name.
+pub(super) const NAME: &str = "container";
+
+/// The level.
+#[derive(Debug)]
+pub(super) struct Container(Setup);
+
+impl Container {
+    pub(super) const fn new(setup: Setup) -> Self {
+        Self(setup)
+    }
+}
+
+impl Level for Container {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
+        let (root, scratch) = root_of(&self.0)?;
+        let ends = Ends::new(stdio)?;
+        let init = InitImage::create(INIT)?;
+        let config = ContainerConfig {
+            job,
+            root: &root,
+            stdio: ends.borrowed(),
+            init: &init,
+            limits: job_limits(job),
+        };
+        Ok(Box::new(Started::new(launch::start(&config)?, scratch)))
+    }
+}

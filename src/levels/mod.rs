@@ -1,0 +1,94 @@
+//! The levels. A new one is a file here and a line in [`LEVELS`].
+
+mod container;
+mod process;
+mod started;
+mod vm;
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::bail;
+use isolab_bench::port::{HostStdio, Level};
+use isolab_container::root::RootSource;
+use isolab_images::store::{Entry, Scratch, Store};
+use isolab_images::unpack::unpack;
+
+use crate::stdio;
+
+/// What a level is made from besides the job.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// The image's entry.
+    pub(crate) entry: Entry,
+    /// The image, opened and verified.
+    pub(crate) image: File,
+    /// Guest kernel by name; else the default.
+    pub(crate) kernel: Option<String>,
+    /// Show the guest kernel's console.
+    pub(crate) guest_console: bool,
+}
+
+type Make = fn(Setup) -> Box<dyn Level>;
+
+/// All levels, from the least isolated.
+const LEVELS: &[(&str, Make)] = &[
+    (process::NAME, |setup| Box::new(process::Process::new(setup))),
+    (container::NAME, |setup| Box::new(container::Container::new(setup))),
+    (vm::NAME, |setup| Box::new(vm::Vm::new(setup))),
+];
+
+/// Refuses a name that is no level.
+///
+/// # Errors
+/// With the names that there are.
+pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
+    if LEVELS.iter().any(|(known, _)| *known == name) {
+        return Ok(());
+    }
+    let names: Vec<&str> = LEVELS.iter().map(|(known, _)| *known).collect();
+    bail!("there is no level {name:?}; the levels are {}", names.join(", "))
+}
+
+/// The level of a name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn level(name: &str, setup: Setup) -> anyhow::Result<Box<dyn Level>> {
+    check_name(name)?;
+    match LEVELS.iter().find(|(known, _)| *known == name) {
+        Some((_, make)) => Ok(make(setup)),
+        None => bail!("there is no level {name:?}"),
+    }
+}
+
+/// The image as a root: the EROFS file itself, or where the user may not mount it, a private copy that vanishes with
+/// the returned guard.
+fn root_of(setup: &Setup) -> Result<(RootSource, Option<Scratch>), Box<dyn std::error::Error + Send + Sync>> {
+    if rustix::process::geteuid().is_root() {
+        return Ok((RootSource::Erofs(setup.image.try_clone()?), None));
+    }
+    let scratch = Store::open_or_create()?.scratch()?;
+    unpack(&setup.image, scratch.dir())?;
+    let dir = scratch.dir().as_fd().try_clone_to_owned()?;
+    Ok((RootSource::Directory(dir), Some(scratch)))
+}
+
+/// Standard input, output and error as a container takes them.
+struct Ends {
+    stdio: HostStdio,
+    null: Option<std::os::fd::OwnedFd>,
+}
+
+impl Ends {
+    fn new(stdio: HostStdio) -> std::io::Result<Self> {
+        let null = if stdio.stdin.is_none() { Some(stdio::null()?) } else { None };
+        Ok(Self { stdio, null })
+    }
+
+    fn borrowed(&self) -> [BorrowedFd<'_>; 3] {
+        let (out, err) = (self.stdio.stdout.as_fd(), self.stdio.stderr.as_fd());
+        let input = self.stdio.stdin.as_ref().or(self.null.as_ref()).map_or(out, AsFd::as_fd);
+        [input, out, err]
+    }
+}

@@ -1,0 +1,40 @@
+//! Level `process`: the image as its root directory, nothing else. The floor of every comparison.
+
+use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
+use isolab_container::bare::{self, BareConfig};
+use isolab_container::cgroup::Limits;
+use isolab_images::job::Job;
+
+use super::started::Started;
+use super::{Ends, Setup, root_of};
+
+/// Its name.
+pub(super) const NAME: &str = "process";
+
+/// The level.
+#[derive(Debug)]
+pub(super) struct Process(Setup);
+
+impl Process {
+    pub(super) const fn new(setup: Setup) -> Self {
+        Self(setup)
+    }
+}
+
+impl Level for Process {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
+        let (root, scratch) = root_of(&self.0)?;
+        let ends = Ends::new(stdio)?;
+        // No limits: this level shares everything. The cgroup is made all the same, to read the charge.
+        let config = BareConfig { job, root: &root, stdio: ends.borrowed(), limits: Limits::default() };
+        Ok(Box::new(Started::new(bare::start(&config)?, scratch)))
+    }
+}

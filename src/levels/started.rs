@@ -1,0 +1,105 @@
+//! The port's running thing over an [`Instance`], the same for every level.
+
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+
+use isolab_bench::port::{End, MemoryReading, Outcome, Running, Stamp, StartError};
+use isolab_container::instance::{self, Instance, InstanceError};
+use isolab_images::store::Scratch;
+use isolab_wire::mark::Code;
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// A started instance with what must live as long as it.
+#[derive(Debug)]
+pub(super) struct Started {
+    instance: Instance,
+    /// The private copy of the image, removed when the instance is gone.
+    scratch: Option<Scratch>,
+    /// Where a VMM process says why it failed.
+    complaint: Option<std::fs::File>,
+}
+
+impl Started {
+    pub(super) const fn new(instance: Instance, scratch: Option<Scratch>) -> Self {
+        Self { instance, scratch, complaint: None }
+    }
+
+    /// With the read end of a pipe on which the instance's own process says why it failed.
+    pub(super) fn with_complaint(mut self, complaint: std::fs::File) -> Self {
+        self.complaint = Some(complaint);
+        self
+    }
+}
+
+impl Running for Started {
+    fn events(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.instance.ended(), self.instance.marks()]
+    }
+
+    fn advance(&mut self) -> Result<bool, StartError> {
+        self.instance.read_marks();
+        let ended = self.instance.ended();
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::from_borrowed_fd(ended, PollFlags::IN)];
+        match poll(&mut fds, Some(&now)) {
+            Ok(n) => Ok(n > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn executing(&self) -> bool {
+        self.instance.has(Code::Exec)
+    }
+
+    fn signal(&mut self, signal: u8) {
+        self.instance.signal(signal);
+    }
+
+    fn resize(&mut self, rows: u16, cols: u16) {
+        self.instance.resize(rows, cols);
+    }
+
+    fn kill(&mut self) {
+        self.instance.kill();
+    }
+
+    fn wait(self: Box<Self>) -> Result<Outcome, StartError> {
+        let Self { instance, scratch, complaint } = *self;
+        let outcome = match (instance.wait(), complaint) {
+            (Err(InstanceError::Vanished(_)), Some(mut complaint)) => {
+                let mut text = String::new();
+                complaint.by_ref().take(8192).read_to_string(&mut text)?;
+                let text = if text.is_empty() { "the virtual machine ended without a word".into() } else { text };
+                return Err(text.into());
+            }
+            (outcome, _) => outcome?,
+        };
+        if let Some(leftover) = outcome.leftover {
+            return Err(leftover.into());
+        }
+        drop(scratch);
+        Ok(Outcome {
+            end: match outcome.end {
+                instance::End::Workload(exit) => End::Workload(exit),
+                instance::End::OutOfMemory => End::OutOfMemory,
+                instance::End::Failed(failure) => End::Failed(failure),
+                instance::End::Killed => End::Killed,
+            },
+            stamps: outcome.stamps.iter().map(|s| Stamp { code: s.code, at_ns: s.at_ns }).collect(),
+            memory: outcome.memory.map(reading),
+            clean_ns: outcome.clean_ns,
+        })
+    }
+}
+
+fn reading(memory: isolab_container::cgroup::MemoryReading) -> MemoryReading {
+    MemoryReading {
+        source: memory.source.to_owned(),
+        current_bytes: memory.current_bytes,
+        anon_bytes: memory.anon_bytes,
+        file_bytes: memory.file_bytes,
+        kernel_bytes: memory.kernel_bytes,
+        peak_bytes: memory.peak_bytes,
+    }
+}

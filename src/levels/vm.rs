@@ -1,0 +1,142 @@
+//! Level `vm`: a KVM guest with its own Linux kernel, in a VMM process of its own.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+
+use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
+use isolab_container::cgroup::{Cgroup, Limits};
+use isolab_container::child::{SpawnOptions, spawn};
+use isolab_container::clock::ClockPair;
+use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
+use isolab_images::initramfs;
+use isolab_images::job::{BlockOptions, Job};
+use isolab_images::kernels::{KernelEntry, KernelStore, ModuleSet, STOCK};
+use isolab_images::programs::INIT;
+use isolab_images::store::Store;
+use isolab_vmm::probe;
+use isolab_vmm::{Initramfs, VmConfig, check_kernel, least_memory};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+use super::Setup;
+use super::started::Started;
+use crate::hint::{self, Hint};
+
+/// Its name.
+pub(super) const NAME: &str = "vm";
+/// Memory of the VMM process beside the guest's RAM that its cgroup allows: devices, page tables, KVM's own.
+const VMM_BYTES: u64 = 64 << 20;
+
+/// The level.
+#[derive(Debug)]
+pub(super) struct Vm(Setup);
+
+impl Vm {
+    pub(super) const fn new(setup: Setup) -> Self {
+        Self(setup)
+    }
+
+    fn kernel(&self) -> Result<KernelEntry, StartError> {
+        let store = KernelStore::new(Store::home()?.join("kernels"));
+        let name = self.0.kernel.as_deref();
+        match (store.get(name.unwrap_or(STOCK)), name) {
+            (Ok(entry), _) => Ok(entry),
+            (Err(_), None) => Err(refusal(hint::no_guest_kernel(STOCK))),
+            (Err(error), Some(_)) => Err(error.into()),
+        }
+    }
+}
+
+fn refusal(hint: Hint) -> StartError {
+    format!("{}; {}", hint.reason, hint.remedy).into()
+}
+
+impl Level for Vm {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self) -> Result<(), Unavailable> {
+        // The lab was started because its KVM runs guests; asking again would be part of what is measured.
+        if hint::in_lab() {
+            return Ok(());
+        }
+        hint::vm_on_host(probe::quick()).map_or(Ok(()), |hint| Err(hint.into()))
+    }
+
+    fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
+        let entry = self.kernel()?;
+        // The ELF kernel where there is one: a bzImage unpacks itself in the guest first.
+        let kernel = File::open(entry.vmlinux().unwrap_or_else(|| entry.kernel()))?;
+        let initramfs = Initramfs::Bytes(initramfs::build(&entry, INIT, ModuleSet::Guest)?);
+        let least = least_memory(&check_kernel(&kernel)?, &initramfs)?;
+        if job.memory_bytes < least {
+            let (asked, least) = (job.memory_bytes >> 20, least.div_ceil(1 << 20));
+            let kernel = &entry.info().name;
+            return Err(format!("guest kernel {kernel} does not fit into {asked} MiB; give --memory {least}M or more").into());
+        }
+        let block = job.encode(&BlockOptions::default())?;
+        let limits = Limits { memory_bytes: Some(job.memory_bytes + VMM_BYTES), cpus: Some(job.cpus), pids: None };
+        let cgroup = Cgroup::create(&limits)?;
+        let (marks_read, marks) = mark_pipe()?;
+        let (control_read, control) = pipe_with(PipeFlags::CLOEXEC)?;
+        // The whole block fits, so that sending it never waits for the guest.
+        fcntl_setpipe_size(&control, block.len().next_power_of_two())?;
+        let (complaint, complain) = pipe_with(PipeFlags::CLOEXEC)?;
+        let config = VmConfig {
+            memory_bytes: job.memory_bytes,
+            cpus: u8::try_from(job.cpus)?,
+            kernel,
+            initramfs,
+            image: self.0.image.try_clone()?,
+            stdin: stdio.stdin,
+            stdout: stdio.stdout,
+            stderr: stdio.stderr,
+            control: control_read,
+            marks: marks.as_fd().try_clone_to_owned()?,
+            console_log: self.0.guest_console,
+        };
+        let start = ClockPair::read();
+        let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report: Some(marks.as_fd()) };
+        let ours = [marks_read.as_fd().try_clone_to_owned()?, control.try_clone()?, complaint.try_clone()?];
+        let held = spawn(&options, || machine(config, complain, ours))?;
+        drop(marks);
+        let child = held.release()?;
+        send(&control, &block)?;
+        let instance = Instance::new(Parts {
+            child,
+            marks: marks_read,
+            control: Some(control),
+            cgroup,
+            start,
+            begin_ns: None,
+            exit_from: ExitFrom::Marks,
+        });
+        Ok(Box::new(Started::new(instance, None).with_complaint(File::from(complaint))))
+    }
+}
+
+/// The VMM process: runs the guest; says why where there is no result.
+fn machine(config: VmConfig, complain: OwnedFd, parents: [OwnedFd; 3]) -> i32 {
+    drop(parents);
+    match isolab_vmm::run(config) {
+        Ok(()) => 0,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            // The launcher reports the plain end where even this fails.
+            let _ = File::from(complain).write_all(text.as_bytes());
+            1
+        }
+    }
+}
+
+/// The job block, whole: the VMM reads it as the guest takes it.
+fn send(control: &OwnedFd, block: &[u8]) -> std::io::Result<()> {
+    File::from(control.try_clone()?).write_all(block)
+}

@@ -1,0 +1,202 @@
+//! Where a command runs: on this machine or in the lab. Never silently somewhere else.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, bail};
+use isolab_images::job::Stdio;
+use isolab_images::kernels::{KernelEntry, STOCK};
+use isolab_images::store::Store;
+use isolab_vmm::probe;
+
+use crate::cli::{JobArgs, LabArgs, LabClock, On, RunArgs};
+use crate::config::JobConfig;
+use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
+use crate::resolve::{self, Resolved};
+use crate::units::parse_size;
+use crate::{arguments, hint, kernel, run, terminal};
+
+/// Memory of the lab beside what the job asks for, in MiB.
+const LAB_MIB: u64 = 768;
+
+/// Where, and why not on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On this machine.
+    Host,
+    /// In the lab, because of this.
+    Lab(String),
+}
+
+/// Decides. `needs_vm`: the host must be able to run a guest kernel in hardware.
+pub(crate) fn choose(on: On, needs_vm: bool) -> Place {
+    if hint::in_lab() {
+        return Place::Host;
+    }
+    match on {
+        On::Host => Place::Host,
+        On::Lab => Place::Lab("asked for with --on lab".into()),
+        On::Auto if !needs_vm => Place::Host,
+        On::Auto => hint::vm_on_host(probe::quick()).map_or(Place::Host, |hint| Place::Lab(hint.reason)),
+    }
+}
+
+/// `isolab run`, in its place.
+///
+/// # Errors
+/// isolab's own: status 125.
+pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
+    let config = JobConfig::new(&args.job, terminal::window())?;
+    if args.job.print_config {
+        println!("{}", serde_json::to_string_pretty(&config)?);
+        return Ok(0);
+    }
+    match choose(args.job.on, args.level == "vm") {
+        Place::Host => run::run(args, &config, main_ns),
+        Place::Lab(why) => {
+            eprintln!("isolab: running in the lab: {why}");
+            let image = resolve::image(&config.image)?;
+            let mut arguments = vec!["run".to_owned(), "--level".into(), args.level.clone()];
+            if args.guest_console {
+                arguments.push("--guest-console".into());
+            }
+            arguments.extend(arguments::of_job(&args.job, &image.entry.digest));
+            let stdio = match config.stdio {
+                Stdio::Output => LabStdio::Output,
+                Stdio::Interactive => LabStdio::Interactive,
+                Stdio::Terminal { .. } => LabStdio::Terminal,
+            };
+            Ok(in_lab(LabJob::of(&args.job, arguments, stdio)?, vec![image], vec![])?.status)
+        }
+    }
+}
+
+/// `isolab lab`: any command inside.
+///
+/// # Errors
+/// isolab's own: status 125.
+pub(crate) fn lab(args: &LabArgs) -> anyhow::Result<u8> {
+    if hint::in_lab() {
+        let hint = hint::lab_in_lab();
+        bail!("{}; {}", hint.reason, hint.remedy);
+    }
+    let words: Option<Vec<String>> = args.args.iter().map(|word| word.to_str().map(str::to_owned)).collect();
+    let words = words.context("an argument for the lab is not UTF-8")?;
+    let mut wanted = vec![resolve::image(resolve::DEMO)?];
+    let store = Store::open_or_create()?;
+    for word in &words {
+        if let Ok(entry) = store.resolve(word)
+            && wanted.iter().all(|known| known.entry.digest != entry.digest)
+        {
+            wanted.push(Resolved { file: entry.open()?, entry });
+        }
+    }
+    let stdio = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        LabStdio::Terminal
+    } else {
+        LabStdio::Interactive
+    };
+    let job = LabJob {
+        arguments: words,
+        stdio,
+        clock: args.lab_clock,
+        memory_mib: lab_memory(args.lab_memory.as_deref(), 1 << 30)?,
+        cpus: args.lab_cpus,
+        kernel: None,
+    };
+    Ok(in_lab(job, wanted, vec![])?.status)
+}
+
+/// What a lab is asked to do.
+#[derive(Debug)]
+pub(crate) struct LabJob {
+    arguments: Vec<String>,
+    stdio: LabStdio,
+    clock: LabClock,
+    memory_mib: u32,
+    cpus: u32,
+    kernel: Option<String>,
+}
+
+impl LabJob {
+    /// By the job's options.
+    ///
+    /// # Errors
+    /// A size that can't be read.
+    pub(crate) fn of(job: &JobArgs, arguments: Vec<String>, stdio: LabStdio) -> anyhow::Result<Self> {
+        Ok(Self {
+            arguments,
+            stdio,
+            clock: job.lab_clock,
+            memory_mib: lab_memory(job.lab_memory.as_deref(), parse_size("--memory", &job.memory)?)?,
+            cpus: job.lab_cpus,
+            kernel: job.kernel.clone(),
+        })
+    }
+}
+
+fn lab_memory(asked: Option<&str>, job_bytes: u64) -> anyhow::Result<u32> {
+    let mib = match asked {
+        Some(text) => parse_size("--lab-memory", text)? >> 20,
+        None => LAB_MIB + (job_bytes >> 20),
+    };
+    u32::try_from(mib).context("--lab-memory is too large")
+}
+
+/// Runs isolab in the lab with these images; `returns` are files inside that come back.
+///
+/// # Errors
+/// The lab can't be started or breaks.
+pub(crate) fn in_lab(job: LabJob, images: Vec<Resolved>, returns: Vec<String>) -> anyhow::Result<LabOutcome> {
+    let stock = stock()?;
+    let mut kernels = vec![stock.clone()];
+    if let Some(name) = job.kernel.as_deref().filter(|name| *name != STOCK) {
+        kernels.push(kernel::store()?.get(name)?);
+    }
+    let images = images.into_iter().map(handed_in).collect::<anyhow::Result<_>>()?;
+    let request = LabRequest {
+        args: job.arguments,
+        env: vec![],
+        images,
+        kernel: stock,
+        kernels,
+        clock: match job.clock {
+            LabClock::Instructions => lab::LabClock::Instructions,
+            LabClock::Wall => lab::LabClock::Wall,
+        },
+        memory_mib: job.memory_mib,
+        cpus: job.cpus,
+        stdio: job.stdio,
+        returns,
+    };
+    lab::run(request, &mut |progress| tell(&progress))
+}
+
+fn stock() -> anyhow::Result<KernelEntry> {
+    kernel::store()?.get(STOCK).map_err(|_| {
+        let hint = hint::no_guest_kernel(STOCK);
+        anyhow::anyhow!("{}; {}", hint.reason, hint.remedy)
+    })
+}
+
+fn handed_in(image: Resolved) -> anyhow::Result<LabImage> {
+    let path = image.entry.path.with_extension("json");
+    let record = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(LabImage { names: image.entry.names, digest: image.entry.digest, record, file: image.file })
+}
+
+/// Progress, on a terminal only; warnings always.
+fn tell(progress: &LabProgress) {
+    let terminal = std::io::stderr().is_terminal();
+    match progress {
+        LabProgress::Starting if terminal => eprintln!("isolab: lab: starting"),
+        LabProgress::Up { kernel, after, warnings } => {
+            if terminal {
+                eprintln!("isolab: lab: kernel {kernel} up after {:.1} s", after.as_secs_f64());
+            }
+            for warning in warnings {
+                eprintln!("isolab: lab: {warning}");
+            }
+        }
+        _ => {}
+    }
+}
