@@ -97,7 +97,12 @@ impl Meter {
     }
 
     pub(crate) fn metadata(&mut self, bytes: usize) -> Result<(), BudgetError> {
-        charge(&mut self.metadata_bytes, bytes as u64, self.budgets.metadata_bytes, "bytes of names and attributes")
+        charge(
+            &mut self.metadata_bytes,
+            bytes as u64,
+            self.budgets.metadata_bytes,
+            "bytes of names and attributes",
+        )
     }
 
     pub(crate) fn lookup(&mut self) -> Result<(), BudgetError> {

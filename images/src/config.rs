@@ -71,7 +71,8 @@ impl ImageConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let arguments = self.entrypoint.iter().chain(&self.cmd).map(|text| ("argument", text));
         let env = self.env.iter().map(|text| ("environment entry", text));
-        let single = [("working directory", &self.workdir), ("user", &self.user), ("stop signal", &self.stop_signal)];
+        let single =
+            [("working directory", &self.workdir), ("user", &self.user), ("stop signal", &self.stop_signal)];
         let single = single.into_iter().filter_map(|(what, text)| text.as_ref().map(|text| (what, text)));
         for (what, text) in arguments.chain(env).chain(single) {
             if text.contains('\0') {

@@ -146,7 +146,8 @@ impl Reading<'_, '_> {
             FileType::RegularFile => self.file(fd, name, &path, &stat, &mut inode)?,
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(fd, name, Vec::new());
-                inode.kind = Kind::Symlink(target.map_err(|errno| call("read link", &path, errno))?.into_bytes());
+                inode.kind =
+                    Kind::Symlink(target.map_err(|errno| call("read link", &path, errno))?.into_bytes());
             }
             FileType::Fifo => {}
             FileType::Socket => {
@@ -202,11 +203,16 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    fn xattrs(&mut self, fd: BorrowedFd<'_>, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, DirectoryError> {
+    fn xattrs(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        path: &[u8],
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, DirectoryError> {
         let mut names = [0; 4096];
         let limit = self.build.meter.budgets.xattr_bytes;
         let over = |limit| BudgetError { what: "bytes of one file's extended attributes", limit };
-        let over = |limit: usize| DirectoryError::Budget { path: Escaped::new(path), source: over(limit as u64) };
+        let over =
+            |limit: usize| DirectoryError::Budget { path: Escaped::new(path), source: over(limit as u64) };
         let len = match rustix::fs::flistxattr(fd, &mut names[..]) {
             Ok(len) => len,
             Err(rustix::io::Errno::NOTSUP) => return Ok(BTreeMap::new()),

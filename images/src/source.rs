@@ -243,7 +243,8 @@ impl Source {
                 build
                     .layer(section, Expected::default(), &mut report)
                     .map_err(|source| ImportError::Rootfs { path, source })?;
-                let digest = build.report.layers.first().and_then(|layer| layer.digest.as_ref()?.parse().ok());
+                let digest =
+                    build.report.layers.first().and_then(|layer| layer.digest.as_ref()?.parse().ok());
                 (ImageConfig::default(), digest)
             }
             (_, input) => {
@@ -281,5 +282,6 @@ fn members(path: &Path, input: Input, build: &mut Build<'_>) -> Result<Members, 
             Section::range(build.spool.reopen().map_err(read)?, start, len)
         }
     };
-    Members::index(section, &mut build.meter).map_err(|source| ImportError::Image { path: path.into(), source })
+    Members::index(section, &mut build.meter)
+        .map_err(|source| ImportError::Image { path: path.into(), source })
 }

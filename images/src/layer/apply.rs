@@ -73,8 +73,11 @@ impl Build<'_> {
         let mut dropped = BTreeSet::new();
         for mut change in layer.entries {
             let (name, offset) = (Escaped::new(change.path.bytes()), change.offset);
-            self.change_tree(&mut change, &mut dropped)
-                .map_err(|fault| ApplyError { name, offset, fault })?;
+            self.change_tree(&mut change, &mut dropped).map_err(|fault| ApplyError {
+                name,
+                offset,
+                fault,
+            })?;
         }
         Ok(())
     }
@@ -110,8 +113,7 @@ impl Build<'_> {
         replaced: Option<&HashSet<&[u8]>>,
         path: &[u8],
     ) -> Result<Option<InodeId>, ApplyFault> {
-        let mut walk =
-            Walk { tree: &mut self.tree, meter: &mut self.meter, missing, replaced, made: 0 };
+        let mut walk = Walk { tree: &mut self.tree, meter: &mut self.meter, missing, replaced, made: 0 };
         let dir = walk.dir(path)?;
         self.report.implied_directories += walk.made;
         Ok(dir)

@@ -88,7 +88,10 @@ impl<R: Read> Decoder<R> {
         }
         let allowed = self.stored().count.saturating_mul(self.ratio);
         if self.count > self.floor && self.count > allowed {
-            return Err(BudgetError { what: "decompressed bytes for each compressed byte", limit: self.ratio });
+            return Err(BudgetError {
+                what: "decompressed bytes for each compressed byte",
+                limit: self.ratio,
+            });
         }
         Ok(())
     }

@@ -8,9 +8,9 @@ mod apply;
 mod decode;
 mod path;
 mod tar;
-mod walk;
 #[cfg(test)]
 pub(crate) mod tests;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -166,7 +166,9 @@ mod tests {
         assert_eq!(of(b".wh.b"), hides(b"", Some(b"b")));
         assert_eq!(of(b"a/.wh..wh..opq"), hides(b"a", None));
         assert_eq!(of(b".wh..b"), hides(b"", Some(b".b")));
-        for bad in [&b".wh."[..], b"a/.wh.", b".wh..", b".wh...", b".wh..wh.plnk", b".wh.a/b", b".wh..wh..opq/a"] {
+        for bad in
+            [&b".wh."[..], b"a/.wh.", b".wh..", b".wh...", b".wh..wh.plnk", b".wh.a/b", b".wh..wh..opq/a"]
+        {
             assert!(matches!(of(bad), Err(PathFault::Whiteout(_))), "{}", bad.escape_ascii());
         }
     }

@@ -62,7 +62,8 @@ impl Walk<'_> {
                     at = next;
                 }
                 Kind::Symlink(target) => {
-                    let literal = hops == 0 && self.replaced.is_some_and(|paths| paths.contains(&rest[..end]));
+                    let literal =
+                        hops == 0 && self.replaced.is_some_and(|paths| paths.contains(&rest[..end]));
                     if literal {
                         return Ok(None);
                     }
@@ -82,15 +83,23 @@ impl Walk<'_> {
                 Kind::File(_) | Kind::Fifo => return Err(ApplyFault::ParentNotDir),
             }
         }
+        self.check_depth(stack.len())?;
         Ok(stack.pop())
+    }
+
+    /// Symlinks can lead deeper than any path is long.
+    fn check_depth(&self, depth: usize) -> Result<(), BudgetError> {
+        let limit = self.meter.budgets.depth;
+        if depth > limit {
+            return Err(BudgetError { what: "nested directories", limit: limit as u64 });
+        }
+        Ok(())
     }
 
     /// The inode of a name, a new directory where it is missing and to be made.
     fn step(&mut self, here: InodeId, name: &[u8], depth: usize) -> Result<Option<InodeId>, ApplyFault> {
         self.meter.lookup()?;
-        if depth > self.meter.budgets.depth {
-            return Err(BudgetError { what: "nested directories", limit: self.meter.budgets.depth as u64 }.into());
-        }
+        self.check_depth(depth)?;
         if let Some(id) = self.tree.child(here, name) {
             return Ok(Some(id));
         }

@@ -85,9 +85,7 @@ pub(super) fn find(members: &Members, reference: Option<&str>, limits: Limits) -
     found.dedup_by_key(|(digest, _)| *digest);
     match &found[..] {
         [(_, descriptor)] => manifest(members, descriptor, limits),
-        [] if !platforms.is_empty() => {
-            Err(OciError::Platform { found: platforms.join(", ") })
-        }
+        [] if !platforms.is_empty() => Err(OciError::Platform { found: platforms.join(", ") }),
         _ => Err(OciError::Choice { names: list(index.manifests().iter().flat_map(names)) }),
     }
 }

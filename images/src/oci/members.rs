@@ -76,10 +76,7 @@ pub(crate) enum Members {
     /// An OCI layout's directory.
     Dir(OwnedFd),
     /// An archive and its members by name.
-    Archive {
-        file: Section,
-        index: BTreeMap<Vec<u8>, Member>,
-    },
+    Archive { file: Section, index: BTreeMap<Vec<u8>, Member> },
 }
 
 #[derive(Debug)]
@@ -121,7 +118,10 @@ impl Members {
 
     pub(crate) fn has(&self, name: &[u8]) -> bool {
         match self {
-            Self::Dir(dir) => rustix::fs::accessat(dir, name, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty()).is_ok(),
+            Self::Dir(dir) => {
+                rustix::fs::accessat(dir, name, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty())
+                    .is_ok()
+            }
             Self::Archive { index, .. } => index.contains_key(name),
         }
     }

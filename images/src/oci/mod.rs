@@ -195,7 +195,9 @@ impl Image {
 
     /// Bytes of all layers as stored.
     pub(crate) fn stored_bytes(&self, members: &Members) -> Result<u64, OciError> {
-        self.layers.iter().try_fold(0_u64, |sum, layer| Ok(sum.saturating_add(members.open(&layer.name)?.len())))
+        self.layers
+            .iter()
+            .try_fold(0_u64, |sum, layer| Ok(sum.saturating_add(members.open(&layer.name)?.len())))
     }
 
     /// Reads the layers onto the tree.
@@ -213,9 +215,13 @@ impl Image {
                 let expected = Bound::Exactly(size);
                 return Err(OciError::Size { name: Escaped::new(&layer.name), found: len, expected });
             }
-            build.layer(section, layer.expected, &mut |bytes| progress(before + bytes)).map_err(|source| {
-                OciError::Layer { index: at + 1, count: self.layers.len(), source: Box::new(source) }
-            })?;
+            build.layer(section, layer.expected, &mut |bytes| progress(before + bytes)).map_err(
+                |source| OciError::Layer {
+                    index: at + 1,
+                    count: self.layers.len(),
+                    source: Box::new(source),
+                },
+            )?;
             before += len;
         }
         Ok(())
@@ -238,7 +244,12 @@ fn parse<'a, T: serde::Deserialize<'a>>(name: &[u8], bytes: &'a [u8]) -> Result<
 }
 
 /// Reads the configuration: ours, and one [`Expected`] for each layer.
-fn config(name: &[u8], bytes: &[u8], layers: usize, limits: Limits) -> Result<(ImageConfig, Vec<Digest>), OciError> {
+fn config(
+    name: &[u8],
+    bytes: &[u8],
+    layers: usize,
+    limits: Limits,
+) -> Result<(ImageConfig, Vec<Digest>), OciError> {
     let config: ImageConfiguration = parse(name, bytes)?;
     if *config.os() != Os::Linux || *config.architecture() != Arch::Amd64 {
         let found = platform_name(config.os(), config.architecture());
@@ -249,7 +260,8 @@ fn config(name: &[u8], bytes: &[u8], layers: usize, limits: Limits) -> Result<(I
         let what = Problem::Layers { layers, diff_ids: diff_ids.len(), limit: limits.layers };
         return Err(invalid(name, what));
     }
-    let diff_ids = diff_ids.iter().map(|text| text.parse().map_err(|error: DigestParseError| invalid(name, error)));
+    let diff_ids =
+        diff_ids.iter().map(|text| text.parse().map_err(|error: DigestParseError| invalid(name, error)));
     let diff_ids = diff_ids.collect::<Result<Vec<_>, _>>()?;
     let ours = config.config().as_ref().map_or_else(|| Ok(ImageConfig::default()), ImageConfig::from_oci);
     Ok((ours.map_err(|error| invalid(name, error))?, diff_ids))
@@ -274,12 +286,10 @@ fn layer_compression(media_type: &str) -> Option<Compression> {
         "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => {
             Compression::None
         }
-        "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-            Compression::Gzip
-        }
-        "application/vnd.oci.image.layer.v1.tar+zstd" | "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
-            Compression::Zstd
-        }
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Compression::Gzip,
+        "application/vnd.oci.image.layer.v1.tar+zstd"
+        | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Compression::Zstd,
         _ => return None,
     })
 }

@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(Pax::parse(b"22 RHT.security.a=b:c\n").unwrap().ignored, 1);
         assert_eq!(Pax::parse(b"8 uid=1\n8 uid=2\n"), Err(Fault::Twice("a PAX record")));
         assert_eq!(Pax::parse(b"18 uid=4294967295\n"), Err(Fault::Number("uid")));
-        assert!(!Pax::parse(b"13 comment=ab\n").unwrap().has_effect());
+        assert!(!Pax::parse(b"14 comment=ab\n").unwrap().has_effect());
         assert!(Pax::parse(b"8 uid=1\n").unwrap().has_effect());
     }
 }

@@ -113,7 +113,10 @@ impl<R: Read> Reader<R> {
     }
 
     /// Leaves the current entry's data out: what is not in the buffer is passed over by `seek`.
-    pub(crate) fn seek_data(&mut self, seek: impl FnOnce(&mut R, u64) -> io::Result<()>) -> Result<(), TarError> {
+    pub(crate) fn seek_data(
+        &mut self,
+        seek: impl FnOnce(&mut R, u64) -> io::Result<()>,
+    ) -> Result<(), TarError> {
         let buffered = self.take(self.data + self.padding).len() as u64;
         let left = self.data + self.padding - buffered;
         (self.data, self.padding) = (0, 0);
@@ -232,7 +235,12 @@ impl Pending {
     }
 
     /// Merges the headers of one entry.
-    fn entry(self, header: Header, offset: u64, (path_bytes, xattr_bytes): (usize, usize)) -> Result<Entry, Fault> {
+    fn entry(
+        self,
+        header: Header,
+        offset: u64,
+        (path_bytes, xattr_bytes): (usize, usize),
+    ) -> Result<Entry, Fault> {
         let kind = match header.typeflag {
             b'0' | 0 => EntryKind::File,
             b'1' => EntryKind::HardLink,
