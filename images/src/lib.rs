@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod erofs;
+pub mod export;
 pub mod job;
 pub mod recipes;
 pub mod store;
