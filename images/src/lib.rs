@@ -11,6 +11,7 @@ pub mod digest;
 pub mod directory;
 pub mod erofs;
 pub mod escape;
+pub mod export;
 pub mod initramfs;
 pub mod job;
 pub mod kernels;

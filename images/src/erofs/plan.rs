@@ -387,7 +387,7 @@ fn put(meta: &mut [u8], item: &Item<'_>, tail: Range<usize>, data: &[u8]) {
 }
 
 /// UUID from the metadata, then the checksum of the first block.
-fn seal(meta: &mut [u8]) {
+pub(super) fn seal(meta: &mut [u8]) {
     let digest = Sha256::digest(&*meta);
     meta[UUID_AT..UUID_AT + 16].copy_from_slice(&digest[..16]);
     // Version 8 (own scheme), variant of RFC 9562.

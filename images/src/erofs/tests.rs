@@ -330,3 +330,43 @@ fn trees_without_an_image_are_refused() {
     outside.inode_mut(InodeId(1)).kind = Kind::File(Content { offset: u64::MAX, len: 2 });
     assert!(matches!(refused(&outside), ErofsWriteError::Content { .. }));
 }
+
+/// Damage by somebody who knows UUID and checksum: what is accepted is another image of ours, to the last byte.
+#[test]
+fn what_is_accepted_after_sealed_damage_is_what_the_writer_makes() {
+    let (tree, spool) = sample();
+    let (file, _) = image(&tree, &spool);
+    let good = bytes(&file);
+    let meta_len = usize::try_from(contents_at(&tree)).expect("small");
+    let mut damage = Damage(3);
+    let mut below = |n: usize| usize::try_from(damage.next() % n as u64).expect("small");
+    let (mut accepted, mut refused) = (0, 0);
+    for round in 0..600 {
+        let mut bad = good.clone();
+        let at = if round % 2 == 0 { 1024 + below(4000) } else { below(meta_len) };
+        for byte in bad[at..meta_len].iter_mut().take([1, 1, 2, 16][round % 4]) {
+            *byte = [*byte ^ (1 << below(8)), u8::try_from(below(256)).expect("a byte"), 0, 0xff][below(4)];
+        }
+        bad[CHECKSUM_AT..CHECKSUM_AT + 4].fill(0);
+        bad[super::format::UUID_AT..super::format::UUID_AT + 16].fill(0);
+        super::plan::seal(&mut bad[..meta_len]);
+        file.write_all_at(&bad, 0).expect("write");
+        let Ok(checked) = check(&file) else {
+            refused += 1;
+            continue;
+        };
+        accepted += 1;
+        let open = Image::open(&file).expect("open");
+        let (mut copy, mut copied) = (checked.tree.clone(), self::spool());
+        for (id, nid) in (0..).map(InodeId).zip(&checked.nids) {
+            if let Kind::File(content) = &mut copy.inode_mut(id).kind {
+                let data = open.read(&open.node(*nid).expect("node"), u64::MAX).expect("read");
+                *content = Content { offset: copied.len, len: data.len() as u64 };
+                copied.len += content.len;
+                copied.file.write_all(&data).expect("write the spool");
+            }
+        }
+        assert_eq!(bytes(&image(&copy, &copied).0), bad, "round {round} at byte {at}");
+    }
+    assert!(accepted > 20 && refused > 100, "{accepted} accepted, {refused} refused");
+}

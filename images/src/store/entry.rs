@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{StoreError, io_step, private};
+use super::{Store, StoreError, io_step, private};
 use crate::config::ImageConfig;
 use crate::erofs;
 
@@ -142,10 +142,18 @@ pub struct Entry {
     pub created_s: u64,
     #[serde(skip)]
     stamp: Stamp,
+    #[serde(skip)]
+    store: Store,
 }
 
 impl Entry {
-    pub(super) fn new(record: Record, name: Option<String>, names: Vec<String>, path: PathBuf) -> Self {
+    pub(super) fn new(
+        record: Record,
+        name: Option<String>,
+        names: Vec<String>,
+        path: PathBuf,
+        store: Store,
+    ) -> Self {
         Self {
             digest: record.digest.to_string(),
             name,
@@ -158,6 +166,7 @@ impl Entry {
             report: record.report,
             created_s: record.created_s,
             stamp: record.stamp,
+            store,
         }
     }
 
@@ -186,6 +195,10 @@ impl Entry {
             return Err(changed());
         }
         erofs::check(&file)?;
+        if let Some(digest) = Digest::parse(&self.digest) {
+            // On a read-only store this fails and the next open hashes again: slower, as safe.
+            let _ = self.store.restamp(&digest, Stamp::from(&meta));
+        }
         Ok(file)
     }
 }

@@ -1,6 +1,7 @@
 //! Giving space back: `rm` for one image, `gc` for all that nothing needs.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -129,13 +130,32 @@ fn bytes(path: &Path) -> u64 {
     meta.blocks() * 512 + below.map(|entry| bytes(&entry.path())).sum::<u64>()
 }
 
+/// Removes a directory with all below it, also where its owner took his own rights away.
+pub(super) fn remove_dir(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            open_up(path);
+            std::fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+/// Gives the owner all rights on the directories below; symlinks are not followed, and what fails shows when
+/// the removal fails again.
+fn open_up(dir: &Path) {
+    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
 fn remove(path: &Path, what: &'static str, removed: &mut Vec<Removed>) -> Result<(), StoreError> {
     let bytes = bytes(path);
-    let result = if path.is_dir() && !path.is_symlink() {
-        std::fs::remove_dir_all(path)
-    } else {
-        std::fs::remove_file(path)
-    };
+    let result =
+        if path.is_dir() && !path.is_symlink() { remove_dir(path) } else { std::fs::remove_file(path) };
     match result {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(io_step("remove", path))?,

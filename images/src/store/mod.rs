@@ -60,7 +60,7 @@ pub struct NewImage<'a> {
 }
 
 /// An open store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     home: PathBuf,
 }
@@ -89,24 +89,24 @@ impl Store {
     /// See [`Store::open_or_create`].
     pub fn at(home: &Path) -> Result<Self, StoreError> {
         let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
-        for dir in [
-            home.to_path_buf(),
-            home.join("images"),
-            home.join("names"),
-            home.join("tmp"),
-            home.join("scratch"),
-        ] {
+        let make = |dir: &Path| {
+            let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
+            made.map_err(io_step("make directory", dir))
+        };
+        // A store that its owner put elsewhere by a symlink is fine; symlinks inside it are not.
+        if !home.is_dir() {
+            make(home)?;
+        }
+        let home = home.canonicalize().map_err(io_step("find", home))?;
+        let parts = ["images", "names", "tmp", "scratch"].map(|part| home.join(part));
+        for dir in [home.clone()].into_iter().chain(parts) {
             if !dir.is_dir() {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(mode)
-                    .create(&dir)
-                    .map_err(io_step("make directory", &dir))?;
+                make(&dir)?;
             }
             let meta = std::fs::symlink_metadata(&dir).map_err(io_step("look at", &dir))?;
             private(&dir, &meta)?;
         }
-        Ok(Self { home: home.to_path_buf() })
+        Ok(Self { home })
     }
 
     /// The directory of the store.
@@ -277,11 +277,18 @@ impl Store {
         self.put(&path, &text)
     }
 
+    /// Remembers the stamp of an image that was just proven to be what its digest says.
+    fn restamp(&self, digest: &Digest, stamp: Stamp) -> Result<(), StoreError> {
+        let _guard = self.lock()?;
+        let record = self.record(digest)?;
+        self.put_record(&Record { stamp, ..record })
+    }
+
     fn entry(&self, digest: &Digest, name: Option<String>) -> Result<Entry, StoreError> {
         let record = self.record(digest)?;
         let names =
             self.names()?.into_iter().filter(|(_, to)| to.as_ref() == Some(digest)).map(|(name, _)| name);
-        Ok(Entry::new(record, name, names.collect(), self.image_path(digest)))
+        Ok(Entry::new(record, name, names.collect(), self.image_path(digest), self.clone()))
     }
 
     /// Writes a small file whole or not at all; the store is locked.

@@ -97,7 +97,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        // What can't be removed now is swept by gc.
+        let _ = super::gc::remove_dir(&self.path);
     }
 }
 

@@ -102,7 +102,13 @@ fn a_changed_image_is_noticed_and_a_copied_one_is_not_refused() {
     let entry = add(&store, &[9; 9000], Some("x")).expect("add");
     let copy = dir.path().join("copy");
     assert!(Command::new("cp").arg("-r").arg(&store.home).arg(&copy).status().expect("cp").success());
-    Store::at(&copy).expect("open").resolve("x").expect("resolve").open().expect("same bytes");
+    let copied = Store::at(&copy).expect("open");
+    let before = copied.record(&copied.named("x").expect("read").expect("x")).expect("record").stamp;
+    let copied_entry = copied.resolve("x").expect("resolve");
+    copied_entry.open().expect("same bytes");
+    let after = copied.record(&copied.named("x").expect("read").expect("x")).expect("record").stamp;
+    assert_ne!(before, after);
+    assert_eq!(after, Stamp::of_path(&copied_entry.path).expect("stamp"));
     std::fs::set_permissions(&entry.path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
     let file = File::options().write(true).open(&entry.path).expect("open for writing");
     file.write_all_at(b"!", entry.size - 4096).expect("write");
@@ -225,4 +231,27 @@ fn the_home_follows_the_environment() {
         Some("/h/.local/share/isolab".into())
     );
     assert_eq!(from(&[], false), None);
+}
+
+#[test]
+fn a_store_behind_a_symlink_works() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    std::fs::create_dir(dir.path().join("disk")).expect("mkdir");
+    std::os::unix::fs::symlink("disk", dir.path().join("home")).expect("symlink");
+    let store = Store::at(&dir.path().join("home")).expect("open");
+    add(&store, b"x", Some("x")).expect("add").open().expect("open");
+}
+
+#[test]
+fn a_scratch_directory_goes_whatever_the_run_made_of_it() {
+    let (_dir, store) = store();
+    let scratch = store.scratch().expect("scratch");
+    let path = scratch.path().to_path_buf();
+    std::fs::create_dir_all(path.join("a/b")).expect("mkdir");
+    std::os::unix::fs::symlink("/", path.join("a/b/root")).expect("symlink");
+    for dir in ["a/b", "a"] {
+        std::fs::set_permissions(path.join(dir), std::fs::Permissions::from_mode(0o000)).expect("chmod");
+    }
+    drop(scratch);
+    assert!(!path.exists());
 }
