@@ -278,7 +278,7 @@ fn terminal_has_the_jobs_size_and_all_output() {
     // What is written just before the end is not lost.
     job.argv = ["isolab-work", "yes", "1"].map(str::to_owned).to_vec();
     let report = lab.run(&job, &How::default());
-    assert_eq!(report.stdout.len(), (1 << 20) / 2 * 3);
+    assert_eq!(report.stdout.len(), (1 << 20) / 2 * 3, "{} {}", report.codes(), report.stderr);
 }
 
 #[test]

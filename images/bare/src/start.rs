@@ -20,7 +20,7 @@ impl Start {
 
     fn word(&self, i: usize) -> usize {
         // SAFETY: callers stay between the count and the 0 that ends the environment; the kernel wrote those words.
-        unsafe { self.stack.add(i).read() }
+        unsafe { self.stack.wrapping_add(i).read() }
     }
 
     fn string(&self, i: usize) -> Option<&'static CStr> {

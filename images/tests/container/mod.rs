@@ -134,8 +134,11 @@ impl Lab {
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("pipe");
         let (marks, marks_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("pipe");
         let root = (!how.block.root_is_dir).then(|| self.detached_image());
-        let inherited = [Some(&control_read), Some(&marks_write), root.as_ref()];
-        for fd in inherited.into_iter().flatten() {
+        // Above the numbers that bash places them at, or one would overwrite another.
+        let high = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 20).expect("descriptor");
+        let (control_read, marks_write) = (high(&control_read), high(&marks_write));
+        let root = root.as_ref().map(high);
+        for fd in [Some(&control_read), Some(&marks_write), root.as_ref()].into_iter().flatten() {
             fcntl_setfd(fd, FdFlags::empty()).expect("inheritable");
         }
         let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
