@@ -57,7 +57,11 @@ impl Start {
     #[must_use]
     pub fn auxiliary(&self, kind: usize) -> Option<usize> {
         let first = self.count() + 2 + self.env().count() + 1;
-        (0..).map(|i| first + 2 * i).take_while(|i| self.word(*i) != 0).find(|i| self.word(*i) == kind).map(|i| self.word(i + 1))
+        (0..)
+            .map(|i| first + 2 * i)
+            .take_while(|i| self.word(*i) != 0)
+            .find(|i| self.word(*i) == kind)
+            .map(|i| self.word(i + 1))
     }
 
     /// The environment's words as `execve` takes them.

@@ -24,7 +24,17 @@ pub(crate) struct Flow {
 impl Flow {
     /// A flow that writes at most `piece` bytes at once.
     pub(crate) fn new(from: Fd, to: Fd, buffer: &'static mut [u8; BUFFER], piece: usize) -> Self {
-        Self { from, to, buffer, start: 0, end: 0, piece, source_open: true, ended: false, to_terminal: false }
+        Self {
+            from,
+            to,
+            buffer,
+            start: 0,
+            end: 0,
+            piece,
+            source_open: true,
+            ended: false,
+            to_terminal: false,
+        }
     }
 
     /// The target is a terminal: its end of file is a character, and the descriptor is not this flow's to close.

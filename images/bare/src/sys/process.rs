@@ -22,7 +22,11 @@ pub fn spawn<T>(stack: &mut [u8], body: extern "C" fn(&mut T) -> !, context: &mu
     // SAFETY: `body` takes one pointer to T and does not return; the stack is exclusively borrowed, aligned, and
     // not used by the parent, which sleeps (VFORK) while the child can touch it or the context.
     let result = unsafe {
-        spawn_raw(core::mem::transmute::<extern "C" fn(&mut T) -> !, usize>(body), core::ptr::from_mut(context) as usize, top)
+        spawn_raw(
+            core::mem::transmute::<extern "C" fn(&mut T) -> !, usize>(body),
+            core::ptr::from_mut(context) as usize,
+            top,
+        )
     };
     super::check(result).map(|pid| pid as i32)
 }
