@@ -12,8 +12,8 @@ use isolab_wire::{MARK_ENV, fd};
 use rustix::fs::{CWD, Mode, mkdir};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
-    open_tree, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
+    move_mount, open_tree, unmount,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{chdir, chroot, geteuid, pivot_root, setsid, umask};
@@ -193,7 +193,8 @@ impl Entry<'_> {
         let mut root = c"lower";
         if overlay {
             let options = c"lowerdir=lower,upperdir=upper,workdir=work";
-            mount(c"overlay", c"root", c"overlay", MountFlags::empty(), options).map_err(at(Step::Overlay))?;
+            mount(c"overlay", c"root", c"overlay", MountFlags::empty(), options)
+                .map_err(at(Step::Overlay))?;
             root = c"root";
         }
         // The host's trees are named from the old root, which is still ours; the image's names are one real part each,
@@ -230,9 +231,8 @@ impl Entry<'_> {
     }
 
     fn lower(&self) -> Result<(), Errno> {
-        let attach = |fd: &OwnedFd| {
-            move_mount(fd, c"", CWD, c"lower", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        };
+        let attach =
+            |fd: &OwnedFd| move_mount(fd, c"", CWD, c"lower", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
         if self.is_mount {
             return attach(&self.root);
         }
@@ -284,7 +284,8 @@ impl Entry<'_> {
 
 /// *Child*: shows a tree of the host at a directory of the image, which is made where that can be.
 fn bind(source: &CStr, target: &CStr, read_only: bool) -> Result<(), Errno> {
-    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let copy =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, source, copy)?;
     let attach = || move_mount(&tree, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
     match attach() {

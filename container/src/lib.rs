@@ -11,6 +11,7 @@
 
 pub mod bare;
 pub mod cgroup;
+pub mod check;
 pub mod child;
 pub mod clock;
 pub mod idmap;

@@ -101,7 +101,8 @@ fn a_killed_instance_says_so_and_is_gone() {
     let job = shell("sleep 1000 & sleep 1000");
     let config = BareConfig { job: &job, root: &root, stdio: pipes.ends(), limits: Limits::default() };
     let mut instance = start(&config).expect("start");
-    let dirs: Vec<_> = instance.cgroup().map(|c| c.dirs().map(ToOwned::to_owned).collect()).unwrap_or_default();
+    let dirs: Vec<_> =
+        instance.cgroup().map(|c| c.dirs().map(ToOwned::to_owned).collect()).unwrap_or_default();
     instance.kill();
     let outcome = instance.wait().expect("wait");
     assert_eq!(outcome.end, End::Killed);

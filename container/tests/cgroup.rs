@@ -141,7 +141,9 @@ fn what_a_killed_owner_leaves_is_swept() {
     rustix::io::read(&read, &mut [0]).expect("the owner is ready");
     let of_owner = |dirs: Vec<std::path::PathBuf>| {
         let start = format!("isolab-{pid}-");
-        dirs.into_iter().filter(|d| d.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&start))).count()
+        dirs.into_iter()
+            .filter(|d| d.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&start)))
+            .count()
     };
     assert_eq!(of_owner(stale::list().expect("list")), 0, "the owner lives");
     owner.kill();

@@ -244,6 +244,7 @@ pub const GROUPS: &[Group] = &[
             (322, "execveat"),
             (334, "rseq"),
             (335, "uretprobe"),
+            (336, "uprobe"),
             (424, "pidfd_send_signal"),
             (434, "pidfd_open"),
         ],
