@@ -76,7 +76,7 @@ fn trial() -> anyhow::Result<u8> {
                 args: rest.iter().map(|s| (*s).to_owned()).collect(),
                 env: vec![],
                 images,
-                kernels: vec![kernel.clone()],
+                kernels: if std::env::var_os("NOK").is_some() { vec![] } else { vec![kernel.clone()] },
                 kernel,
                 clock: if *clock == "i" { lab::LabClock::Instructions } else { lab::LabClock::Wall },
                 memory_mib: 1024,

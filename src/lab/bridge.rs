@@ -237,7 +237,10 @@ impl Bridge {
             Source::Files => self.read_files()?,
             Source::Console => {
                 let bytes = receive(&mut self.machine.console)?;
-                self.log(&bytes); if std::env::var_os("LABDEBUG").is_some() { eprint!("{:?} {}", self.started.elapsed(), String::from_utf8_lossy(&bytes)); }
+                self.log(&bytes);
+                if std::env::var_os("LABDEBUG").is_some() {
+                    eprint!("{:?} {}", self.started.elapsed(), String::from_utf8_lossy(&bytes));
+                }
             }
             Source::Messages => self.read_messages(),
             Source::Signals => self.read_signals()?,

@@ -128,7 +128,7 @@ impl Machine<'_> {
             add(&["-icount", "shift=1,sleep=off"]);
         }
         add(&["-kernel", &fd(kernel.as_fd()), "-initrd", &fd(initramfs.as_fd())]);
-        add(&["-append", &std::env::var("LABAPPEND").unwrap_or(self.command_line())]);
+        add(&["-append", &self.command_line()]);
         add(&["-chardev", &format!("socket,id=console,fd={}", console.as_raw_fd())]);
         add(&["-serial", "chardev:console"]);
         let bus = self.bus();
