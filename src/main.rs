@@ -59,9 +59,25 @@ fn trial() -> anyhow::Result<u8> {
                 }
             }
         }
+        ["tty"] => loop {
+            let size = rustix::termios::tcgetwinsize(std::io::stdout())?;
+            println!(
+                "size {} {} tty {}",
+                size.ws_row,
+                size.ws_col,
+                std::path::Path::new("/dev/tty").exists()
+            );
+            std::fs::File::open("/dev/tty")?;
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line)?;
+            println!("line {line:?}");
+            if line.starts_with('q') {
+                break;
+            }
+        },
         ["sleep", n] => std::thread::sleep(std::time::Duration::from_secs(n.parse()?)),
         ["lab", clock, stdio, ret, rest @ ..] => {
-            let kernel = store.get(&std::env::var("K").unwrap_or("stock".into()))?;
+            let kernel = store.get(&std::env::var("K").unwrap_or_else(|_| "stock".into()))?;
             let mut images = Vec::new();
             if let Ok(path) = std::env::var("IMG") {
                 let digest = format!("sha256:{}", "a".repeat(64));
