@@ -70,6 +70,8 @@ pub(super) struct Bridge {
     phase: Phase,
     started: Instant,
     deadline: Option<Instant>,
+    /// Our terminal goes raw once isolab runs inside: until then Ctrl-C ends the lab.
+    wants_raw: bool,
     raw: Option<RawTerminal>,
     signals: Vec<(i32, UnixStream)>,
     control: Frames,
@@ -92,7 +94,6 @@ pub(super) struct Bridge {
 
 impl Bridge {
     pub(super) fn new(machine: RunningMachine, stdio: LabStdio, n_files: usize) -> Result<Self> {
-        let raw = if stdio == LabStdio::Terminal { RawTerminal::enter()? } else { None };
         let mut signals = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH] {
             let (ours, handler) = UnixStream::pair().context("create a signal pipe")?;
@@ -114,7 +115,8 @@ impl Bridge {
             phase: Phase::Starting,
             started: Instant::now(),
             deadline: Some(Instant::now() + START_LIMIT),
-            raw,
+            wants_raw: stdio == LabStdio::Terminal,
+            raw: None,
             signals,
             control: Frames::default(),
             control_out: Vec::new(),
@@ -156,8 +158,8 @@ impl Bridge {
                 bail!("the lab machine ended before isolab did{}", self.last_lines());
             }
         }
-        progress(LabProgress::Done);
         self.raw = None;
+        progress(LabProgress::Done);
         let (status, sums) = self.ended.take().unwrap_or_default();
         Ok(LabOutcome { status, files: check_files(self.received, &sums, self.n_files)? })
     }
@@ -255,7 +257,12 @@ impl Bridge {
                 let after = self.started.elapsed();
                 progress(LabProgress::Up { kernel, after, warnings });
             }
-            FromLab::Started => progress(LabProgress::Running),
+            FromLab::Started => {
+                progress(LabProgress::Running);
+                if self.wants_raw {
+                    self.raw = RawTerminal::enter()?;
+                }
+            }
             FromLab::StdinClosed => {
                 self.stdin_open = false;
                 self.stdin_out.clear();

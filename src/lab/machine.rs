@@ -123,6 +123,8 @@ impl Machine<'_> {
         let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
         add(&["-accel", "tcg", "-cpu", "EPYC,+svm", "-M", self.board(), "-rtc", "clock=vm"]);
         add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        // What runs inside is not trusted, and this is the process between it and the host.
+        add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
         add(&["-m", &format!("{}M", self.memory_mib), "-smp", &self.cpus.to_string()]);
         if self.clock == LabClock::Instructions {
             add(&["-icount", "shift=1,sleep=off"]);
