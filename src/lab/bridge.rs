@@ -14,8 +14,9 @@ use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, po
 use super::terminal::{self, RawTerminal};
 use super::{LabOutcome, LabProgress, LabStdio};
 
-/// The lab is up within this, or something is wrong. It takes about 2 s on an idle machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// The lab is up within this, or something is wrong. It takes 2 to 4 s on an idle machine and was seen to take 45 s on one
+/// with ten times as much to do as it has CPUs.
+const START_LIMIT: Duration = Duration::from_secs(120);
 /// What a signalled isolab gets for its own cleaning before the lab is ended.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
 /// Bytes of console kept for the error message.
@@ -69,6 +70,8 @@ pub(super) struct Bridge {
     phase: Phase,
     started: Instant,
     deadline: Option<Instant>,
+    /// Our terminal goes raw once isolab runs inside: until then Ctrl-C ends the lab.
+    wants_raw: bool,
     raw: Option<RawTerminal>,
     signals: Vec<(i32, UnixStream)>,
     control: Frames,
@@ -91,7 +94,6 @@ pub(super) struct Bridge {
 
 impl Bridge {
     pub(super) fn new(machine: RunningMachine, stdio: LabStdio, n_files: usize) -> Result<Self> {
-        let raw = if stdio == LabStdio::Terminal { RawTerminal::enter()? } else { None };
         let mut signals = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH] {
             let (ours, handler) = UnixStream::pair().context("create a signal pipe")?;
@@ -113,7 +115,8 @@ impl Bridge {
             phase: Phase::Starting,
             started: Instant::now(),
             deadline: Some(Instant::now() + START_LIMIT),
-            raw,
+            wants_raw: stdio == LabStdio::Terminal,
+            raw: None,
             signals,
             control: Frames::default(),
             control_out: Vec::new(),
@@ -155,8 +158,8 @@ impl Bridge {
                 bail!("the lab machine ended before isolab did{}", self.last_lines());
             }
         }
-        progress(LabProgress::Done);
         self.raw = None;
+        progress(LabProgress::Done);
         let (status, sums) = self.ended.take().unwrap_or_default();
         Ok(LabOutcome { status, files: check_files(self.received, &sums, self.n_files)? })
     }
@@ -254,7 +257,12 @@ impl Bridge {
                 let after = self.started.elapsed();
                 progress(LabProgress::Up { kernel, after, warnings });
             }
-            FromLab::Started => progress(LabProgress::Running),
+            FromLab::Started => {
+                progress(LabProgress::Running);
+                if self.wants_raw {
+                    self.raw = RawTerminal::enter()?;
+                }
+            }
             FromLab::StdinClosed => {
                 self.stdin_open = false;
                 self.stdin_out.clear();

@@ -211,7 +211,7 @@ mod tests {
     fn refuses_an_endless_frame() {
         let mut frames = Frames::default();
         frames.push(&u32::MAX.to_le_bytes());
-        assert!(frames.next().is_err());
+        frames.next().unwrap_err();
     }
 
     #[test]

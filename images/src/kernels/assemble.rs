@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::compressed::expand;
 use super::format::{KernelFormatError, inspect, unpack};
-use super::modules::{GUEST, LAB, MAX_MODULE, ModuleError, ModuleInfo, load_order, modinfo};
+use super::modules::{GUEST, LAB, MAX_MODULE, ModuleError, ModuleInfo, load_order, modinfo, slim};
 use super::store::check_name;
 use super::{KernelEntry, KernelFormat, KernelInfo, KernelStore, KernelStoreError, ModuleSet, Origin};
 
@@ -163,7 +163,7 @@ fn open(name: &str, bytes: &[u8]) -> Result<(Vec<u8>, ModuleInfo), ModuleError> 
     let content =
         expand(bytes, MAX_MODULE).map_err(|source| ModuleError::Unpack { name: name.into(), source })?;
     let info = modinfo(name, &content)?;
-    Ok((content.into_owned(), info))
+    Ok((slim(name, content.into_owned())?, info))
 }
 
 fn create_dir(path: &Path) -> Result<(), KernelAssembleError> {

@@ -2,7 +2,7 @@
 //!
 //! An entry is a directory: `kernel` (as it came), `vmlinux` (the ELF kernel unpacked from a bzImage, where its
 //! compression is one we read), `modules/NN-name.ko` for guests and `lab-modules/NN-name.ko` for the lab machine, both
-//! in the order of loading and uncompressed, `config`, and `entry.json`. It is built under a temporary name, renamed, and
+//! in the order of loading, uncompressed, without signature and BTF, `config`, and `entry.json`. It is built under a temporary name, renamed, and
 //! never changed after. Nothing from a package is executed.
 
 mod add;

@@ -5,7 +5,7 @@ use std::io::Write;
 use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 
-/// A relocatable object with this `.modinfo` behind some code.
+/// A relocatable object with this `.modinfo` and some type data behind some code.
 pub(super) fn module(info: &str) -> Vec<u8> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
     let text = object.section_id(object::write::StandardSection::Text);
@@ -13,6 +13,8 @@ pub(super) fn module(info: &str) -> Vec<u8> {
     let segment = object.segment_name(StandardSegment::Data).to_vec();
     let modinfo = object.add_section(segment, b".modinfo".to_vec(), SectionKind::ReadOnlyData);
     object.append_section_data(modinfo, info.as_bytes(), 1);
+    let btf = object.add_section(Vec::new(), b".BTF".to_vec(), SectionKind::Other);
+    object.append_section_data(btf, &[9; 40], 1);
     object.write().unwrap()
 }
 

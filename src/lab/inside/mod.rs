@@ -178,7 +178,7 @@ fn reap(isolab: Pid) -> Result<u8> {
         if let Some((pid, status)) = ended
             && pid == isolab
         {
-            let code = status.exit_status().or(status.terminating_signal().map(|n| 128 + n));
+            let code = status.exit_status().or_else(|| status.terminating_signal().map(|n| 128 + n));
             return u8::try_from(code.unwrap_or(125)).context("read isolab's status");
         }
     }
