@@ -97,7 +97,8 @@ impl Control {
         match (message.event, message.value, number) {
             (event::DEVICE_READY, 1, _) if !self.announced => {
                 self.announced = true;
-                for number in 0..port::COUNT as usize {
+                // The control port last: init takes its opening as the sign that all are open.
+                for number in (0..port::COUNT as usize).rev() {
                     self.send(number, event::PORT_ADD, 1);
                 }
                 Asked::Nothing
