@@ -97,3 +97,6 @@ pub(crate) fn write(ram: &GuestRam, pieces: &[Piece], bytes: &[u8]) -> usize {
     }
     done
 }
+
+#[cfg(test)]
+mod tests;

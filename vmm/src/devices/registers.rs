@@ -96,6 +96,7 @@ impl Registers {
         }
     }
 
+    #[cfg(test)]
     pub(crate) const fn status(&self) -> u32 {
         self.status
     }
@@ -236,3 +237,6 @@ fn set_half(field: &mut u64, which: u32, value: u32) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;
