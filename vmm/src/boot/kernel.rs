@@ -281,3 +281,6 @@ pub(crate) fn load(
     };
     Ok(loaded.map_err(|e| KernelError::Load(e.to_string()))?.setup_header)
 }
+
+#[cfg(test)]
+mod tests;

@@ -220,3 +220,6 @@ impl VirtioDevice for Console {
         Ok(served)
     }
 }
+
+#[cfg(test)]
+mod tests;
