@@ -72,7 +72,11 @@ impl Devices {
                 return Ok(());
             }
             let mut ports = self.interest();
-            ports.iter_mut().enumerate().filter(|(port, _)| Console::is_input(*port)).for_each(|(_, fd)| *fd = None);
+            ports
+                .iter_mut()
+                .enumerate()
+                .filter(|(port, _)| Console::is_input(*port))
+                .for_each(|(_, fd)| *fd = None);
             let mut fds = Vec::new();
             if !add_ports(&mut fds, &ports).is_empty() {
                 wait(&mut fds)?;

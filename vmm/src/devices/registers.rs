@@ -103,8 +103,7 @@ impl Registers {
 
     /// Whether the device may touch its queues.
     pub(crate) const fn is_active(&self) -> bool {
-        self.status & status::DRIVER_OK != 0
-            && self.status & (status::NEEDS_RESET | status::FAILED) == 0
+        self.status & status::DRIVER_OK != 0 && self.status & (status::NEEDS_RESET | status::FAILED) == 0
     }
 
     /// The device found the driver's queues broken.

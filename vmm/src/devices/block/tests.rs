@@ -63,7 +63,8 @@ fn reads_what_the_image_holds() {
 #[test]
 fn reads_into_pieces_of_any_shape() {
     // The status byte is the end of the last piece, and the header comes in two.
-    let pieces = [(HEADER, 5, false), (HEADER + 5, 11, false), (BUFFER, 100, true), (BUFFER + 100, 413, true)];
+    let pieces =
+        [(HEADER, 5, false), (HEADER + 5, 11, false), (BUFFER, 100, true), (BUFFER + 100, 413, true)];
     let (_, used, buffer) = request(id::VIRTIO_BLK_T_IN, 0, &pieces);
     assert_eq!(used, 513);
     assert_eq!(buffer[..512], image().1[..512]);
@@ -72,7 +73,9 @@ fn reads_into_pieces_of_any_shape() {
 
 #[test]
 fn refuses_to_read_beyond_the_image() {
-    for (sector, len) in [(SECTORS, 512), (SECTORS - 1, 1024), (u64::MAX, 512), (u64::MAX / 512, 512), (1 << 55, 512)] {
+    for (sector, len) in
+        [(SECTORS, 512), (SECTORS - 1, 1024), (u64::MAX, 512), (u64::MAX / 512, 512), (1 << 55, 512)]
+    {
         let (status, used, buffer) = simple(id::VIRTIO_BLK_T_IN, sector, len);
         assert_eq!((status, used), (1, 1), "sector {sector}");
         assert!(buffer.iter().all(|&b| b == UNTOUCHED));

@@ -20,7 +20,8 @@ const fn d(at: u64, len: u32, flags: u16, next: u16) -> Descriptor {
 
 #[test]
 fn takes_a_chain_as_the_driver_wrote_it() {
-    let chain = one(&[d(DATA, 16, NEXT, 1), d(DATA + 16, 512, NEXT | WRITE, 2), d(DATA + 528, 1, WRITE, 0)], 0);
+    let chain =
+        one(&[d(DATA, 16, NEXT, 1), d(DATA + 16, 512, NEXT | WRITE, 2), d(DATA + 528, 1, WRITE, 0)], 0);
     let piece = |at, len| Piece { at: GuestAddress(at), len };
     let wanted = Chain {
         head: 0,

@@ -77,11 +77,7 @@ impl Control {
     }
 
     /// Takes a message of the guest, while there is room for answers.
-    pub(crate) fn receive(
-        &mut self,
-        ram: &GuestRam,
-        queue: &mut Queue,
-    ) -> Result<Option<Asked>, Malformed> {
+    pub(crate) fn receive(&mut self, ram: &GuestRam, queue: &mut Queue) -> Result<Option<Asked>, Malformed> {
         if self.outbox.len() >= OUTBOX_MAX {
             return Ok(None);
         }

@@ -87,7 +87,8 @@ fn write() -> impl Strategy<Value = (u64, u32)> {
     let known = prop::sample::select(vec![
         0x10, 0x14, 0x20, 0x24, 0x30, 0x38, 0x44, 0x50, 0x64, 0x80, 0x84, 0x90, 0x94, 0xa0, 0xa4, 0xfc,
     ]);
-    let value = prop_oneof![0_u32..4, prop::sample::select(vec![8_u32, 11, 15, 32, 64, 128, 256]), any::<u32>()];
+    let value =
+        prop_oneof![0_u32..4, prop::sample::select(vec![8_u32, 11, 15, 32, 64, 128, 256]), any::<u32>()];
     // The steps of a good driver, so that late phases are reached often.
     let good = prop::sample::select(vec![
         (0x70, 1),
@@ -140,7 +141,9 @@ fn a_good_driver_comes_through() {
 #[test]
 fn queues_can_not_be_moved_while_the_device_runs() {
     let mut registers = Registers::new(3, 0, &SIZES);
-    for (at, value) in [(0x70, 1), (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x80, 0x1000), (0x44, 1), (0x70, 15)] {
+    for (at, value) in
+        [(0x70, 1), (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x80, 0x1000), (0x44, 1), (0x70, 15)]
+    {
         registers.write(at, value);
     }
     let running = registers.clone();
