@@ -66,6 +66,10 @@ impl Devices {
 
     /// Writes out all that the guest had sent before it ended; waits for slow readers, reads nothing any more.
     pub(crate) fn drain(&self) -> rustix::io::Result<()> {
+        {
+            let inner = &mut *self.console.lock();
+            inner.device.seal(&self.ram, &inner.queues);
+        }
         loop {
             self.console.serve();
             if self.is_drained() {

@@ -229,3 +229,20 @@ proptest! {
         prop_assert_eq!(Message::decode(&message.encode()), message);
     }
 }
+
+#[test]
+fn output_after_the_end_is_not_written() {
+    let mut bench = Bench::new();
+    bench.open();
+    bench.drivers[from_guest(STDOUT)].chain(&[(BUFFER, 4, false)]);
+    bench.ram.write_slice(b"last", GuestAddress(BUFFER)).unwrap();
+    bench.console.seal(&bench.ram, &bench.queues);
+    bench.drivers[from_guest(STDOUT)].chain(&[(BUFFER, 4, false)]);
+    assert!(!bench.console.is_drained(&bench.ram, &bench.queues));
+    bench.serve();
+    assert!(bench.console.is_drained(&bench.ram, &bench.queues));
+    bench.console.outputs[0].close();
+    let mut all = Vec::new();
+    bench.stdout.take().unwrap().read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"last");
+}
