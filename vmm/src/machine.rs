@@ -147,13 +147,14 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     if !(1..=MAX_CPUS).contains(&config.cpus) {
         return Err(VmError::Cpus { cpus: config.cpus });
     }
+    let memory_bytes = config.memory_bytes & !0xfff;
     let info = kernel::check_kernel(&config.kernel)?;
-    let placed = initramfs::place(&info, config.memory_bytes, config.initramfs.len()?)?;
+    let placed = initramfs::place(&info, memory_bytes, config.initramfs.len()?)?;
 
     // The machine.
     let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
     let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
-    let ram = memory::map(config.memory_bytes)?;
+    let ram = memory::map(memory_bytes)?;
     memory::register(&vm, &ram)?;
     create_interrupt_controllers(&vm)?;
 
@@ -167,7 +168,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         cmdline: &cmdline::line(config.console_log),
         initramfs: placed,
         acpi_root,
-        memory_bytes: config.memory_bytes,
+        memory_bytes,
     };
     boot_params::write(&ram, &told)?;
 
