@@ -49,7 +49,8 @@ fn build(program: &str) -> Result<(), String> {
     let mut cargo = Command::new(get("CARGO")?);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let foreign = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_CFG_", "CARGO_FEATURE_", "RUSTC_"];
+        let foreign =
+            ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_CFG_", "CARGO_FEATURE_", "RUSTC_"];
         if foreign.iter().any(|prefix| text.starts_with(prefix)) || text == "RUSTFLAGS" {
             cargo.env_remove(name);
         }

@@ -20,6 +20,7 @@ impl<T> Once<T> {
     }
 
     /// The value; nothing the second time.
+    #[allow(clippy::mut_from_ref)] // The swap below is what makes the reference the only one.
     pub fn take(&'static self) -> Option<&'static mut T> {
         if self.taken.swap(true, Ordering::Relaxed) {
             return None;

@@ -48,9 +48,9 @@ unsafe extern "C" fn memset(dst: *mut u8, byte: i32, n: usize) -> *mut u8 {
 unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     for i in 0..n {
         // SAFETY: `i < n`, and the caller gives `n` readable bytes.
-        let x = unsafe { a.add(i).read() };
+        let x = unsafe { a.wrapping_add(i).read() };
         // SAFETY: as above.
-        let y = unsafe { b.add(i).read() };
+        let y = unsafe { b.wrapping_add(i).read() };
         if x != y {
             return i32::from(x) - i32::from(y);
         }
@@ -72,7 +72,7 @@ unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
 unsafe extern "C" fn strlen(s: *const u8) -> usize {
     let mut n = 0;
     // SAFETY: no byte before this one was the NUL, so it is readable.
-    while unsafe { s.add(n).read_volatile() } != 0 {
+    while unsafe { s.wrapping_add(n).read_volatile() } != 0 {
         n += 1;
     }
     n

@@ -20,7 +20,7 @@ impl Start {
 
     fn word(&self, i: usize) -> usize {
         // SAFETY: callers stay between the count and the 0 that ends the environment; the kernel wrote those words.
-        unsafe { self.stack.add(i).read() }
+        unsafe { self.stack.wrapping_add(i).read() }
     }
 
     fn string(&self, i: usize) -> Option<&'static CStr> {
@@ -57,7 +57,11 @@ impl Start {
     #[must_use]
     pub fn auxiliary(&self, kind: usize) -> Option<usize> {
         let first = self.count() + 2 + self.env().count() + 1;
-        (0..).map(|i| first + 2 * i).take_while(|i| self.word(*i) != 0).find(|i| self.word(*i) == kind).map(|i| self.word(i + 1))
+        (0..)
+            .map(|i| first + 2 * i)
+            .take_while(|i| self.word(*i) != 0)
+            .find(|i| self.word(*i) == kind)
+            .map(|i| self.word(i + 1))
     }
 
     /// The environment's words as `execve` takes them.

@@ -17,9 +17,11 @@ impl Clock {
         let base = start.auxiliary(SYSINFO_EHDR).filter(|b| *b != 0);
         let function = base.and_then(|b| Image { base: b }.function(c"__vdso_clock_gettime"));
         // SAFETY: the kernel's own image gives this name to a function of exactly this C signature.
-        Self(function.map(|at| unsafe {
-            core::mem::transmute::<usize, extern "C" fn(i32, &mut [i64; 2]) -> i32>(at)
-        }))
+        Self(
+            function.map(|at| unsafe {
+                core::mem::transmute::<usize, extern "C" fn(i32, &mut [i64; 2]) -> i32>(at)
+            }),
+        )
     }
 
     /// Whether the mapped function is used.

@@ -27,9 +27,17 @@ pub(crate) fn prepare(start: &Start) -> Result<Channels, Failure> {
     load_modules().at(Step::Modules)?;
     let first = start.var(FIRST_PORT).and_then(text::parse).unwrap_or_default();
     let open = |number: u32, flags: i32| {
-        let mut path = Text::<32>::new();
-        path.push(b"/dev/vport0p").number(first + u64::from(number));
-        await_node(path.c_str().ok_or(Errno::NAMETOOLONG)?)?;
+        let mut suffix = Text::<16>::new();
+        suffix.push(b"p").number(first + u64::from(number));
+        let is_port = |name: &[u8]| is_port(name, suffix.bytes());
+        let mut path = Text::<64>::new();
+        await_name(|| {
+            let found = find_name(is_port)?;
+            if let Some(name) = found.as_ref() {
+                path.push(b"/dev/").push(name.bytes());
+            }
+            Ok(found.is_some())
+        })?;
         io::open(CWD, path.c_str().ok_or(Errno::NAMETOOLONG)?, flags | open::CLOEXEC, 0)
     };
     let opened = || {
@@ -87,15 +95,50 @@ fn next_name<'a>(mut packed: &'a [u8], last: &CStr) -> Option<&'a CStr> {
     best
 }
 
+/// Whether a name is `vport`, the device's number among all virtio devices, and this suffix.
+fn is_port(name: &[u8], suffix: &[u8]) -> bool {
+    let number = name.strip_prefix(b"vport").and_then(|rest| rest.strip_suffix(suffix));
+    number.is_some_and(|n| text::parse(n).is_some())
+}
+
+/// The first name in /dev that is wanted.
+fn find_name(wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Text<32>>, Errno> {
+    let dir = io::open(CWD, c"/dev", open::RDONLY | open::DIRECTORY | open::CLOEXEC, 0)?;
+    let mut buffer = [0; 4096];
+    let mut found = None;
+    while found.is_none() {
+        let len = fs::entries(dir, &mut buffer)?;
+        if len == 0 {
+            break;
+        }
+        let mut packed = buffer.get(..len).unwrap_or_default();
+        while let Some((name, _, rest)) = fs::next_entry(packed) {
+            packed = rest;
+            if wanted(name.to_bytes()) {
+                let mut text = Text::new();
+                text.push(name.to_bytes());
+                found = Some(text);
+            }
+        }
+    }
+    io::close(dir);
+    Ok(found)
+}
+
 /// Waits until a driver has made a device node.
 pub(crate) fn await_node(path: &CStr) -> Result<(), Errno> {
-    if fs::exists(path) {
+    await_name(|| Ok(fs::exists(path)))
+}
+
+/// Looks again whenever a name appears in /dev, until it is there.
+fn await_name(mut is_there: impl FnMut() -> Result<bool, Errno>) -> Result<(), Errno> {
+    if is_there()? {
         return Ok(());
     }
     let names = io::watch_names(c"/dev")?;
     let mut events = [0_u8; 4096];
     // Looked at again after the watch is set: what appears later wakes the read.
-    while !fs::exists(path) {
+    while !is_there()? {
         io::read(names, &mut events)?;
     }
     io::close(names);

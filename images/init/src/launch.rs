@@ -130,7 +130,9 @@ impl Child<'_> {
 
     /// `execve`, searched in the job's PATH as a shell does.
     fn exec(&self) -> Errno {
-        let Some(Ok(name)) = self.job.args().next().map(CStr::from_bytes_with_nul) else { return Errno::NOENT };
+        let Some(Ok(name)) = self.job.args().next().map(CStr::from_bytes_with_nul) else {
+            return Errno::NOENT;
+        };
         if name.is_empty() {
             return Errno::NOENT;
         }

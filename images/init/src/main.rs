@@ -37,8 +37,7 @@ enum Place {
 }
 
 fn main(start: Start) -> ! {
-    let place =
-        if start.arg(1).is_some_and(|a| a == c"container") { Place::Container } else { Place::Guest };
+    let place = if start.arg(1).is_some_and(|a| a == c"container") { Place::Container } else { Place::Guest };
     let marks = match place {
         Place::Container => Marks::Pipe(channels::MARKS),
         Place::Guest => Marks::port().unwrap_or(Marks::Off),

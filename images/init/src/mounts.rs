@@ -54,7 +54,8 @@ pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
 
 /// Attaches the image below the skeleton as `lower`.
 pub(crate) fn lower(place: Place, job: &Job<'_>) -> Result<(), Errno> {
-    let read_only = if job.has(job_flag::ROOT_IS_DIR) && !job.has(job_flag::READ_ONLY) { 0 } else { flag::RDONLY };
+    let read_only =
+        if job.has(job_flag::ROOT_IS_DIR) && !job.has(job_flag::READ_ONLY) { 0 } else { flag::RDONLY };
     let flags = image_flags(job) | read_only;
     if place == Place::Guest {
         await_node(DISK)?;
@@ -154,6 +155,8 @@ pub(crate) fn enter(place: Place, root: Fd) -> Result<(), Errno> {
     match place {
         Place::Container => {
             mount::pivot_root_here()?;
+            // The old root now lies on the new one, and the skeleton, still at its place, on the old root.
+            mount::detach(c".")?;
             mount::detach(c".")?;
         }
         // The kernel's first root can't be pivoted away from; it is covered and left.

@@ -43,20 +43,52 @@ pub(crate) struct Mount {
 /// Mounts on directories of the image, which must be real directories there.
 pub(crate) static ON_IMAGE: [Mount; 3] = [
     // The whole of /proc: programs read meminfo, mounts and self; what tells of the host is masked.
-    Mount { at: c"proc", fs: c"proc", flags: NOSUID | NODEV | NOEXEC, options: Options::No, level: Level::Both },
+    Mount {
+        at: c"proc",
+        fs: c"proc",
+        flags: NOSUID | NODEV | NOEXEC,
+        options: Options::No,
+        level: Level::Both,
+    },
     // Only a guest has a kernel of its own to show. A container would see the host's devices.
-    Mount { at: c"sys", fs: c"sysfs", flags: RDONLY | NOSUID | NODEV | NOEXEC, options: Options::No, level: Level::Guest },
+    Mount {
+        at: c"sys",
+        fs: c"sysfs",
+        flags: RDONLY | NOSUID | NODEV | NOEXEC,
+        options: Options::No,
+        level: Level::Guest,
+    },
     // Our own, so that no device of the host or the image is in it but `NODES`.
-    Mount { at: c"dev", fs: c"tmpfs", flags: NOSUID | NOEXEC, options: Options::Fixed(c"mode=755,size=64k,nr_inodes=64"), level: Level::Both },
+    Mount {
+        at: c"dev",
+        fs: c"tmpfs",
+        flags: NOSUID | NOEXEC,
+        options: Options::Fixed(c"mode=755,size=64k,nr_inodes=64"),
+        level: Level::Both,
+    },
 ];
 
 /// Mounts below our own /dev.
 pub(crate) static ON_DEV: [Mount; 2] = [
     // An instance of its own: terminals of the host are out of reach. Group 5 is `tty` everywhere.
-    Mount { at: c"pts", fs: c"devpts", flags: NOSUID | NOEXEC,
-        options: Options::Either(c"newinstance,ptmxmode=0666,mode=0620,gid=5", c"newinstance,ptmxmode=0666,mode=0620"), level: Level::Both },
+    Mount {
+        at: c"pts",
+        fs: c"devpts",
+        flags: NOSUID | NOEXEC,
+        options: Options::Either(
+            c"newinstance,ptmxmode=0666,mode=0620,gid=5",
+            c"newinstance,ptmxmode=0666,mode=0620",
+        ),
+        level: Level::Both,
+    },
     // POSIX shared memory.
-    Mount { at: c"shm", fs: c"tmpfs", flags: NOSUID | NODEV | NOEXEC, options: Options::Sized("mode=1777"), level: Level::Both },
+    Mount {
+        at: c"shm",
+        fs: c"tmpfs",
+        flags: NOSUID | NODEV | NOEXEC,
+        options: Options::Sized("mode=1777"),
+        level: Level::Both,
+    },
 ];
 
 /// A device: name below /dev, the host's own path of it, major, minor.

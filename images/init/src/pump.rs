@@ -5,6 +5,8 @@ use isolab_bare::sys::{Errno, Fd};
 
 /// Bytes that are under way in one direction at most.
 pub(crate) const BUFFER: usize = 65536;
+/// What a pipe takes for sure, without blocking, once it polls writable.
+const PIPE_BUF: usize = 4096;
 /// End of input as a terminal's line discipline knows it.
 const CONTROL_D: u8 = 4;
 
@@ -15,16 +17,40 @@ pub(crate) struct Flow {
     buffer: &'static mut [u8; BUFFER],
     start: usize,
     end: usize,
-    piece: usize,
+    source_blocks: bool,
+    target_blocks: bool,
     source_open: bool,
     ended: bool,
     to_terminal: bool,
 }
 
 impl Flow {
-    /// A flow that writes at most `piece` bytes at once.
-    pub(crate) fn new(from: Fd, to: Fd, buffer: &'static mut [u8; BUFFER], piece: usize) -> Self {
-        Self { from, to, buffer, start: 0, end: 0, piece, source_open: true, ended: false, to_terminal: false }
+    /// A flow between two descriptors that never block.
+    pub(crate) const fn new(from: Fd, to: Fd, buffer: &'static mut [u8; BUFFER]) -> Self {
+        Self {
+            from,
+            to,
+            buffer,
+            start: 0,
+            end: 0,
+            source_blocks: false,
+            target_blocks: false,
+            source_open: true,
+            ended: false,
+            to_terminal: false,
+        }
+    }
+
+    /// The source is shared with other processes and so must stay blocking.
+    pub(crate) const fn sharing_source(mut self, shared: bool) -> Self {
+        self.source_blocks = shared;
+        self
+    }
+
+    /// The target is shared with other processes and so must stay blocking.
+    pub(crate) const fn sharing_target(mut self, shared: bool) -> Self {
+        self.target_blocks = shared;
+        self
     }
 
     /// The target is a terminal: its end of file is a character, and the descriptor is not this flow's to close.
@@ -62,31 +88,44 @@ impl Flow {
             self.fill();
         }
         // What was just read goes out at once where a full target says so instead of blocking.
-        let at_once = self.piece == BUFFER && source != 0;
+        let at_once = !self.target_blocks && source != 0;
         if self.holds_data() && (target & OUT != 0 || at_once) {
             self.drain();
         }
     }
 
+    /// Reads what there is: a port gives one page at a time.
     fn fill(&mut self) {
-        match io::read(self.from, &mut self.buffer[..]) {
-            Ok(n) if n > 0 => (self.start, self.end) = (0, n),
-            Err(Errno::AGAIN) => {}
-            // The end of a pipe or port, or of a terminal (EIO).
-            Ok(_) | Err(_) => {
-                self.source_open = false;
-                if self.to_terminal {
-                    self.buffer[0] = CONTROL_D;
-                    (self.start, self.end) = (0, 1);
-                } else {
-                    self.end();
-                }
+        (self.start, self.end) = (0, 0);
+        while let Some(room) = self.buffer.get_mut(self.end..).filter(|r| !r.is_empty()) {
+            match io::read(self.from, room) {
+                Ok(n) if n > 0 => self.end += n,
+                Err(Errno::AGAIN) => return,
+                // The end of a pipe or port, or of a terminal (EIO).
+                Ok(_) | Err(_) => return self.end_of_source(),
+            }
+            if self.source_blocks {
+                return;
             }
         }
     }
 
+    fn end_of_source(&mut self) {
+        self.source_open = false;
+        if self.to_terminal
+            && let Some(slot) = self.buffer.get_mut(self.end)
+        {
+            *slot = CONTROL_D;
+            self.end += 1;
+        }
+        if !self.holds_data() {
+            self.end();
+        }
+    }
+
     fn drain(&mut self) {
-        let stop = self.end.min(self.start.saturating_add(self.piece));
+        let piece = if self.target_blocks { PIPE_BUF } else { BUFFER };
+        let stop = self.end.min(self.start.saturating_add(piece));
         let Some(bytes) = self.buffer.get(self.start..stop) else { return };
         match io::write(self.to, bytes) {
             Ok(n) => self.start += n,

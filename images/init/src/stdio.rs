@@ -56,7 +56,7 @@ fn pipes(job: &Job<'_>, channels: &Channels) -> Result<Stdio, Errno> {
         io::set_flags(ours, open::NONBLOCK)?;
     }
     let input = if job.has(flag::STDIN) {
-        Some(Flow::new(from_host, feed, for_input, BUFFER))
+        Some(Flow::new(from_host, feed, for_input))
     } else {
         io::close(from_host);
         io::close(feed);
@@ -66,8 +66,8 @@ fn pipes(job: &Job<'_>, channels: &Channels) -> Result<Stdio, Errno> {
         workload: [stdin, stdout, stderr],
         input,
         outputs: [
-            Some(Flow::new(output, to_host, for_output, BUFFER)),
-            Some(Flow::new(error, errors_to_host, for_error, BUFFER)),
+            Some(Flow::new(output, to_host, for_output)),
+            Some(Flow::new(error, errors_to_host, for_error)),
         ],
         terminal: None,
         passed_on: false,
@@ -75,8 +75,6 @@ fn pipes(job: &Job<'_>, channels: &Channels) -> Result<Stdio, Errno> {
 }
 
 fn terminal(place: Place, job: &Job<'_>, channels: &Channels) -> Result<Stdio, Errno> {
-    /// What a pipe takes for sure once it polls writable: its descriptor is shared and so must stay blocking.
-    const PIPE_BUF: usize = 4096;
     let [for_input, for_output, _] = buffers()?;
     let [from_host, to_host, errors_to_host] = channels.streams;
     let flags = open::RDWR | open::NOCTTY | open::CLOEXEC | open::NONBLOCK;
@@ -85,11 +83,12 @@ fn terminal(place: Place, job: &Job<'_>, channels: &Channels) -> Result<Stdio, E
     tty::set_window(master, Window::new(job.header.rows, job.header.cols))?;
     fs::chown_fd(other, job.header.uid, u32::MAX)?;
     io::close(errors_to_host);
-    let piece = if place == Place::Guest { BUFFER } else { PIPE_BUF };
+    // A container's own 0 and 1 belong to others too.
+    let shared = place == Place::Container;
     Ok(Stdio {
         workload: [other; 3],
-        input: Some(Flow::new(from_host, master, for_input, BUFFER).ending_with_control_d()),
-        outputs: [Some(Flow::new(master, to_host, for_output, piece)), None],
+        input: Some(Flow::new(from_host, master, for_input).sharing_source(shared).ending_with_control_d()),
+        outputs: [Some(Flow::new(master, to_host, for_output).sharing_target(shared)), None],
         terminal: Some((master, other)),
         passed_on: false,
     })

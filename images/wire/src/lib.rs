@@ -25,7 +25,14 @@ pub mod fd {
     pub const ROOT: i32 = 5;
 }
 
-/// How the guest finds its console ports: `/dev/vport0pN` of the one virtio-console device.
+/// How the guest finds its console ports: `/dev/vport*pN` of the one virtio-console device (the first number is
+/// the device's among all virtio devices).
+///
+/// The host opens its side (`VIRTIO_CONSOLE_PORT_OPEN`, 1) of the streams first and of [`CONTROL`](port::CONTROL) last:
+/// when init sees the control port open, it knows that a stream that is not open has ended. A side that is closed
+/// (`PORT_OPEN`, 0) is the end of that stream, after all bytes that were queued before. Init closes its side of an
+/// output when the workload has closed it, and of standard input when the job has none. Bytes that the guest queued
+/// before its last mark count: the host takes them off the queue before it stops the machine.
 pub mod port {
     /// Control channel, both ways bytes: job block and control messages in; nothing out.
     pub const CONTROL: u32 = 0;

@@ -23,7 +23,8 @@ pub enum Code {
     RunBegin = b'B',
     /// Process 1 runs its first instruction.
     Init = b'I',
-    /// `execve` of the workload succeeded (or: is about to be called, at the process level).
+    /// `execve` of the workload is about to be called, at every level; where it fails, [`Code::Failed`] follows. Written
+    /// before the call so that it always comes before [`Code::Work`].
     Exec = b'E',
     /// First instruction of `isolab-work`.
     Work = b'W',

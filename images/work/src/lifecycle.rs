@@ -21,7 +21,8 @@ pub(crate) fn exit(run: &Run) -> End {
 
 /// Dies of a signal.
 pub(crate) fn crash(run: &Run) -> End {
-    let signal = u8::try_from(run.number(0, SEGV)?).ok().filter(|s| (1..=64).contains(s)).ok_or(Errno::INVAL)?;
+    let signal =
+        u8::try_from(run.number(0, SEGV)?).ok().filter(|s| (1..=64).contains(s)).ok_or(Errno::INVAL)?;
     run.ready();
     die_of(signal)
 }

@@ -132,12 +132,14 @@ const fn pad<const N: usize>(words: [usize; N]) -> [usize; 6] {
 }
 
 macro_rules! call {
-    ($n:expr $(, $arg:expr)* $(,)?) => {{
-        let words = $crate::sys::pad([$( $crate::sys::Word::word($arg) ),*]);
-        // SAFETY: every pointer among the words comes from a reference that lives longer than the call, and
-        // the wrapper passes the size of what it refers to where the kernel asks for one.
-        $crate::sys::check(unsafe { $crate::sys::raw($n, words) })
-    }};
+    ($n:expr $(, $arg:expr)* $(,)?) => {
+        // A `match`, because values made in the argument list must live until the call has returned.
+        match $crate::sys::pad([$( $crate::sys::Word::word($arg) ),*]) {
+            // SAFETY: every pointer among the words comes from a reference that lives longer than the call, and
+            // the wrapper passes the size of what it refers to where the kernel asks for one.
+            words => $crate::sys::check(unsafe { $crate::sys::raw($n, words) }),
+        }
+    };
 }
 pub(crate) use call;
 

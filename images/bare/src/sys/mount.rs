@@ -38,7 +38,8 @@ pub fn mount(
 /// As `move_mount(2)`.
 pub fn attach(detached: Fd, path: &CStr) -> Result<(), Errno> {
     const FROM_EMPTY_PATH: u32 = 4;
-    call!(429, detached, c"".to_bytes_with_nul(), super::CWD, path.to_bytes_with_nul(), FROM_EMPTY_PATH).map(drop)
+    call!(429, detached, c"".to_bytes_with_nul(), super::CWD, path.to_bytes_with_nul(), FROM_EMPTY_PATH)
+        .map(drop)
 }
 
 /// A detached copy of the mount below an open directory.

@@ -19,11 +19,10 @@ pub fn exit(code: i32) -> ! {
 /// As `clone(2)`.
 pub fn spawn<T>(stack: &mut [u8], body: extern "C" fn(&mut T) -> !, context: &mut T) -> Result<i32, Errno> {
     let top = stack.as_mut_ptr_range().end as usize & !15;
+    let (body, context) = (body as usize, core::ptr::from_mut(context) as usize);
     // SAFETY: `body` takes one pointer to T and does not return; the stack is exclusively borrowed, aligned, and
     // not used by the parent, which sleeps (VFORK) while the child can touch it or the context.
-    let result = unsafe {
-        spawn_raw(core::mem::transmute::<extern "C" fn(&mut T) -> !, usize>(body), core::ptr::from_mut(context) as usize, top)
-    };
+    let result = unsafe { spawn_raw(body, context, top) };
     super::check(result).map(|pid| pid as i32)
 }
 
