@@ -12,7 +12,7 @@ pub const MAX_CPUS: u8 = 8;
 /// Everything that a guest gets.
 #[derive(Debug)]
 pub struct VmConfig {
-    /// RAM in bytes; whole pages.
+    /// RAM in bytes; rounded down to whole pages.
     pub memory_bytes: u64,
     /// Processors, 1 to [`MAX_CPUS`].
     pub cpus: u8,

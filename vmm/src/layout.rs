@@ -6,6 +6,7 @@ use vm_memory::GuestAddress;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Area {
     /// What it is.
+    #[cfg_attr(not(test), expect(dead_code, reason = "named in the test of overlaps"))]
     pub(crate) name: &'static str,
     /// First address.
     pub(crate) start: u64,

@@ -6,7 +6,8 @@ use std::thread;
 
 use isolab_wire::mark::{Clock, Code, Mark};
 use kvm_bindings::{
-    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE, kvm_enable_cap,
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
+    kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -146,13 +147,14 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     if !(1..=MAX_CPUS).contains(&config.cpus) {
         return Err(VmError::Cpus { cpus: config.cpus });
     }
+    let memory_bytes = config.memory_bytes & !0xfff;
     let info = kernel::check_kernel(&config.kernel)?;
-    let placed = initramfs::place(&info, config.memory_bytes, config.initramfs.len()?)?;
+    let placed = initramfs::place(&info, memory_bytes, config.initramfs.len()?)?;
 
     // The machine.
     let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
     let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
-    let ram = memory::map(config.memory_bytes)?;
+    let ram = memory::map(memory_bytes)?;
     memory::register(&vm, &ram)?;
     create_interrupt_controllers(&vm)?;
 
@@ -166,17 +168,13 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         cmdline: &cmdline::line(config.console_log),
         initramfs: placed,
         acpi_root,
-        memory_bytes: config.memory_bytes,
+        memory_bytes,
     };
     boot_params::write(&ram, &told)?;
 
     // Its devices.
-    let ends = Ends {
-        control: config.control,
-        stdin: config.stdin,
-        stdout: config.stdout,
-        stderr: config.stderr,
-    };
+    let ends =
+        Ends { control: config.control, stdin: config.stdin, stdout: config.stdout, stderr: config.stderr };
     let block = Block::open(config.image).map_err(host("measure image"))?;
     let devices = Devices {
         console: attach(&vm, 0, Console::new(ends), &ram)?,
@@ -240,16 +238,24 @@ const fn register_address(index: u64) -> u64 {
 }
 
 /// Puts a device on the bus: KVM itself rings its doorbell and raises its interrupt, without an exit.
-fn attach<D: VirtioDevice>(vm: &VmFd, index: u32, device: D, ram: &GuestRam) -> Result<Arc<VirtioMmio<D>>, VmError> {
+fn attach<D: VirtioDevice>(
+    vm: &VmFd,
+    index: u32,
+    device: D,
+    ram: &GuestRam,
+) -> Result<Arc<VirtioMmio<D>>, VmError> {
     let device = VirtioMmio::new(device, ram.clone()).map_err(host("create device events"))?;
     let doorbell = IoEventAddress::Mmio(register_address(u64::from(index)) + offset::QUEUE_NOTIFY);
-    vm.register_ioevent(&device.doorbell, &doorbell, NoDatamatch).map_err(kvm("connect a device's doorbell"))?;
-    vm.register_irqfd(&device.irq, layout::VIRTIO_GSI + index).map_err(kvm("connect a device's interrupt"))?;
+    vm.register_ioevent(&device.doorbell, &doorbell, NoDatamatch)
+        .map_err(kvm("connect a device's doorbell"))?;
+    vm.register_irqfd(&device.irq, layout::VIRTIO_GSI + index)
+        .map_err(kvm("connect a device's interrupt"))?;
     Ok(Arc::new(device))
 }
 
 fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8, entry: u64) -> Result<Vec<VcpuFd>, VmError> {
-    let supported = kvm_fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("read supported cpu features"))?;
+    let supported =
+        kvm_fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("read supported cpu features"))?;
     let deadline = kvm_fd.check_extension(Cap::TscDeadlineTimer);
     let mut vcpus = Vec::new();
     for cpu in 0..cpus {

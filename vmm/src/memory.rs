@@ -43,7 +43,7 @@ pub(crate) fn map(bytes: u64) -> Result<GuestRam, MemoryError> {
 
 /// Gives all of it to the guest.
 pub(crate) fn register(vm: &VmFd, ram: &GuestRam) -> Result<(), MemoryError> {
-    for (slot, index) in (0..ram.num_regions()).enumerate().map(|(slot, index)| (slot as u32, index)) {
+    for (slot, index) in (0_u32..).zip(0..ram.num_regions()) {
         sys::register_ram(vm, slot, ram, index).map_err(MemoryError::Register)?;
     }
     Ok(())

@@ -66,13 +66,21 @@ impl Devices {
 
     /// Writes out all that the guest had sent before it ended; waits for slow readers, reads nothing any more.
     pub(crate) fn drain(&self) -> rustix::io::Result<()> {
+        {
+            let inner = &mut *self.console.lock();
+            inner.device.seal(&self.ram, &inner.queues);
+        }
         loop {
             self.console.serve();
             if self.is_drained() {
                 return Ok(());
             }
             let mut ports = self.interest();
-            ports.iter_mut().enumerate().filter(|(port, _)| Console::is_input(*port)).for_each(|(_, fd)| *fd = None);
+            ports
+                .iter_mut()
+                .enumerate()
+                .filter(|(port, _)| Console::is_input(*port))
+                .for_each(|(_, fd)| *fd = None);
             let mut fds = Vec::new();
             if !add_ports(&mut fds, &ports).is_empty() {
                 wait(&mut fds)?;

@@ -32,8 +32,8 @@ pub(crate) fn register_ram(vm: &VmFd, slot: u32, ram: &GuestRam, index: usize) -
         memory_size: region.len(),
         userspace_addr: host as u64,
     };
-    // SAFETY: demands that the host range stays mapped while the guest can run: `machine::Machine` keeps
-    // `ram` in every thread that holds the VM's descriptor, and regions of one `GuestRam` do not overlap.
+    // SAFETY: demands that the host range stays mapped while the guest can run: each processor's thread holds the
+    // bus, whose devices hold clones of `ram`; and that regions do not overlap: those of one `GuestRam` never do.
     unsafe { vm.set_user_memory_region(memory) }.map_err(io::Error::from)
 }
 

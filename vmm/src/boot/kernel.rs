@@ -212,7 +212,9 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
     let mut holds_entry = false;
     for segment in load_segments(file, &head, len)? {
         let end = segment.place.saturating_add(segment.memory_bytes);
-        if segment.place < layout::HIGH_MEMORY || end > MAX_MEMORY_END || segment.file_bytes > segment.memory_bytes
+        if segment.place < layout::HIGH_MEMORY
+            || end > MAX_MEMORY_END
+            || segment.file_bytes > segment.memory_bytes
         {
             return Err(KernelError::Place { start: segment.place, size: segment.memory_bytes });
         }
@@ -281,3 +283,6 @@ pub(crate) fn load(
     };
     Ok(loaded.map_err(|e| KernelError::Load(e.to_string()))?.setup_header)
 }
+
+#[cfg(test)]
+mod tests;

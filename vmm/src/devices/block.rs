@@ -128,3 +128,6 @@ impl VirtioDevice for Block {
         Ok(served)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,8 +64,7 @@ pub(crate) fn pop(queue: &mut Queue, ram: &GuestRam) -> Result<Option<Chain>, Ma
 
 /// Whether the driver has made a chain available.
 pub(crate) fn has_next(queue: &Queue, ram: &GuestRam) -> bool {
-    queue.ready()
-        && queue.avail_idx(ram, Ordering::Acquire).is_ok_and(|index| index.0 != queue.next_avail())
+    queue.ready() && queue.avail_idx(ram, Ordering::Acquire).is_ok_and(|index| index.0 != queue.next_avail())
 }
 
 /// Gives a chain back with the number of bytes written.
@@ -97,3 +96,6 @@ pub(crate) fn write(ram: &GuestRam, pieces: &[Piece], bytes: &[u8]) -> usize {
     }
     done
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,11 +144,6 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             Effect::Notify => self.ring(),
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> u32 {
-        self.lock().registers.status()
-    }
 }
 
 /// A queue from the driver's settings: its three parts must lie in RAM and apart from each other.
@@ -163,11 +158,8 @@ fn build(setting: &QueueSetting, ram: &GuestRam) -> Result<Queue, Malformed> {
     queue.try_set_used_ring_address(GuestAddress(setting.used)).map_err(|_| Malformed)?;
     queue.set_ready(true);
     let size = usize::from(setting.size);
-    let parts = [
-        (setting.descriptors, 16 * size),
-        (setting.available, 6 + 2 * size),
-        (setting.used, 6 + 8 * size),
-    ];
+    let parts =
+        [(setting.descriptors, 16 * size), (setting.available, 6 + 2 * size), (setting.used, 6 + 8 * size)];
     for (i, &(start, len)) in parts.iter().enumerate() {
         if ram.get_slice(GuestAddress(start), len).is_err() {
             return Err(Malformed);
@@ -214,3 +206,6 @@ impl<D: VirtioDevice> Mmio for VirtioMmio<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

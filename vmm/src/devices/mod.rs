@@ -4,6 +4,8 @@ pub(crate) mod block;
 pub(crate) mod bus;
 pub(crate) mod chain;
 pub(crate) mod console;
+#[cfg(test)]
+pub(crate) mod driver;
 pub(crate) mod marks;
 pub(crate) mod mmio;
 pub(crate) mod registers;

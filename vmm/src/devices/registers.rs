@@ -96,14 +96,14 @@ impl Registers {
         }
     }
 
+    #[cfg(test)]
     pub(crate) const fn status(&self) -> u32 {
         self.status
     }
 
     /// Whether the device may touch its queues.
     pub(crate) const fn is_active(&self) -> bool {
-        self.status & status::DRIVER_OK != 0
-            && self.status & (status::NEEDS_RESET | status::FAILED) == 0
+        self.status & status::DRIVER_OK != 0 && self.status & (status::NEEDS_RESET | status::FAILED) == 0
     }
 
     /// The device found the driver's queues broken.
@@ -236,3 +236,6 @@ fn set_half(field: &mut u64, which: u32, value: u32) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

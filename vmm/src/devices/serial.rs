@@ -73,7 +73,10 @@ impl DebugPort {
         let text: String = serial.writer().tail.iter().map(|&b| printable(b)).collect();
         let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
         let line = lines().find(|line| line.contains(PANIC)).or_else(|| lines().next_back()).unwrap_or("");
-        line.get(line.find(PANIC).unwrap_or(0)..).unwrap_or(line).to_owned()
+        // Without the time that the kernel puts in front.
+        let text =
+            line.strip_prefix('[').and_then(|line| line.split_once("] ")).map_or(line, |(_, text)| text);
+        text.get(text.find(PANIC).unwrap_or(0)..).unwrap_or(text).to_owned()
     }
 }
 
@@ -82,5 +85,34 @@ fn printable(byte: u8) -> char {
     match byte {
         b'\n' | b' '..=b'~' => char::from(byte),
         _ => ' ',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(text: &[u8]) -> String {
+        let port = DebugPort::new(false);
+        text.iter().for_each(|&byte| port.write(0, byte));
+        port.last_words()
+    }
+
+    #[test]
+    fn panic_is_found_among_what_follows_it() {
+        let text = b"[    1.0] one\r\n[    1.5] Kernel panic - not syncing: no init\r\n[    1.6] CPU: 0\r\n";
+        assert_eq!(printed(text), "Kernel panic - not syncing: no init");
+    }
+
+    #[test]
+    fn last_line_speaks_where_nothing_panicked() {
+        assert_eq!(printed(b"[    1.0] reboot: Power down\r\n"), "reboot: Power down");
+        assert_eq!(printed(b""), "");
+    }
+
+    #[test]
+    fn control_characters_and_floods_do_no_harm() {
+        assert_eq!(printed(b"a\x1b[2Jb\xff\n"), "a [2Jb");
+        assert_eq!(printed(&b"x".repeat(100_000)).len(), TAIL);
     }
 }

@@ -3,7 +3,9 @@
 //! Hardware-reduced ACPI: no PIC, no PIT, no RTC, no keyboard controller, so the kernel probes none of them.
 
 use acpi_tables::Aml;
-use acpi_tables::aml::{Device, Interrupt, Memory32Fixed, Name, ONE, Package, Path, ResourceTemplate, Scope, ZERO};
+use acpi_tables::aml::{
+    Device, Interrupt, Memory32Fixed, Name, ONE, Package, Path, ResourceTemplate, Scope, ZERO,
+};
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
@@ -87,9 +89,8 @@ fn fadt(dsdt: u64) -> Vec<u8> {
         .flag(Flags::SlpButton)
         .flag(Flags::Headless);
     fadt.iapc_boot_arch = BOOT_ARCH.into();
-    let sleep = || {
-        GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, u64::from(layout::port::SLEEP))
-    };
+    let sleep =
+        || GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, u64::from(layout::port::SLEEP));
     fadt.sleep_control_reg = sleep();
     fadt.sleep_status_reg = sleep();
     bytes(&fadt.finalize())

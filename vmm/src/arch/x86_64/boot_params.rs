@@ -30,7 +30,8 @@ pub(crate) struct Told<'a> {
 
 /// Writes the command line and the zero page.
 pub(crate) fn write(ram: &GuestRam, told: &Told<'_>) -> Result<(), ArchError> {
-    let failed = |table| move |e: vm_memory::GuestMemoryError| ArchError::Write { table, reason: e.to_string() };
+    let failed =
+        |table| move |e: vm_memory::GuestMemoryError| ArchError::Write { table, reason: e.to_string() };
     let mut cmdline = told.cmdline.as_bytes().to_vec();
     cmdline.push(0);
     ram.write_slice(&cmdline, layout::CMDLINE.address()).map_err(failed("command line"))?;

@@ -45,12 +45,7 @@ const HTT: u32 = bit(28);
 const AMX_STATE: u32 = bit(17) | bit(18);
 
 /// The table of one processor. Topology: one package, `cpus` cores, one thread each; APIC id = number.
-pub(crate) fn table(
-    supported: &CpuId,
-    cpu: u8,
-    cpus: u8,
-    tsc_deadline: bool,
-) -> Result<CpuId, ArchError> {
+pub(crate) fn table(supported: &CpuId, cpu: u8, cpus: u8, tsc_deadline: bool) -> Result<CpuId, ArchError> {
     let mut entries: Vec<kvm_cpuid_entry2> = supported
         .as_slice()
         .iter()
@@ -132,7 +127,8 @@ mod tests {
             edx: u32::MAX,
             ..Default::default()
         };
-        let functions = [1, 4, 7, 0xa, 0xb, 0xd, 0x8000_0001, 0x8000_0008, 0x8000_000a, 0x8000_001e, 0x8000_0022];
+        let functions =
+            [1, 4, 7, 0xa, 0xb, 0xd, 0x8000_0001, 0x8000_0008, 0x8000_000a, 0x8000_001e, 0x8000_0022];
         CpuId::from_entries(&functions.map(|f| leaf(f, 0))).unwrap()
     }
 

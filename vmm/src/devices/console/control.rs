@@ -77,11 +77,7 @@ impl Control {
     }
 
     /// Takes a message of the guest, while there is room for answers.
-    pub(crate) fn receive(
-        &mut self,
-        ram: &GuestRam,
-        queue: &mut Queue,
-    ) -> Result<Option<Asked>, Malformed> {
+    pub(crate) fn receive(&mut self, ram: &GuestRam, queue: &mut Queue) -> Result<Option<Asked>, Malformed> {
         if self.outbox.len() >= OUTBOX_MAX {
             return Ok(None);
         }
@@ -97,7 +93,8 @@ impl Control {
         match (message.event, message.value, number) {
             (event::DEVICE_READY, 1, _) if !self.announced => {
                 self.announced = true;
-                for number in 0..port::COUNT as usize {
+                // The control port last: init takes its opening as the sign that all are open.
+                for number in (0..port::COUNT as usize).rev() {
                     self.send(number, event::PORT_ADD, 1);
                 }
                 Asked::Nothing

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use isolab_wire::port as number;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
-use virtio_queue::Queue;
+use virtio_queue::{Queue, QueueT};
 
-use super::{Malformed, Served, VirtioDevice};
+use super::{Malformed, Served, VirtioDevice, chain};
 use crate::memory::GuestRam;
 use control::{Asked, Control, event};
 use port::{Input, Output};
@@ -78,7 +78,7 @@ impl Console {
     pub(crate) fn interest(&self, ram: &GuestRam, queues: &[Queue]) -> [Option<Arc<OwnedFd>>; PORTS] {
         let mut fds = [const { None }; PORTS];
         for (port, input) in self.inputs.iter().enumerate() {
-            let room = queues.get(to_guest(port)).is_some_and(|q| super::chain::has_next(q, ram));
+            let room = queues.get(to_guest(port)).is_some_and(|q| chain::has_next(q, ram));
             fds[port] = input.fd().filter(|_| room && self.guest_open[port]).cloned();
         }
         for (i, output) in self.outputs.iter().enumerate() {
@@ -112,6 +112,15 @@ impl Console {
         Ok(served)
     }
 
+    /// The machine has ended: what the guest has sent by now is the last output.
+    pub(crate) fn seal(&mut self, ram: &GuestRam, queues: &[Queue]) {
+        for (i, output) in self.outputs.iter_mut().enumerate() {
+            if let Some(queue) = queues.get(from_guest(STDOUT + i)) {
+                output.seal(ram, queue);
+            }
+        }
+    }
+
     /// Whether all output of the guest is with the host.
     pub(crate) fn is_drained(&self, ram: &GuestRam, queues: &[Queue]) -> bool {
         let drained = |(i, output): (usize, &Output)| {
@@ -124,14 +133,16 @@ impl Console {
         queues.get_mut(CONTROL_TO_GUEST).map_or(Ok(false), |queue| self.control.deliver(ram, queue))
     }
 
-    fn serve_control(&mut self, ram: &GuestRam, queues: &mut [Queue]) -> Result<bool, Malformed> {
-        let mut any = false;
-        let Some(queue) = queues.get_mut(CONTROL_FROM_GUEST) else { return Ok(any) };
-        while let Some(asked) = self.control.receive(ram, queue)? {
-            any = true;
+    fn serve_control(&mut self, ram: &GuestRam, queues: &mut [Queue]) -> Result<Served, Malformed> {
+        let mut served = Served::default();
+        let Some(queue) = queues.get_mut(CONTROL_FROM_GUEST) else { return Ok(served) };
+        for _ in 0..queue.size() {
+            let Some(asked) = self.control.receive(ram, queue)? else { return Ok(served) };
+            served.interrupt = true;
             self.answer(asked);
         }
-        Ok(any)
+        served.again = chain::has_next(queue, ram);
+        Ok(served)
     }
 
     fn answer(&mut self, asked: Asked) {
@@ -179,9 +190,9 @@ impl Console {
         let mut any = false;
         for port in 0..INPUTS {
             let Some(queue) = queues.get_mut(from_guest(port)) else { continue };
-            for _ in 0..virtio_queue::QueueT::size(queue) {
-                let Some(chain) = super::chain::pop(queue, ram)? else { break };
-                super::chain::push(queue, ram, chain.head, 0)?;
+            for _ in 0..queue.size() {
+                let Some(chain) = chain::pop(queue, ram)? else { break };
+                chain::push(queue, ram, chain.head, 0)?;
                 any = true;
             }
         }
@@ -212,11 +223,16 @@ impl VirtioDevice for Console {
     }
 
     fn serve(&mut self, ram: &GuestRam, queues: &mut [Queue]) -> Result<Served, Malformed> {
-        let mut interrupt = self.serve_control(ram, queues)?;
-        let mut served = self.serve_outputs(ram, queues)?;
-        interrupt |= Self::discard(ram, queues)?;
-        interrupt |= self.deliver(ram, queues)?;
-        served.interrupt |= interrupt;
-        Ok(served)
+        let control = self.serve_control(ram, queues)?;
+        let outputs = self.serve_outputs(ram, queues)?;
+        let discarded = Self::discard(ram, queues)?;
+        let delivered = self.deliver(ram, queues)?;
+        Ok(Served {
+            interrupt: control.interrupt || outputs.interrupt || discarded || delivered,
+            again: control.again || outputs.again,
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
@@ -125,6 +126,8 @@ pub(crate) struct Output {
     piece: usize,
     in_flight: Option<InFlight>,
     blocked: bool,
+    /// Set at the end of the machine: the first chain that is not written any more.
+    until: Option<u16>,
 }
 
 /// How a write ended.
@@ -139,7 +142,7 @@ impl Output {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         let regular = fstat(&fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
         let piece = if regular || is_nonblocking(&fd) { TURN } else { SAFE_WRITE };
-        Self { fd: Some(Arc::new(fd)), piece, in_flight: None, blocked: false }
+        Self { fd: Some(Arc::new(fd)), piece, in_flight: None, blocked: false, until: None }
     }
 
     /// The descriptor to poll for room, where a turn found none.
@@ -153,7 +156,16 @@ impl Output {
 
     /// Whether the guest's bytes are all with the host.
     pub(crate) fn is_drained(&self, ram: &GuestRam, queue: &Queue) -> bool {
-        self.in_flight.is_none() && !chain::has_next(queue, ram)
+        self.in_flight.is_none() && !self.has_more(ram, queue)
+    }
+
+    fn has_more(&self, ram: &GuestRam, queue: &Queue) -> bool {
+        self.until != Some(queue.next_avail()) && chain::has_next(queue, ram)
+    }
+
+    /// From now on only what is available already: other processors may still be adding.
+    pub(crate) fn seal(&mut self, ram: &GuestRam, queue: &Queue) {
+        self.until = queue.avail_idx(ram, Ordering::Acquire).ok().map(|index| index.0);
     }
 
     /// Closes the host's side; what the guest still sends is thrown away.
@@ -174,6 +186,9 @@ impl Output {
         self.blocked = false;
         for _ in 0..=queue.size() {
             if self.in_flight.is_none() {
+                if !self.has_more(ram, queue) {
+                    break;
+                }
                 let Some(chain) = chain::pop(queue, ram)? else { break };
                 let pieces = chain.readable.into_iter().rev().filter(|p| p.len > 0).collect();
                 self.in_flight = Some(InFlight { head: chain.head, pieces });
