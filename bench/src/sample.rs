@@ -116,7 +116,14 @@ impl Sample {
         if mem_bytes.as_ref().is_some_and(|m| m.parts() > m.memcg_current) {
             flags.push("memory: parts exceed the charge (read one after the other)".to_owned());
         }
-        let ran = matches!(report.end, EndReport::Exited(_) | EndReport::Signalled(_));
+        let ran = match report.end {
+            EndReport::Exited(_) | EndReport::Signalled(_) => true,
+            EndReport::OutOfMemory => flag(&mut flags, "killed for memory".to_owned()),
+            EndReport::Killed => flag(&mut flags, "killed by isolab (deadline or interrupt)".to_owned()),
+            EndReport::Failed(step, errno) => {
+                flag(&mut flags, format!("step {step} before the workload failed with errno {errno}"))
+            }
+        };
         Self {
             ok: ran && t_ns.is_some(),
             t_ns,
@@ -164,6 +171,12 @@ impl Sample {
     pub const fn analysed(&self) -> bool {
         self.ok && !self.warmup
     }
+}
+
+/// Notes why a run counts for nothing.
+fn flag(flags: &mut Vec<String>, text: String) -> bool {
+    flags.push(text);
+    false
 }
 
 fn mem_bytes(m: &MemoryReading, has_ready: bool) -> MemBytes {
@@ -223,6 +236,7 @@ mod tests {
     fn a_run_that_isolab_ended_is_kept_and_not_analysed() {
         let sample = Sample::new(&slot(), execution(EndReport::Killed, vec![]));
         assert!(!sample.analysed());
+        assert_eq!(sample.flags, ["killed by isolab (deadline or interrupt)"]);
         assert_eq!(sample.t_ns.and_then(|t| t.clean), Some(1000));
     }
 

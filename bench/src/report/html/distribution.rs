@@ -69,8 +69,8 @@ fn panel(i: usize, arm: &str, values: &[f64], s: &ArmSummary, shown: Shown) -> M
                         title { (digits(*value)) " " (shown.name()) }
                     }
                 }
-                text class="quiet" x="0" y=(STRIP + 26) { (digits(*first)) }
-                text class="quiet" x="100%" y=(STRIP + 26) text-anchor="end" { (digits(*last)) " " (shown.name()) }
+                text class="quiet" x="0" y=(STRIP + 26) { (digits(low)) }
+                text class="quiet" x="100%" y=(STRIP + 26) text-anchor="end" { (digits(low + width)) " " (shown.name()) }
             }
         }
     }

@@ -88,7 +88,7 @@ pub(super) fn environment(record: &Record) -> Markup {
         ("Clock source", host.clocksource.clone()),
         ("Frequency governor", host.governor.clone()),
         ("Transparent huge pages", host.thp.clone()),
-        ("Page merging (KSM)", host.ksm_run.map(|n| n.to_string())),
+        ("Page merging", host.ksm_run.map(|n| n.to_string())),
         ("Memory controller", host.cgroup.memory.clone()),
         (
             "Others waited for a CPU",
@@ -96,11 +96,18 @@ pub(super) fn environment(record: &Record) -> Markup {
         ),
         ("isolab", Some(format!("{} ({})", record.run.tool.version, record.run.tool.profile))),
     ];
+    let unknown = facts.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_lowercase());
+    let unknown: Vec<String> = unknown.collect();
     html! {
         section {
             h2 { "Where and how" }
             p class="caption" { "The machine and the arms as they were recorded with the run." }
-            dl { @for (name, value) in facts { dt { (name) } dd { (known(value)) } } }
+            dl {
+                @for (name, value) in facts.iter().filter_map(|(n, v)| Some((n, v.as_deref()?))) {
+                    dt { (name) } dd { (printable(value)) }
+                }
+                @if !unknown.is_empty() { dt { "Not known" } dd { (unknown.join(", ")) } }
+            }
             table class="cards words" {
                 thead { tr { th { "Arm" } th { "Kernel" } th { "Image" } th { "Limits" } th { "Process 1" } th { "System call filter" } th { "Network" } } }
                 tbody {

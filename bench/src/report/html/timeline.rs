@@ -92,8 +92,8 @@ fn phases(record: &Record, runs: &[(&String, &Sample)], used: &[(String, String)
     html! {
         div class="scroll" { table class="compact" {
             thead { tr {
-                th { "Phase" }
-                @for (arm, _) in runs { th { (printable(arm)) ", " (shown.name()) } }
+                th { "Phase, " (shown.name()) }
+                @for (arm, _) in runs { th { (printable(arm)) } }
             } }
             tbody {
                 @for (name, label) in used {
