@@ -109,7 +109,20 @@ impl Sample {
     pub fn new(slot: &Slot, execution: Execution) -> Self {
         let Execution { request_ns, report, stdout_sha256, stderr_sha256 } = execution;
         let mut flags = Vec::new();
-        let t_ns = Times::new(request_ns, &report).map_err(|error| flags.push(error.to_string())).ok();
+        let t_ns = match Times::new(request_ns, &report) {
+            Ok((times, moved_ns)) => {
+                if moved_ns > 0 {
+                    flags.push(format!(
+                        "stamps: a mark read {moved_ns} ns late was moved to the one after it"
+                    ));
+                }
+                Some(times)
+            }
+            Err(error) => {
+                flags.push(error.to_string());
+                None
+            }
+        };
         let phase_ns = t_ns.as_ref().map(|t| t.phases(&report.level)).unwrap_or_default();
         let has_ready = t_ns.as_ref().is_some_and(|t| t.ready.is_some());
         let mem_bytes = report.memory.as_ref().map(|m| mem_bytes(m, has_ready));
@@ -242,11 +255,8 @@ mod tests {
 
     #[test]
     fn stamps_out_of_order_give_no_timeline_and_say_so() {
-        let sample = Sample::new(&slot(), execution(EndReport::Exited(0), vec![('W', 1500), ('R', 1400)]));
+        let sample = Sample::new(&slot(), execution(EndReport::Exited(0), vec![('X', 1500), ('B', 1600)]));
         assert!(!sample.ok && sample.t_ns.is_none() && sample.phase_ns.is_empty());
-        assert_eq!(
-            sample.flags,
-            ["order the stamps: ready at 1400 ns lies before first_user_insn at 1500 ns"]
-        );
+        assert_eq!(sample.flags, ["order the stamps: exit at 1500 ns lies before run_begin at 1600 ns"]);
     }
 }

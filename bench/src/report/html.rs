@@ -96,6 +96,15 @@ fn findings(record: &Record) -> Markup {
     }
 }
 
+/// The watermark of a refused record, in each section that shows levels together.
+fn alone(record: &Record) -> Markup {
+    html! {
+        @if record.comparability.verdict == Verdict::Refused {
+            p class="watermark" { "NOT COMPARABLE: each level stands alone." }
+        }
+    }
+}
+
 fn raw_data(record: &Record, base64: &str) -> Markup {
     let name = format!("isolab-{}.json", words::printable(&record.run.id));
     html! {

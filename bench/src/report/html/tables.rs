@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::alone;
 use crate::comparability::{CheckLevel, CheckStatus, Verdict};
 use crate::record::Record;
 use crate::report::quantity::{Shown, factor};
@@ -29,7 +30,7 @@ pub(super) fn headline(record: &Record) -> Markup {
         section {
             h2 { "Levels side by side" }
             p class="caption" { "Medians over the measured runs, counted from the request, with 95 % bootstrap intervals." }
-            @if refused { p class="watermark" { "NOT COMPARABLE: each row stands alone." } }
+            (alone(record))
             div class="scroll" {
                 table class="cards" {
                     thead { tr {
