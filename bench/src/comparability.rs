@@ -1,6 +1,6 @@
 //! Whether the arms may be compared at all, and what may be said: data first, then numbers.
 //!
-//! Each check is one trap of `docs/method.md`: it passes, fails or can't be judged. A failed `refuse` check makes the
+//! Each check is one trap of the method: it passes, fails or can't be judged. A failed `refuse` check makes the
 //! verdict `refused`, a failed `flag` check (or one that can't be judged) makes it `flagged`.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -264,6 +264,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hybrid_machine_is_read_as_it_is() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hybrid");
+        let host = Host::read(&root, HostClass::Software, ClockKind::Monotonic);
+        assert_eq!(host.kernel.as_deref(), Some("6.18.0-fixture"));
+        assert_eq!(host.cpu_model.as_deref(), Some("Fixture CPU: 2 cores"));
+        assert_eq!((host.cpus_online, host.smt, host.numa_nodes), (Some(2), Some(false), Some(1)));
+        assert_eq!((host.mem_total_bytes, host.swap_bytes), (Some(24_684_088 * 1024), Some(0)));
+        assert_eq!((host.hypervisor_bit, host.turbo), (Some(true), Some(false)));
+        assert_eq!((host.thp.as_deref(), host.ksm_run), (Some("madvise"), Some(0)));
+        let (memory, cpu) = (Some("v1".to_owned()), Some("v2".to_owned()));
+        assert_eq!(host.cgroup, Cgroup { memory, cpu, favordynmods: Some(true) });
+        assert_eq!(host.vulnerabilities["meltdown"], "Not affected");
+        let noise = Noise::now(&root);
+        let expected =
+            Noise { steal_ticks: Some(77), psi_cpu_some_us: Some(1234), swapped_in_pages: Some(9) };
+        assert_eq!(noise, expected);
+    }
+
+    #[test]
     fn a_machine_that_says_nothing_gives_unknowns() {
         let host = Host::read(Path::new("/proc/self/fdinfo"), HostClass::None, ClockKind::Monotonic);
         assert_eq!((host.kernel, host.mem_total_bytes, host.hypervisor_bit), (None, None, None));

@@ -109,14 +109,34 @@ impl Sample {
     pub fn new(slot: &Slot, execution: Execution) -> Self {
         let Execution { request_ns, report, stdout_sha256, stderr_sha256 } = execution;
         let mut flags = Vec::new();
-        let t_ns = Times::new(request_ns, &report).map_err(|error| flags.push(error.to_string())).ok();
+        let t_ns = match Times::new(request_ns, &report) {
+            Ok((times, moved_ns)) => {
+                if moved_ns > 0 {
+                    flags.push(format!(
+                        "stamps: a mark read {moved_ns} ns late was moved to the one after it"
+                    ));
+                }
+                Some(times)
+            }
+            Err(error) => {
+                flags.push(error.to_string());
+                None
+            }
+        };
         let phase_ns = t_ns.as_ref().map(|t| t.phases(&report.level)).unwrap_or_default();
         let has_ready = t_ns.as_ref().is_some_and(|t| t.ready.is_some());
         let mem_bytes = report.memory.as_ref().map(|m| mem_bytes(m, has_ready));
         if mem_bytes.as_ref().is_some_and(|m| m.parts() > m.memcg_current) {
             flags.push("memory: parts exceed the charge (read one after the other)".to_owned());
         }
-        let ran = matches!(report.end, EndReport::Exited(_) | EndReport::Signalled(_));
+        let ran = match report.end {
+            EndReport::Exited(_) | EndReport::Signalled(_) => true,
+            EndReport::OutOfMemory => flag(&mut flags, "killed for memory".to_owned()),
+            EndReport::Killed => flag(&mut flags, "killed by isolab (deadline or interrupt)".to_owned()),
+            EndReport::Failed(step, errno) => {
+                flag(&mut flags, format!("step {step} before the workload failed with errno {errno}"))
+            }
+        };
         Self {
             ok: ran && t_ns.is_some(),
             t_ns,
@@ -164,6 +184,12 @@ impl Sample {
     pub const fn analysed(&self) -> bool {
         self.ok && !self.warmup
     }
+}
+
+/// Notes why a run counts for nothing.
+fn flag(flags: &mut Vec<String>, text: String) -> bool {
+    flags.push(text);
+    false
 }
 
 fn mem_bytes(m: &MemoryReading, has_ready: bool) -> MemBytes {
@@ -223,16 +249,14 @@ mod tests {
     fn a_run_that_isolab_ended_is_kept_and_not_analysed() {
         let sample = Sample::new(&slot(), execution(EndReport::Killed, vec![]));
         assert!(!sample.analysed());
+        assert_eq!(sample.flags, ["killed by isolab (deadline or interrupt)"]);
         assert_eq!(sample.t_ns.and_then(|t| t.clean), Some(1000));
     }
 
     #[test]
     fn stamps_out_of_order_give_no_timeline_and_say_so() {
-        let sample = Sample::new(&slot(), execution(EndReport::Exited(0), vec![('W', 1500), ('R', 1400)]));
+        let sample = Sample::new(&slot(), execution(EndReport::Exited(0), vec![('X', 1500), ('B', 1600)]));
         assert!(!sample.ok && sample.t_ns.is_none() && sample.phase_ns.is_empty());
-        assert_eq!(
-            sample.flags,
-            ["order the stamps: ready at 1400 ns lies before first_user_insn at 1500 ns"]
-        );
+        assert_eq!(sample.flags, ["order the stamps: exit at 1500 ns lies before run_begin at 1600 ns"]);
     }
 }

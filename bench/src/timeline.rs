@@ -123,12 +123,15 @@ pub enum TimelineError {
 }
 
 impl Times {
-    /// The timeline of a report, relative to `request_ns`.
+    /// The timeline of a report, relative to `request_ns`, and by how much a late mark was moved (mostly 0).
+    ///
+    /// A mark from inside may be stamped where it is read, which is never before it happened: if the next mark
+    /// carries a stamp of its own, that one is the tighter bound, and the late one is moved back to it.
     ///
     /// # Errors
-    /// [`TimelineError::Order`]: a moment before its predecessor. Such a sample has no timeline at all.
-    pub fn new(request_ns: u64, report: &RunReport) -> Result<Self, TimelineError> {
-        let moments = [
+    /// [`TimelineError::Order`]: a moment before its predecessor beyond that. Such a sample has no timeline at all.
+    pub fn new(request_ns: u64, report: &RunReport) -> Result<(Self, u64), TimelineError> {
+        let mut moments = [
             ("main", Some(report.main_ns)),
             ("run_begin", report.at(Code::RunBegin)),
             ("init", report.at(Code::Init)),
@@ -138,6 +141,7 @@ impl Times {
             ("exit", report.at(Code::Exit)),
             ("clean", Some(report.clean_ns)),
         ];
+        let moved_ns = move_late_marks(&mut moments);
         let mut before = ("request", request_ns);
         let mut from_request = [None; 8];
         for (slot, (name, at)) in from_request.iter_mut().zip(moments) {
@@ -152,7 +156,7 @@ impl Times {
         let [main, run_begin, init, exec, first_user_insn, ready, exit, clean] = from_request;
         let guest_kernel_done = if report.level == "vm" { init } else { None };
         let request = 0;
-        Ok(Self {
+        let times = Self {
             request,
             main,
             run_begin,
@@ -163,7 +167,8 @@ impl Times {
             ready,
             exit,
             clean,
-        })
+        };
+        Ok((times, moved_ns))
     }
 
     /// The phases, in nanoseconds; they sum to [`Times::clean`] exactly.
@@ -181,6 +186,27 @@ impl Times {
     }
 }
 
+/// Longest time for which a mark may wait to be read: beyond it, the stamps are wrong and not late.
+const MAX_LATE_NS: u64 = 1_000_000;
+
+/// Moves each mark from inside that is later than its successor back to it; the largest move.
+fn move_late_marks(moments: &mut [(&str, Option<u64>); 8]) -> u64 {
+    let mut moved_ns = 0;
+    let mut next = None;
+    for (name, at) in moments.iter_mut().rev() {
+        let from_inside = matches!(*name, "init" | "exec" | "first_user_insn" | "ready");
+        if let (true, Some(own), Some(next)) = (from_inside, *at, next)
+            && own > next
+            && own - next <= MAX_LATE_NS
+        {
+            moved_ns = moved_ns.max(own - next);
+            *at = Some(next);
+        }
+        next = at.or(next);
+    }
+    moved_ns
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -196,7 +222,8 @@ mod tests {
     #[test]
     fn a_full_vm_run_gives_the_phases_between_its_stamps() {
         let stamps = vec![('B', 130), ('I', 230), ('E', 260), ('W', 262), ('R', 272), ('X', 300)];
-        let times = Times::new(100, &report("vm", 110, stamps, 350)).expect("stamps in order");
+        let (times, moved_ns) = Times::new(100, &report("vm", 110, stamps, 350)).expect("stamps in order");
+        assert_eq!(moved_ns, 0);
         let expected = [
             ("exec", 2),
             ("exec_self", 10),
@@ -215,9 +242,21 @@ mod tests {
     #[test]
     fn a_missing_moment_lengthens_the_phase_after_it() {
         let stamps = vec![('B', 130), ('E', 260), ('X', 300)];
-        let times = Times::new(100, &report("process", 110, stamps, 350)).expect("stamps in order");
+        let (times, _) = Times::new(100, &report("process", 110, stamps, 350)).expect("stamps in order");
         assert_eq!(times.phases("process")["workload_run"], 40);
         assert_eq!(times.first_user_insn, None);
+    }
+
+    #[test]
+    fn a_mark_that_was_read_late_moves_back_to_the_next_one_and_no_further_than_a_millisecond() {
+        let late = |exec| {
+            let stamps = vec![('B', 130), ('I', 140), ('E', exec), ('W', 200), ('X', 300)];
+            Times::new(100, &report("container", 110, stamps, 3_000_000))
+        };
+        let (times, moved_ns) = late(250).expect("50 ns late");
+        assert_eq!((times.exec, times.first_user_insn, moved_ns), (Some(100), Some(100), 50));
+        let error = late(1_000_201).expect_err("more than a millisecond late");
+        assert!(matches!(error, TimelineError::Order { later: "first_user_insn", .. }));
     }
 
     #[test]
@@ -242,7 +281,7 @@ mod tests {
                 at += steps[i + 1];
                 if present[i] { stamps.push((letter, at)); }
             }
-            let times = Times::new(request, &report(level, main, stamps, at + steps[7])).expect("in order");
+            let (times, _) = Times::new(request, &report(level, main, stamps, at + steps[7])).expect("in order");
             prop_assert_eq!(Some(times.phases(level).values().sum::<u64>()), times.clean);
         }
     }

@@ -28,7 +28,7 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
 /// # Errors
 /// The record can't be written as JSON.
 pub fn render(record: &Record) -> Result<String, RecordError> {
-    let raw = STANDARD.encode(record.to_json()?);
+    let raw = STANDARD.encode(serde_json::to_vec(record).map_err(RecordError::Write)?);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -92,6 +92,15 @@ fn findings(record: &Record) -> Markup {
                     @for sentence in statements.iter().chain(&skipped) { li { (sentence) } }
                 }
             }
+        }
+    }
+}
+
+/// The watermark of a refused record, in each section that shows levels together.
+fn alone(record: &Record) -> Markup {
+    html! {
+        @if record.comparability.verdict == Verdict::Refused {
+            p class="watermark" { "NOT COMPARABLE: each level stands alone." }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use maud::{Markup, html};
 
+use super::alone;
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, raw};
 use crate::report::words::{leading_metric, printable};
@@ -31,6 +32,7 @@ pub(super) fn section(record: &Record) -> Markup {
     html! {
         section {
             h2 { "Every run" }
+            (alone(record))
             p class="caption" {
                 "Share of runs in which the level " (metric.verb) " within a given " (if shown == Shown::Mi { "count" } else { "time" })
                 "; each dot is a run, the dashed line the median, the band its 95 % interval. Each panel has its own \
@@ -69,8 +71,8 @@ fn panel(i: usize, arm: &str, values: &[f64], s: &ArmSummary, shown: Shown) -> M
                         title { (digits(*value)) " " (shown.name()) }
                     }
                 }
-                text class="quiet" x="0" y=(STRIP + 26) { (digits(*first)) }
-                text class="quiet" x="100%" y=(STRIP + 26) text-anchor="end" { (digits(*last)) " " (shown.name()) }
+                text class="quiet" x="0" y=(STRIP + 26) { (digits(low)) }
+                text class="quiet" x="100%" y=(STRIP + 26) text-anchor="end" { (digits(low + width)) " " (shown.name()) }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::alone;
 use super::chart::{Bar, Part, dwarfed, legend, stacked};
 use super::timeline::names;
 use crate::record::Record;
@@ -36,6 +37,7 @@ pub(super) fn section(record: &Record) -> Markup {
     html! {
         section {
             h2 { "Memory" }
+            (alone(record))
             p class="caption" {
                 "What the kernel charged to the instance's own cgroup " (moment) ", in the run nearest to the median; \
                  the mark is the highest charge of that run."

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::alone;
 use crate::comparability::{CheckLevel, CheckStatus, Verdict};
 use crate::record::Record;
 use crate::report::quantity::{Shown, factor};
@@ -29,7 +30,7 @@ pub(super) fn headline(record: &Record) -> Markup {
         section {
             h2 { "Levels side by side" }
             p class="caption" { "Medians over the measured runs, counted from the request, with 95 % bootstrap intervals." }
-            @if refused { p class="watermark" { "NOT COMPARABLE: each row stands alone." } }
+            (alone(record))
             div class="scroll" {
                 table class="cards" {
                     thead { tr {
@@ -88,7 +89,7 @@ pub(super) fn environment(record: &Record) -> Markup {
         ("Clock source", host.clocksource.clone()),
         ("Frequency governor", host.governor.clone()),
         ("Transparent huge pages", host.thp.clone()),
-        ("Page merging (KSM)", host.ksm_run.map(|n| n.to_string())),
+        ("Page merging", host.ksm_run.map(|n| n.to_string())),
         ("Memory controller", host.cgroup.memory.clone()),
         (
             "Others waited for a CPU",
@@ -96,11 +97,18 @@ pub(super) fn environment(record: &Record) -> Markup {
         ),
         ("isolab", Some(format!("{} ({})", record.run.tool.version, record.run.tool.profile))),
     ];
+    let unknown = facts.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_lowercase());
+    let unknown: Vec<String> = unknown.collect();
     html! {
         section {
             h2 { "Where and how" }
             p class="caption" { "The machine and the arms as they were recorded with the run." }
-            dl { @for (name, value) in facts { dt { (name) } dd { (known(value)) } } }
+            dl {
+                @for (name, value) in facts.iter().filter_map(|(n, v)| Some((n, v.as_deref()?))) {
+                    dt { (name) } dd { (printable(value)) }
+                }
+                @if !unknown.is_empty() { dt { "Not known" } dd { (unknown.join(", ")) } }
+            }
             table class="cards words" {
                 thead { tr { th { "Arm" } th { "Kernel" } th { "Image" } th { "Limits" } th { "Process 1" } th { "System call filter" } th { "Network" } } }
                 tbody {

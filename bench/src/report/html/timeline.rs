@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::alone;
 use super::chart::{Bar, Part, dwarfed, legend, stacked};
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, raw};
@@ -32,6 +33,7 @@ pub(super) fn section(record: &Record) -> Markup {
     html! {
         section {
             h2 { "Start-up timeline" }
+            (alone(record))
             p class="caption" {
                 "The run of each level that lies nearest to its median, from the request to the last resource freed; \
                  phases are contiguous and add up exactly."
@@ -92,8 +94,8 @@ fn phases(record: &Record, runs: &[(&String, &Sample)], used: &[(String, String)
     html! {
         div class="scroll" { table class="compact" {
             thead { tr {
-                th { "Phase" }
-                @for (arm, _) in runs { th { (printable(arm)) ", " (shown.name()) } }
+                th { "Phase, " (shown.name()) }
+                @for (arm, _) in runs { th { (printable(arm)) } }
             } }
             tbody {
                 @for (name, label) in used {
