@@ -2,7 +2,7 @@
 
 use isolab_images::job::{BlockOptions, Job, Stdio, User};
 use isolab_wire::control::{MESSAGE_LEN, Message};
-use isolab_wire::job::{HEADER_LEN, Header, Job as Block, MAX_LEN, flag};
+use isolab_wire::job::{HEADER_LEN, Header, Job as Block, JobBlockError, MAX_LEN, flag};
 use isolab_wire::mark::{Clock, Code, Exit, Failure, Mark, RECORD_LEN, Step};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -166,7 +166,7 @@ fn read_all(bytes: &[u8]) {
 #[test]
 fn header_that_says_too_much_is_refused_before_anything_is_read() {
     let header = |total: usize| Header::default().encode(u32::try_from(total).expect("small"));
-    assert!(Header::total_len(&header(MAX_LEN)).is_ok());
-    assert!(Header::total_len(&header(MAX_LEN + 1)).is_err());
-    assert!(Header::total_len(&header(HEADER_LEN - 1)).is_err());
+    assert_eq!(Header::total_len(&header(MAX_LEN)), Ok(MAX_LEN));
+    assert_eq!(Header::total_len(&header(MAX_LEN + 1)), Err(JobBlockError::Length));
+    assert_eq!(Header::total_len(&header(HEADER_LEN - 1)), Err(JobBlockError::Length));
 }

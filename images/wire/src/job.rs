@@ -28,13 +28,15 @@ pub mod flag {
     pub const TTY: u32 = 1;
     /// No overlay: the root is the image itself, read-only.
     pub const READ_ONLY: u32 = 1 << 1;
-    /// Tell the workload where to write marks ([`crate::MARK_ENV`]).
+    /// Tell the workload where to write marks ([`crate::MARK_ENV`]). In a container it then shares the mark pipe,
+    /// so that its records are claims of the workload, a forged exit among them: for workloads of our own.
     pub const MARKS: u32 = 1 << 2;
     /// The workload has standard input; without it, stdin is /dev/null.
     pub const STDIN: u32 = 1 << 3;
     /// Container hardening: masked paths, no capabilities, `no_new_privs`, the filter.
     pub const CONFINE: u32 = 1 << 4;
-    /// [`crate::fd::ROOT`] is a writable directory of our own (rootless): no overlay, bind it.
+    /// [`crate::fd::ROOT`] is a writable directory of our own (rootless): no overlay, bind it. It must be opened
+    /// inside the new mount namespace: the kernel binds nothing of another one.
     pub const ROOT_IS_DIR: u32 = 1 << 5;
     /// Every bit that means something.
     pub const ALL: u32 = (1 << 6) - 1;
