@@ -155,7 +155,7 @@ pub(crate) fn in_lab(job: LabJob, images: Vec<Resolved>, returns: Vec<String>) -
     let images = images.into_iter().map(handed_in).collect::<anyhow::Result<_>>()?;
     let request = LabRequest {
         args: job.arguments,
-        env: vec![],
+        env: vec![(hint::LAB_ENV.to_owned(), clock_name(job.clock).to_owned())],
         images,
         kernel: stock,
         kernels,
@@ -169,6 +169,14 @@ pub(crate) fn in_lab(job: LabJob, images: Vec<Resolved>, returns: Vec<String>) -
         returns,
     };
     lab::run(request, &mut |progress| tell(&progress))
+}
+
+/// The value of [`hint::LAB_ENV`].
+const fn clock_name(clock: LabClock) -> &'static str {
+    match clock {
+        LabClock::Instructions => "instructions",
+        LabClock::Wall => "wall",
+    }
 }
 
 fn stock() -> anyhow::Result<KernelEntry> {

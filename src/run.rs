@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 use isolab_bench::port::{End, Level, Outcome};
-use isolab_bench::run_report::{Detail, RunReport};
+use isolab_bench::run_report::RunReport;
 use isolab_images::job::{Job, Stdio};
 use isolab_wire::mark::{Failure, Step};
 
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     let (outcome, cause) = start(level.as_ref(), &job, &mut signals)?;
     let code = status(&outcome, cause);
     if let Some(file) = report_to {
-        report(file, level.as_ref(), &job, main_ns, &outcome, code)?;
+        report(file, level.as_ref(), main_ns, &outcome, code)?;
     }
     explain(&outcome, &job)?;
     Ok(code)
@@ -65,13 +65,11 @@ fn start(level: &dyn Level, job: &Job, signals: &mut Signals) -> anyhow::Result<
 fn report(
     mut file: File,
     level: &dyn Level,
-    job: &Job,
     main_ns: u64,
     outcome: &Outcome,
     code: u8,
 ) -> anyhow::Result<()> {
-    let detail = Detail { image_digest: Some(job.image.clone()), ..Detail::default() };
-    let line = RunReport::new(level.name(), main_ns, outcome, code, detail).to_line()?;
+    let line = RunReport::new(level.name(), main_ns, outcome, code).to_line()?;
     file.write_all(line.as_bytes()).context("write the run report")
 }
 

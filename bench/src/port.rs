@@ -6,6 +6,8 @@ use isolab_images::job::Job;
 use isolab_wire::mark::{Code, Exit, Failure};
 use serde::{Deserialize, Serialize};
 
+use crate::run_report::Detail;
+
 /// A level of isolation.
 pub trait Level {
     /// Its name on the command line and in records.
@@ -82,6 +84,8 @@ pub struct Outcome {
     pub memory: Option<MemoryReading>,
     /// `CLOCK_MONOTONIC` ns when everything was freed.
     pub clean_ns: u64,
+    /// What the level knows of the instance besides numbers.
+    pub detail: Detail,
 }
 
 /// The end of an instance.

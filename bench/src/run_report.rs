@@ -95,7 +95,7 @@ pub enum RunReportError {
 impl RunReport {
     /// The report of an outcome.
     #[must_use]
-    pub fn new(level: &str, main_ns: u64, outcome: &Outcome, status: u8, detail: Detail) -> Self {
+    pub fn new(level: &str, main_ns: u64, outcome: &Outcome, status: u8) -> Self {
         Self {
             level: level.to_owned(),
             main_ns,
@@ -104,7 +104,7 @@ impl RunReport {
             status,
             memory: outcome.memory.clone(),
             clean_ns: outcome.clean_ns,
-            detail,
+            detail: outcome.detail.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The host's side of a running lab: one poll loop over ports, standard streams, signals and the end of QEMU.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
 use super::machine::RunningMachine;
-use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port, sha256};
+use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port};
+use super::streams::{Output, check_files, receive, send};
 use super::terminal::{self, RawTerminal};
 use super::{LabOutcome, LabProgress, LabStdio};
 
@@ -21,8 +22,6 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
 /// Bytes of console kept for the error message.
 const LOG_KEPT: usize = 16 * 1024;
-/// A write of this size does not block on a pipe that polls writable.
-const PIPE_WRITE: usize = 4096;
 /// Most bytes of returned files.
 const MAX_FILES: usize = 256 << 20;
 
@@ -48,19 +47,6 @@ enum Source {
     Messages,
     Signals,
     Ended,
-}
-
-/// One of standard output and error.
-#[derive(Debug)]
-struct Output {
-    port: u32,
-    frames: Frames,
-    pending: Vec<u8>,
-    written: usize,
-    /// The end of the stream has come.
-    ended: bool,
-    /// Our side can't be written any more.
-    broken: bool,
 }
 
 /// A lab being served.
@@ -101,14 +87,6 @@ impl Bridge {
             signal_hook::low_level::pipe::register(signal, handler).context("catch signals")?;
             signals.push((signal, ours));
         }
-        let output = |port| Output {
-            port,
-            frames: Frames::default(),
-            pending: Vec::new(),
-            written: 0,
-            ended: false,
-            broken: false,
-        };
         let stdin_open = stdio != LabStdio::Output;
         Ok(Self {
             machine,
@@ -122,7 +100,7 @@ impl Bridge {
             control_out: Vec::new(),
             stdin_open,
             stdin_out: if stdin_open { Vec::new() } else { frame(&[]) },
-            outputs: [output(port::STDOUT), output(port::STDERR)],
+            outputs: [Output::new(port::STDOUT), Output::new(port::STDERR)],
             files: Frames::default(),
             file: Vec::new(),
             received: Vec::new(),
@@ -165,9 +143,8 @@ impl Bridge {
     }
 
     fn complete(&self) -> bool {
-        let drained = |o: &Output| o.ended && (o.broken || o.written == o.pending.len());
         let sent = self.ended.as_ref().map(|(_, sums)| sums.iter().flatten().count());
-        sent.is_some_and(|sent| self.received.len() >= sent) && self.outputs.iter().all(drained)
+        sent.is_some_and(|sent| self.received.len() >= sent) && self.outputs.iter().all(Output::complete)
     }
 
     fn wait(&self) -> Result<Vec<(Source, PollFlags)>> {
@@ -186,7 +163,7 @@ impl Bridge {
         }
         watch(Source::StdinReply, ports[1].as_fd(), PollFlags::IN);
         for (index, output) in self.outputs.iter().enumerate() {
-            if output.written < output.pending.len() {
+            if output.waits() {
                 let sink = if index == 0 { stdout.as_fd() } else { stderr.as_fd() };
                 watch(Source::Sink(index), sink, PollFlags::OUT);
             } else {
@@ -295,42 +272,18 @@ impl Bridge {
     fn read_output(&mut self, index: usize) -> Result<()> {
         let bytes = receive(&mut self.machine.ports[2 + index])?;
         self.moved += bytes.len();
-        let output = &mut self.outputs[index];
-        output.pending.clear();
-        output.written = 0;
-        output.frames.push(&bytes);
-        while let Some(frame) = output.frames.next()? {
-            output.ended |= frame.is_empty();
-            if !output.broken {
-                output.pending.extend_from_slice(&frame);
-            }
-        }
-        Ok(())
+        Ok(self.outputs[index].take(&bytes)?)
     }
 
     fn write_sink(&mut self, index: usize, flags: PollFlags) -> Result<()> {
         let output = &mut self.outputs[index];
-        let rest = output.pending.get(output.written..).unwrap_or_default();
-        let part = rest.get(..PIPE_WRITE).unwrap_or(rest);
-        let result = if index == 0 {
-            rustix::io::write(io::stdout(), part)
-        } else {
-            rustix::io::write(io::stderr(), part)
-        };
-        match result {
-            Ok(n) => {
-                output.written += n;
-                self.moved += n;
-            }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if !flags.contains(PollFlags::ERR) => {}
-            Err(_) => {
-                // Nobody reads it: the isolab inside shall see that, too.
-                output.broken = true;
-                output.pending.clear();
-                output.written = 0;
-                let closed = ToLab::CloseOutput(output.port);
-                self.tell(&closed)?;
-            }
+        let failed = flags.contains(PollFlags::ERR);
+        let written =
+            if index == 0 { output.write(io::stdout(), failed) } else { output.write(io::stderr(), failed) };
+        match written {
+            Some(n) => self.moved += n,
+            // Nobody reads it: the isolab inside shall see that, too.
+            None => self.tell(&ToLab::CloseOutput(self.outputs[index].port))?,
         }
         Ok(())
     }
@@ -417,55 +370,4 @@ impl Bridge {
             format!("; last lines of its console:\n  {}", last.join("\n  "))
         }
     }
-}
-
-/// All that is there now; the end of a port is told by QEMU's end.
-fn receive(socket: &mut UnixStream) -> Result<Vec<u8>> {
-    let mut buffer = vec![0; 64 * 1024];
-    match socket.read(&mut buffer) {
-        Ok(n) => {
-            buffer.truncate(n);
-            Ok(buffer)
-        }
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(Vec::new()),
-        Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(Vec::new()),
-        Err(e) => Err(e).context("read from the lab"),
-    }
-}
-
-/// Writes what goes without waiting and leaves the rest.
-fn send(socket: &mut UnixStream, pending: &mut Vec<u8>) -> Result<()> {
-    match socket.write(pending) {
-        Ok(n) => drop(pending.drain(..n)),
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-        // QEMU has ended: the loop sees that itself.
-        Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-            pending.clear();
-        }
-        Err(e) => return Err(e).context("write to the lab"),
-    }
-    Ok(())
-}
-
-/// Pairs what came with what was announced.
-fn check_files(
-    received: Vec<Vec<u8>>,
-    sums: &[Option<FileSum>],
-    asked: usize,
-) -> Result<Vec<Option<Vec<u8>>>> {
-    if sums.len() != asked || received.len() != sums.iter().flatten().count() {
-        bail!("the lab announced {} files, {} were asked for", sums.len(), asked);
-    }
-    let mut received = received.into_iter();
-    let mut files = Vec::new();
-    for sum in sums {
-        let file = if sum.is_some() { received.next() } else { None };
-        if let (Some(sum), Some(file)) = (sum, &file)
-            && (u64::try_from(file.len()).ok() != Some(sum.len) || sha256(file) != sum.sha256)
-        {
-            bail!("a file from the lab arrived damaged: {} bytes of {}", file.len(), sum.len);
-        }
-        files.push(file);
-    }
-    Ok(files)
 }

@@ -12,6 +12,7 @@ mod bridge;
 mod inside;
 mod machine;
 mod protocol;
+mod streams;
 mod terminal;
 
 use std::ffi::OsString;

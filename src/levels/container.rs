@@ -6,7 +6,7 @@ use isolab_images::job::Job;
 use isolab_images::programs::INIT;
 
 use super::started::Started;
-use super::{Ends, Setup, root_of};
+use super::{Ends, Setup, detail_of, root_of};
 
 /// Its name.
 pub(super) const NAME: &str = "container";
@@ -32,6 +32,7 @@ impl Level for Container {
 
     fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
         let (root, scratch) = root_of(&self.0)?;
+        let detail = detail_of(job, &root);
         let ends = Ends::new(stdio)?;
         let init = InitImage::create(INIT)?;
         let config = ContainerConfig {
@@ -41,6 +42,6 @@ impl Level for Container {
             init: &init,
             limits: job_limits(job),
         };
-        Ok(Box::new(Started::new(launch::start(&config)?, scratch)))
+        Ok(Box::new(Started::new(launch::start(&config)?, scratch, detail)))
     }
 }

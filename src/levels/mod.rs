@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::bail;
 use isolab_bench::port::{HostStdio, Level};
+use isolab_bench::run_report::Detail;
 use isolab_container::root::RootSource;
+use isolab_images::job::Job;
 use isolab_images::store::{Entry, Scratch, Store};
 use isolab_images::unpack::unpack;
 
@@ -72,6 +74,25 @@ fn root_of(setup: &Setup) -> Result<(RootSource, Option<Scratch>), Box<dyn std::
     unpack(&setup.image, scratch.dir())?;
     let dir = scratch.dir().as_fd().try_clone_to_owned()?;
     Ok((RootSource::Directory(dir), Some(scratch)))
+}
+
+/// What the levels on the host's own kernel know of an instance: its image, medium and kernel.
+fn detail_of(job: &Job, root: &RootSource) -> Detail {
+    let (fs, via) = match root {
+        RootSource::Directory(_) => (None, "directory"),
+        RootSource::Erofs(file) if is_block_device(file) => (Some("erofs"), "block"),
+        RootSource::Erofs(_) => (Some("erofs"), "file"),
+    };
+    Detail {
+        image_digest: Some(job.image.clone()),
+        lower_fs: fs.map(str::to_owned),
+        lower_via: Some(via.to_owned()),
+        kernel: rustix::system::uname().release().to_str().ok().map(str::to_owned),
+    }
+}
+
+fn is_block_device(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| std::os::unix::fs::FileTypeExt::is_block_device(&meta.file_type()))
 }
 
 /// Standard input, output and error as a container takes them.

@@ -6,7 +6,7 @@ use isolab_container::cgroup::Limits;
 use isolab_images::job::Job;
 
 use super::started::Started;
-use super::{Ends, Setup, root_of};
+use super::{Ends, Setup, detail_of, root_of};
 
 /// Its name.
 pub(super) const NAME: &str = "process";
@@ -32,9 +32,10 @@ impl Level for Process {
 
     fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
         let (root, scratch) = root_of(&self.0)?;
+        let detail = detail_of(job, &root);
         let ends = Ends::new(stdio)?;
         // No limits: this level shares everything. The cgroup is made all the same, to read the charge.
         let config = BareConfig { job, root: &root, stdio: ends.borrowed(), limits: Limits::default() };
-        Ok(Box::new(Started::new(bare::start(&config)?, scratch)))
+        Ok(Box::new(Started::new(bare::start(&config)?, scratch, detail)))
     }
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 use isolab_bench::port::{End, MemoryReading, Outcome, Running, Stamp, StartError};
+use isolab_bench::run_report::Detail;
 use isolab_container::instance::{self, Instance, InstanceError};
 use isolab_images::store::Scratch;
 use isolab_wire::mark::Code;
@@ -17,11 +18,12 @@ pub(super) struct Started {
     scratch: Option<Scratch>,
     /// Where a VMM process says why it failed.
     complaint: Option<std::fs::File>,
+    detail: Detail,
 }
 
 impl Started {
-    pub(super) const fn new(instance: Instance, scratch: Option<Scratch>) -> Self {
-        Self { instance, scratch, complaint: None }
+    pub(super) const fn new(instance: Instance, scratch: Option<Scratch>, detail: Detail) -> Self {
+        Self { instance, scratch, complaint: None, detail }
     }
 
     /// With the read end of a pipe on which the instance's own process says why it failed.
@@ -65,7 +67,7 @@ impl Running for Started {
     }
 
     fn wait(self: Box<Self>) -> Result<Outcome, StartError> {
-        let Self { instance, scratch, complaint } = *self;
+        let Self { instance, scratch, complaint, detail } = *self;
         let outcome = match (instance.wait(), complaint) {
             (Err(InstanceError::Vanished(_)), Some(mut complaint)) => {
                 let mut text = String::new();
@@ -89,6 +91,7 @@ impl Running for Started {
             stamps: outcome.stamps.iter().map(|s| Stamp { code: s.code, at_ns: s.at_ns }).collect(),
             memory: outcome.memory.map(reading),
             clean_ns: outcome.clean_ns,
+            detail,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
+use isolab_bench::run_report::Detail;
 use isolab_container::cgroup::{Cgroup, Limits};
 use isolab_container::child::{SpawnOptions, spawn};
 use isolab_container::clock::ClockPair;
@@ -113,7 +114,13 @@ impl Level for Vm {
             begin_ns: None,
             exit_from: ExitFrom::Marks,
         });
-        Ok(Box::new(Started::new(instance, None).with_complaint(File::from(complaint))))
+        let detail = Detail {
+            image_digest: Some(job.image.clone()),
+            lower_fs: Some("erofs".into()),
+            lower_via: Some("virtio-blk".into()),
+            kernel: Some(entry.info().version.clone()),
+        };
+        Ok(Box::new(Started::new(instance, None, detail).with_complaint(File::from(complaint))))
     }
 }
 
