@@ -13,6 +13,7 @@ pub mod escape;
 pub mod job;
 pub mod layer;
 pub mod oci;
+pub mod pull;
 pub mod report;
 pub mod source;
 mod spool;
