@@ -76,8 +76,12 @@ pub(crate) fn listing_of_dir(root: &Path) -> Listing {
         } else {
             format!("fifo {first}")
         };
+        let mut value = [0; 64];
+        let found = rustix::fs::lgetxattr(at, "user.note", &mut value[..]).ok();
+        let xattrs: BTreeMap<_, _> =
+            found.map(|len| (b"user.note".to_vec(), value[..len].to_vec())).into_iter().collect();
         let mode = meta.permissions().mode() & 0o7777;
-        out.insert(path.clone(), format!("{mode:o} {}:{} {{}} {what}", meta.uid(), meta.gid()));
+        out.insert(path.clone(), format!("{mode:o} {}:{} {xattrs:?} {what}", meta.uid(), meta.gid()));
         if kind.is_dir() {
             let names = fs::read_dir(at).expect("directory").map(|entry| entry.expect("entry").file_name());
             let mut names: Vec<_> = names.collect();
@@ -125,6 +129,13 @@ pub(crate) fn make_rootfs(root: &Path, program_bytes: usize) {
     fs::write(root.join(format!("etc/{}", "n".repeat(200))), "long\n").expect("file");
     fs::write(root.join("gone/lower"), "lower\n").expect("file");
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("mode");
+    for name in ["etc/passwd", "tmp"] {
+        let set =
+            rustix::fs::setxattr(root.join(name), "user.note", b"kept\0", rustix::fs::XattrFlags::CREATE);
+        if set.is_err() {
+            println!("skipped: extended attributes on this filesystem");
+        }
+    }
     run(root, "mkfifo var/pipe");
 }
 

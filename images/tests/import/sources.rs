@@ -47,7 +47,8 @@ fn a_directory_and_its_tar_give_the_same_tree() {
     let root = dir.path().join("root");
     fs::create_dir(&root).expect("directory");
     make_rootfs(&root, usize::MAX);
-    for line in ["tar -cf gnu.tar -C root .", "tar --format=pax -czf pax.tar.gz -C root ."] {
+    for line in ["tar --xattrs -cf gnu.tar -C root .", "tar --format=pax --xattrs -czf pax.tar.gz -C root ."]
+    {
         run(dir.path(), line);
     }
     let judge = listing_of_dir(&root);
