@@ -50,6 +50,8 @@ fn a_pulled_image_is_the_one_that_was_pushed() {
     let dir = tempfile::tempdir().expect("temporary directory");
     make_images(dir.path(), 50_000);
     let (_registry, address) = Registry::start(dir.path());
+    // By name, so that the resolver takes part.
+    let by_name = address.replace("127.0.0.1", "localhost");
     run(
         dir.path(),
         &format!(
