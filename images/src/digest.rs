@@ -80,17 +80,23 @@ impl fmt::Debug for Digest {
 pub(crate) struct Hashing<R> {
     inner: R,
     hash: Sha256,
+    stopped: bool,
     /// Bytes read so far.
     pub(crate) count: u64,
 }
 
 impl<R: Read> Hashing<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new(), count: 0 }
+        Self { inner, hash: Sha256::new(), stopped: false, count: 0 }
     }
 
     pub(crate) fn inner(&self) -> &R {
         &self.inner
+    }
+
+    /// From now on only counts.
+    pub(crate) fn stop_hashing(&mut self) {
+        self.stopped = true;
     }
 
     /// Digest of everything read so far.
@@ -102,7 +108,9 @@ impl<R: Read> Hashing<R> {
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        self.hash.update(&buf[..n]);
+        if !self.stopped {
+            self.hash.update(&buf[..n]);
+        }
         self.count += n as u64;
         Ok(n)
     }

@@ -18,6 +18,7 @@ pub mod kernels;
 pub mod layer;
 pub mod oci;
 pub mod programs;
+pub mod pull;
 pub mod recipes;
 pub mod report;
 pub mod source;

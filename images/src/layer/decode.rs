@@ -56,6 +56,10 @@ impl<R: Read> Decoder<R> {
     pub(crate) fn new(stored: R, meter: &Meter) -> io::Result<(Compression, Self)> {
         let mut stored = BufReader::with_capacity(BUFFER, Hashing::new(stored));
         let compression = Compression::of_magic(stored.fill_buf()?);
+        if compression == Compression::None {
+            // The reader of the tar stream hashes the same bytes.
+            stored.get_mut().stop_hashing();
+        }
         let budgets = &meter.budgets;
         let inner = match compression {
             Compression::None => Inner::Plain(stored),
@@ -73,7 +77,7 @@ impl<R: Read> Decoder<R> {
         Ok((compression, decoder))
     }
 
-    /// The stored side: digest and count of what was read.
+    /// The stored side: count of what was read, and its digest where it differs from the tar stream's.
     pub(crate) fn stored(&self) -> &Hashing<R> {
         match &self.inner {
             Inner::Plain(stored) => stored.get_ref(),

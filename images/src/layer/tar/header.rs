@@ -79,7 +79,7 @@ fn number(field: &[u8]) -> Option<i64> {
     let blank = |b: &u8| *b == b' ' || *b == 0;
     let digits = field.trim_ascii_start();
     let len = digits.iter().position(blank).unwrap_or(digits.len());
-    if !digits[len..].iter().all(|b| blank(b)) {
+    if !digits[len..].iter().all(blank) {
         return None;
     }
     digits[..len].iter().try_fold(0_i64, |value, &digit| match digit {
