@@ -5,7 +5,7 @@
 //! Linux reads it since 5.4.
 //!
 //! The checker accepts nothing else. It reads a file into a [`crate::tree::Tree`], lays that tree out again with the
-//! writer's own [`plan`] and demands the same bytes: what it accepts is what the writer makes, to the last bit
+//! writer's own plan and demands the same bytes: what it accepts is what the writer makes, to the last bit
 //! of metadata and padding. Contents of files are guarded by the digest of the whole image.
 
 mod check;
