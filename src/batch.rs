@@ -33,7 +33,8 @@ pub(crate) struct Response {
 pub(crate) fn run(input: impl BufRead, mut output: impl Write) -> anyhow::Result<()> {
     for line in input.lines() {
         let line = line.context("read a request")?;
-        let request: Request = serde_json::from_str(&line).with_context(|| format!("parse request {line:?}"))?;
+        let request: Request =
+            serde_json::from_str(&line).with_context(|| format!("parse request {line:?}"))?;
         let response = execute(&request)?;
         serde_json::to_writer(&mut output, &response).context("write a response")?;
         output.write_all(b"\n").and_then(|()| output.flush()).context("write a response")?;

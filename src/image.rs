@@ -90,7 +90,14 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
     match recipe.build(WORK, store.spool()?)? {
         Built::Tree(tree, spool) => {
             let config = recipe.config;
-            let new = NewImage { tree: &tree, spool: &spool, config, source, report: serde_json::Value::Null, name: Some(&name) };
+            let new = NewImage {
+                tree: &tree,
+                spool: &spool,
+                config,
+                source,
+                report: serde_json::Value::Null,
+                name: Some(&name),
+            };
             Ok(store.add(new)?)
         }
         Built::Tar(mut stream, spool) => {

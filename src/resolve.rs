@@ -43,9 +43,9 @@ pub(crate) fn image(wanted: &str) -> anyhow::Result<Resolved> {
         }
         Err(StoreError::NotFound { .. }) => {
             let names: Vec<String> = store.list()?.into_iter().flat_map(|entry| entry.names).collect();
-            let nearest = names.iter().max_by(|a, b| {
-                strsim::jaro_winkler(a, wanted).total_cmp(&strsim::jaro_winkler(b, wanted))
-            });
+            let nearest = names
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(a, wanted).total_cmp(&strsim::jaro_winkler(b, wanted)));
             let missing = hint::image_missing(wanted, nearest.map(String::as_str));
             bail!("{}; {}", missing.reason, missing.remedy);
         }

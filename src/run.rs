@@ -29,7 +29,7 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     let mut signals = Signals::catch().context("catch signals")?;
     let image = resolve::image(&config.image)?;
     let job = resolve::job(config, &image, report_to.is_some())?;
-    let setup = Setup { entry: image.entry, image: image.file, kernel: config.kernel.clone(), guest_console: args.guest_console };
+    let setup = Setup { image: image.file, kernel: config.kernel.clone(), guest_console: args.guest_console };
     let level = levels::level(&args.level, setup)?;
     let (outcome, cause) = start(level.as_ref(), &job, &mut signals)?;
     let code = status(&outcome, cause);
@@ -81,7 +81,9 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
             eprintln!("isolab: out of memory: the limit is {} MiB; raise --memory", job.memory_bytes >> 20);
         }
         End::Failed(Failure { step: Step::Exec, errno: 2 }) => {
-            eprintln!("isolab: command {program:?} not found in the image; `isolab image inspect` shows its own");
+            eprintln!(
+                "isolab: command {program:?} not found in the image; `isolab image inspect` shows its own"
+            );
         }
         End::Failed(Failure { step: Step::Exec, errno }) => {
             let error = std::io::Error::from_raw_os_error(i32::from(errno));

@@ -153,9 +153,10 @@ mod tests {
     use crate::port::Stamp;
 
     fn outcome(end: End) -> Outcome {
+        let detail = Detail { lower_fs: Some("erofs".to_owned()), ..Detail::default() };
         let stamps = vec![Stamp { code: Code::RunBegin, at_ns: 20 }, Stamp { code: Code::Work, at_ns: 30 }];
         let memory = MemoryReading { source: "v2".to_owned(), current_bytes: 5, ..MemoryReading::default() };
-        Outcome { end, stamps, memory: Some(memory), clean_ns: 90 }
+        Outcome { end, stamps, memory: Some(memory), clean_ns: 90, detail }
     }
 
     #[test]
@@ -169,7 +170,7 @@ mod tests {
             End::Killed,
         ];
         for end in ends {
-            let report = RunReport::new("vm", 10, &outcome(end), 7, Detail::default());
+            let report = RunReport::new("vm", 10, &outcome(end), 7);
             let line = report.to_line().expect("plain data");
             assert_eq!(RunReport::from_line(line.as_bytes()).expect("our own line"), report);
         }
@@ -177,8 +178,7 @@ mod tests {
 
     #[test]
     fn the_line_is_what_the_documentation_shows() {
-        let detail = Detail { lower_fs: Some("erofs".to_owned()), ..Detail::default() };
-        let line = RunReport::new("container", 10, &outcome(End::OutOfMemory), 137, detail).to_line();
+        let line = RunReport::new("container", 10, &outcome(End::OutOfMemory), 137).to_line();
         assert_eq!(
             line.expect("plain data"),
             concat!(
@@ -193,9 +193,7 @@ mod tests {
 
     #[test]
     fn refuses_an_unknown_field_and_an_unknown_mark() {
-        let line = RunReport::new("vm", 1, &outcome(End::Killed), 124, Detail::default())
-            .to_line()
-            .expect("plain data");
+        let line = RunReport::new("vm", 1, &outcome(End::Killed), 124).to_line().expect("plain data");
         let extra = line.replacen('{', r#"{"more":1,"#, 1);
         assert!(matches!(RunReport::from_line(extra.as_bytes()), Err(RunReportError::Json(_))));
         let mark = line.replace("\"W\"", "\"Q\"");

@@ -93,14 +93,16 @@ fn from_lab(args: &CompareArgs, image: Resolved) -> anyhow::Result<Result<Record
 }
 
 fn seed(args: &CompareArgs) -> u64 {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()) + d.as_secs());
+    let now = || {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()) + d.as_secs())
+    };
     args.seed.unwrap_or_else(now)
 }
 
 fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::Result<Record> {
     let digest = image.entry.digest.clone();
     let job = resolve::job(config, &image, true)?;
-    let (runnable, skipped) = split(args, image)?;
+    let (runnable, skipped) = split(args, &image)?;
     let pairs = args.pairs.unwrap_or(if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
     let plan = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, seed(args))?;
     let tool = Tool {
@@ -117,7 +119,8 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
     let mut executor = RunExecutor { arguments: arguments::of_job(&args.job, &digest) };
     let samples = measure(&plan, &mut executor, &mut Progress::new(&plan));
     host.noise = Noise::now(Path::new("/")).since(&before);
-    let arms = runnable.iter().map(|level| (level.clone(), arm(level, config, &digest))).collect::<BTreeMap<_, _>>();
+    let arms =
+        runnable.iter().map(|level| (level.clone(), arm(level, config, &digest))).collect::<BTreeMap<_, _>>();
     let workload = Workload {
         name: format!("{} {}", config.image, job.argv.join(" ")),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -131,11 +134,10 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
 }
 
 /// The levels that this host runs, and why not the others.
-fn split(args: &CompareArgs, image: Resolved) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
+fn split(args: &CompareArgs, image: &Resolved) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
     let (mut runnable, mut skipped) = (Vec::new(), Vec::new());
     for name in &args.levels {
         let setup = Setup {
-            entry: image.entry.clone(),
             image: image.file.try_clone().context("copy the image's descriptor")?,
             kernel: args.job.kernel.clone(),
             guest_console: false,

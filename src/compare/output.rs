@@ -37,7 +37,8 @@ pub(super) fn write(args: &CompareArgs, record: &Record) -> anyhow::Result<()> {
     }
     let silent = args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path));
     if !silent {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let colour =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let style = text::TextStyle { colour, ..text::TextStyle::default() };
         std::io::stdout().write_all(text::render(record, style).as_bytes()).context("write the table")?;
     }

@@ -13,7 +13,7 @@ use isolab_bench::port::{HostStdio, Level};
 use isolab_bench::run_report::Detail;
 use isolab_container::root::RootSource;
 use isolab_images::job::Job;
-use isolab_images::store::{Entry, Scratch, Store};
+use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
 
 use crate::stdio;
@@ -21,8 +21,6 @@ use crate::stdio;
 /// What a level is made from besides the job.
 #[derive(Debug)]
 pub(crate) struct Setup {
-    /// The image's entry.
-    pub(crate) entry: Entry,
     /// The image, opened and verified.
     pub(crate) image: File,
     /// Guest kernel by name; else the default.

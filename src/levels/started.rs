@@ -72,7 +72,8 @@ impl Running for Started {
             (Err(InstanceError::Vanished(_)), Some(mut complaint)) => {
                 let mut text = String::new();
                 complaint.by_ref().take(8192).read_to_string(&mut text)?;
-                let text = if text.is_empty() { "the virtual machine ended without a word".into() } else { text };
+                let text =
+                    if text.is_empty() { "the virtual machine ended without a word".into() } else { text };
                 return Err(text.into());
             }
             (outcome, _) => outcome?,

@@ -75,10 +75,14 @@ impl Level for Vm {
         if job.memory_bytes < least {
             let (asked, least) = (job.memory_bytes >> 20, least.div_ceil(1 << 20));
             let kernel = &entry.info().name;
-            return Err(format!("guest kernel {kernel} does not fit into {asked} MiB; give --memory {least}M or more").into());
+            return Err(format!(
+                "guest kernel {kernel} does not fit into {asked} MiB; give --memory {least}M or more"
+            )
+            .into());
         }
         let block = job.encode(&BlockOptions::default())?;
-        let limits = Limits { memory_bytes: Some(job.memory_bytes + VMM_BYTES), cpus: Some(job.cpus), pids: None };
+        let limits =
+            Limits { memory_bytes: Some(job.memory_bytes + VMM_BYTES), cpus: Some(job.cpus), pids: None };
         let cgroup = Cgroup::create(&limits)?;
         let (marks_read, marks) = mark_pipe()?;
         let (control_read, control) = pipe_with(PipeFlags::CLOEXEC)?;

@@ -27,7 +27,6 @@ mod service;
 mod sys;
 mod vcpu;
 
-
 pub use arch::ArchError;
 pub use boot::initramfs::{Initramfs, InitramfsError};
 pub use boot::kernel::{KernelError, KernelFormat, KernelInfo, check_kernel};
