@@ -232,7 +232,8 @@ pub(crate) fn classify<R: Read>(
         match path.bytes() {
             b"oci-layout" => oci = true,
             b"manifest.json" => docker = true,
-            name if !belongs(name) => return Ok(Contents::Rootfs),
+            // Directories of any name: old archives have one for each layer.
+            name if entry.kind != EntryKind::Dir && !belongs(name) => return Ok(Contents::Rootfs),
             _ => {}
         }
         reader.seek_data(&seek)?;
@@ -244,9 +245,10 @@ pub(crate) fn classify<R: Read>(
     })
 }
 
-/// Whether an image archive may have a member of this name: a known document, `blobs/`, or a digest.
+/// Whether an image archive may have a file of this name: a known document, a layer, `blobs/`, or a digest.
 fn belongs(name: &[u8]) -> bool {
-    let top = name.split(|&b| b == b'/').next().unwrap_or_default();
+    let mut parts = name.split(|&b| b == b'/');
+    let (top, last) = (parts.next().unwrap_or_default(), parts.next_back().unwrap_or_default());
     let digest = top.windows(64).any(|part| part.iter().all(u8::is_ascii_hexdigit));
-    matches!(name, b"" | b"index.json" | b"repositories") || top == b"blobs" || digest
+    matches!(name, b"index.json" | b"repositories") || last == b"layer.tar" || top == b"blobs" || digest
 }

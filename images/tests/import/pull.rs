@@ -64,7 +64,7 @@ fn a_pulled_image_is_the_one_that_was_pushed() {
         let mut seen = 0;
         let mut progress = |p: isolab_images::source::Progress| seen = p.done_bytes;
         let result =
-            pull(&format!("{address}/{name}"), &into, &PullOptions::default(), budgets, &mut progress);
+            pull(&format!("{by_name}/{name}"), &into, &PullOptions::default(), budgets, &mut progress);
         (result, seen, into)
     };
     let (digest, seen, into) = get("team/busybox:1", "pulled", &Budgets::default());

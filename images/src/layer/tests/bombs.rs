@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 
+use proptest::prelude::*;
+
 use super::{Budgets, Tar, chain, import};
 
 fn refused(layer: Vec<u8>, budgets: Budgets) -> String {
@@ -125,4 +127,36 @@ fn bytes_after_a_gzip_member_are_refused() {
     let mut bytes = gzip(&Tar::parse("f a x")[..]);
     bytes.write_all(b"hidden").unwrap();
     import(&[bytes], Budgets::default()).unwrap_err();
+}
+
+/// Text that compresses with matches and literals of all kinds.
+fn text() -> Vec<u8> {
+    let lines: Vec<_> = (0..400_u32).map(|n| format!("line {} of {}\n", n * n % 977, n % 7)).collect();
+    Tar::default().entry(b'0', b"text", b"", lines.concat().as_bytes()).end()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_streams_never_panic(
+        zstd in any::<bool>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let mut bytes =
+            if zstd { ruzstd::encoding::compress_to_vec(&text()[..], level) } else { gzip(&text()[..]) };
+        for (at, value) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let budgets = Budgets { decompressed_bytes: 1 << 20, zstd_window_bytes: 1 << 20, ..Budgets::default() };
+        if let Ok((tree, spool)) = import(&[bytes], budgets) {
+            super::show(&tree, &spool);
+        }
+    }
 }
