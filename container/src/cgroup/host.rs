@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::reading::{read, slurp};
+use super::reading::slurp;
 use super::{CgroupError, Version};
 
 /// A kind of limit.
