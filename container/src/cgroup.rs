@@ -12,9 +12,10 @@ mod kill;
 mod reading;
 pub mod stale;
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -301,12 +302,17 @@ impl Part {
     /// Writes a limit and reads it back.
     fn set(&self, controller: Controller, file: &str, value: &str) -> Result<(), CgroupError> {
         let path = self.dir.join(file);
-        if let Err(source) = fs::write(&path, value) {
-            return Err(CgroupError::Set { controller, path, value: value.to_owned(), source });
-        }
-        let found = match fs::read_to_string(&path) {
-            Ok(found) => found,
-            Err(source) => return Err(CgroupError::Read { path, source }),
+        let mut text = [0; 64];
+        let opened = File::options().read(true).write(true).open(&path);
+        let read_back = opened.and_then(|mut file| {
+            file.write_all(value.as_bytes())?;
+            file.read_at(&mut text, 0)
+        });
+        let found = match read_back {
+            Ok(n) => String::from_utf8_lossy(&text[..n]),
+            Err(source) => {
+                return Err(CgroupError::Set { controller, path, value: value.to_owned(), source });
+            }
         };
         if found.trim_end() == value {
             return Ok(());

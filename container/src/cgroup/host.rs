@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::reading::slurp;
 use super::{CgroupError, Version};
 
 /// A kind of limit.
@@ -135,7 +136,7 @@ impl Host {
             bases.push(parent.to_owned());
         }
         let offers = |base: &Path| {
-            fs::read_to_string(base.join("cgroup.controllers"))
+            slurp(&base.join("cgroup.controllers"))
                 .is_ok_and(|names| names.split_whitespace().any(|name| name == controller.name()))
         };
         Ok(bases

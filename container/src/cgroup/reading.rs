@@ -1,6 +1,7 @@
 //! What the kernel counted: memory charge and kills for memory.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::{Cgroup, CgroupError, Controller, Part, Version};
@@ -87,7 +88,16 @@ impl Part {
 }
 
 pub(super) fn read(path: &Path) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })
+    slurp(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })
+}
+
+/// The whole of a kernel-made file. Such files have no size, so asking for it and growing from small reads, as
+/// `fs::read_to_string` does, would be the larger part of the system calls of a start.
+pub(super) fn slurp(path: &Path) -> io::Result<String> {
+    const LARGEST: u64 = 4 << 20;
+    let mut bytes = Vec::with_capacity(8192);
+    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
+    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 /// The number after a word at the start of a line.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::host::Host;
+use super::reading::slurp;
 use super::{CgroupError, REMOVE_TIMEOUT, kill};
 
 const PREFIX: &str = "isolab-";
@@ -48,7 +49,7 @@ fn pid_namespace() -> io::Result<u64> {
 
 /// When a process started, in clock ticks; nothing if it is gone or dead.
 fn start_time(pid: u32) -> io::Result<Option<u64>> {
-    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+    let stat = match slurp(Path::new(&format!("/proc/{pid}/stat"))) {
         Ok(stat) => stat,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
