@@ -84,5 +84,7 @@ fn too_little_memory_is_refused_with_the_least_that_is_accepted() {
 }
 
 fn error_text(memory_bytes: u64) -> String {
-    run(VmConfig { memory_bytes, ..config(&kernel()) }).expect_err("too little memory was accepted").to_string()
+    run(VmConfig { memory_bytes, ..config(&kernel()) })
+        .expect_err("too little memory was accepted")
+        .to_string()
 }
