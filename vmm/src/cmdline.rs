@@ -8,11 +8,10 @@ const TOKENS: &[(&str, &str)] = &[
     ("8250.nr_uarts=0", "no serial driver: the debug port below needs none"),
     ("cryptomgr.notests", "no self-tests of ciphers that nobody uses here"),
     ("tsc=reliable", "no warp test between CPUs: their counters are one counter under KVM"),
-    ("rcupdate.rcu_expedited=1", "module loading and mounting wait for grace periods; short ones are enough"),
     (
-        "initcall_blacklist=tracer_init_tracefs",
-        "no files for kernel tracing, which nothing inside can reach: a tenth of the start, and 6 MiB, which \
-         decides whether a stock kernel fits into 64 MiB",
+        "initcall_blacklist=tracer_init_tracefs,trace_eval_init",
+        "no tables and files for kernel tracing, which nothing inside can reach: a sixth of the start, and 6 MiB, \
+         which decides whether a stock kernel fits into 64 MiB",
     ),
     // Order matters: the level is read before the port starts to print.
     ("loglevel=1", "print only what precedes the end of the kernel"),

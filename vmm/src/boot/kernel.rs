@@ -8,6 +8,7 @@ use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{ByteValued, GuestAddress};
 
+use crate::boot::sparse::SparseReader;
 use crate::layout;
 use crate::memory::GuestRam;
 use crate::sys::FileAt;
@@ -275,7 +276,7 @@ pub(crate) fn load(
     info: &KernelInfo,
 ) -> Result<Option<setup_header>, KernelError> {
     let len = file.metadata().map_err(KernelError::Read)?.len();
-    let mut reader = FileAt::new(file, 0, len);
+    let mut reader = SparseReader::new(FileAt::new(file, 0, len));
     let high = Some(GuestAddress(layout::HIGH_MEMORY));
     let loaded = match info.format {
         KernelFormat::BzImage => BzImage::load(ram, Some(GuestAddress(info.memory_start)), &mut reader, high),

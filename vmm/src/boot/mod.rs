@@ -2,3 +2,4 @@
 
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
+mod sparse;
