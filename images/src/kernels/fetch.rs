@@ -9,8 +9,9 @@ use super::assemble::{KernelAssembleError, Parts, assemble};
 use super::package::{self, KernelPackageError};
 use super::{KernelEntry, KernelStore, KernelStoreError, Origin, STOCK};
 
-/// Packages tried, best first: 6.12 mounts EROFS files without loop devices and has every controller in cgroup v2.
-pub const PACKAGES: &[&str] = &["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64"];
+/// Packages tried, best first: the release's own kernel, which everybody has and which (6.1 on Debian 12) fits into less
+/// memory and starts in half the time of the backported 6.12.
+pub const PACKAGES: &[&str] = &["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
 
 /// Largest package.
 const MAX_PACKAGE: u64 = 512 << 20;
