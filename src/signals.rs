@@ -25,7 +25,7 @@ impl Signals {
     pub(crate) fn catch() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH];
-        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly::default(), wanted)?))
+        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, wanted)?))
     }
 
     /// What to poll for reading.

@@ -52,7 +52,8 @@ pub(crate) fn supervise(
             } else if cause == Cause::Itself && running.executing() {
                 running.signal(signal);
                 cause = Cause::Signal(signal);
-                deadline = Some(deadline.map_or(Instant::now() + GRACE, |d| d.min(Instant::now() + GRACE)));
+                let grace = Instant::now() + GRACE;
+                deadline = Some(deadline.map_or(grace, |d| d.min(grace)));
             } else {
                 cause = Cause::Signal(signal);
                 running.kill();

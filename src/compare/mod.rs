@@ -20,7 +20,7 @@ use isolab_vmm::probe;
 
 use crate::cli::CompareArgs;
 use crate::config::JobConfig;
-use crate::lab::LabStdio;
+use crate::lab::{LabStdio, Stuck};
 use crate::levels::{self, Setup};
 use crate::place::{LabJob, Place, choose, in_lab};
 use crate::resolve::{self, Resolved};
@@ -29,6 +29,8 @@ use executor::RunExecutor;
 
 /// Where the lab leaves the record.
 const RECORD_IN_LAB: &str = "/root/record.json";
+/// Labs started for one comparison where QEMU gets stuck. Nothing of a stuck one is kept, so that no sample is chosen.
+const LAB_TRIES: u32 = 8;
 /// Exit status of a comparison that was refused.
 const REFUSED: u8 = 3;
 
@@ -78,8 +80,18 @@ fn from_lab(args: &CompareArgs, image: Resolved) -> anyhow::Result<Result<Record
     arguments.push(format!("--seed={}", seed(args)));
     arguments.extend(arguments::of_job(&args.job, &image.entry.digest));
     let name = args.job.image.clone();
-    let job = LabJob::of(&args.job, arguments, LabStdio::Output)?;
-    let outcome = in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()])?;
+    let mut image = Some(image);
+    let mut tries = 1..=LAB_TRIES;
+    let outcome = loop {
+        let image = image.take().map_or_else(|| resolve::image(&args.job.image), Ok)?;
+        let job = LabJob::of(&args.job, arguments.clone(), LabStdio::Output)?;
+        match in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()]) {
+            Err(error) if error.is::<Stuck>() && tries.next().is_some_and(|n| n < LAB_TRIES) => {
+                eprintln!("isolab: {error:#}: starting the comparison over in a new lab");
+            }
+            outcome => break outcome?,
+        }
+    };
     let Some(bytes) = outcome.files.into_iter().next().flatten() else {
         if outcome.status == 0 {
             bail!("the lab ended without a record");
@@ -103,7 +115,7 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
     let digest = image.entry.digest.clone();
     let job = resolve::job(config, &image, true)?;
     let (runnable, skipped) = split(args, &image)?;
-    let pairs = args.pairs.unwrap_or(if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
+    let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
     let plan = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, seed(args))?;
     let tool = Tool {
         name: "isolab".into(),

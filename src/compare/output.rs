@@ -16,7 +16,7 @@ use crate::cli::CompareArgs;
 /// The directory is not there.
 pub(super) fn check(args: &CompareArgs) -> anyhow::Result<()> {
     for path in [&args.json, &args.html].into_iter().flatten().filter(|path| !is_stdout(path)) {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         if !dir.is_dir() {
             bail!("{} can't be written: {} is not a directory", path.display(), dir.display());
         }

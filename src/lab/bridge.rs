@@ -13,6 +13,7 @@ use super::machine::RunningMachine;
 use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port};
 use super::streams::{Output, check_files, receive, send};
 use super::terminal::{self, RawTerminal};
+use super::watchdog::Watchdog;
 use super::{LabOutcome, LabProgress, LabStdio};
 
 /// The lab is up within this, or something is wrong. It takes 2 to 4 s on an idle machine and was seen to take 45 s on one
@@ -47,6 +48,8 @@ enum Source {
     Messages,
     Signals,
     Ended,
+    /// An answer of QEMU's monitor.
+    Monitor,
 }
 
 /// A lab being served.
@@ -74,12 +77,13 @@ pub(super) struct Bridge {
     console: Vec<u8>,
     messages_open: bool,
     interrupted: Option<u8>,
+    watchdog: Option<Watchdog>,
     /// Bytes moved in this round: QEMU's end counts only when nothing more comes.
     moved: usize,
 }
 
 impl Bridge {
-    pub(super) fn new(machine: RunningMachine, stdio: LabStdio, n_files: usize) -> Result<Self> {
+    pub(super) fn new(mut machine: RunningMachine, stdio: LabStdio, n_files: usize) -> Result<Self> {
         let mut signals = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH] {
             let (ours, handler) = UnixStream::pair().context("create a signal pipe")?;
@@ -88,6 +92,7 @@ impl Bridge {
             signals.push((signal, ours));
         }
         let stdin_open = stdio != LabStdio::Output;
+        let watchdog = machine.monitor.take().map(Watchdog::new);
         Ok(Self {
             machine,
             phase: Phase::Starting,
@@ -109,6 +114,7 @@ impl Bridge {
             console: Vec::new(),
             messages_open: true,
             interrupted: None,
+            watchdog,
             moved: 0,
         })
     }
@@ -117,6 +123,9 @@ impl Bridge {
     pub(super) fn run(mut self, progress: &mut dyn FnMut(LabProgress)) -> Result<LabOutcome> {
         loop {
             let ready = self.wait()?;
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.look();
+            }
             self.moved = 0;
             for &(source, flags) in &ready {
                 self.handle(source, flags, progress)?;
@@ -179,9 +188,14 @@ impl Bridge {
             watch(Source::Signals, pipe.as_fd(), PollFlags::IN);
         }
         watch(Source::Ended, self.machine.ended(), PollFlags::IN);
+        if let Some(watchdog) = &self.watchdog {
+            watch(Source::Monitor, watchdog.event(), PollFlags::IN);
+        }
         let mut fds: Vec<PollFd<'_>> =
             list.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
-        let timeout = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let look = self.watchdog.as_ref().map(Watchdog::next);
+        let soonest = self.deadline.into_iter().chain(look).min();
+        let timeout = soonest.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -221,6 +235,11 @@ impl Bridge {
             }
             Source::Messages => self.read_messages(),
             Source::Signals => self.read_signals()?,
+            Source::Monitor => {
+                if let Some(watchdog) = &mut self.watchdog {
+                    watchdog.read()?;
+                }
+            }
             Source::Ended => {}
         }
         Ok(())

@@ -68,6 +68,8 @@ pub(crate) struct RunningMachine {
     pub(crate) ports: Vec<UnixStream>,
     /// The kernel's console.
     pub(crate) console: UnixStream,
+    /// QEMU's monitor, until the watchdog takes it.
+    pub(crate) monitor: Option<UnixStream>,
     /// QEMU's own messages.
     pub(crate) messages: Option<ChildStderr>,
 }
@@ -88,8 +90,10 @@ impl Machine<'_> {
         }
         let (console, lab_console) = UnixStream::pair().context("create the lab's console")?;
         console.set_nonblocking(true).context("prepare the lab's console")?;
+        let (monitor, lab_monitor) = UnixStream::pair().context("create the lab's monitor")?;
+        monitor.set_nonblocking(true).context("prepare the lab's monitor")?;
         let images: Vec<BorrowedFd<'_>> = self.images.iter().map(AsFd::as_fd).collect();
-        let inherited = [kernel.as_fd(), initramfs.as_fd(), lab_console.as_fd()]
+        let inherited = [kernel.as_fd(), initramfs.as_fd(), lab_console.as_fd(), lab_monitor.as_fd()]
             .into_iter()
             .chain(theirs.iter().map(AsFd::as_fd))
             .chain(images.iter().copied());
@@ -98,7 +102,7 @@ impl Machine<'_> {
         }
         let mut command = Command::new("/proc/self/exe");
         command.arg0(LAUNCHER).arg(std::process::id().to_string()).arg(&qemu);
-        command.args(self.arguments(&kernel, &initramfs, &lab_console, &theirs));
+        command.args(self.arguments(&kernel, &initramfs, [&lab_console, &lab_monitor], &theirs));
         // Ctrl-C is for us: we tell the lab.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let started = command.spawn();
@@ -108,14 +112,14 @@ impl Machine<'_> {
         let mut child = started.with_context(|| format!("start {}", qemu.display()))?;
         let ended = pidfd(&child).inspect_err(|_| drop(child.kill()))?;
         let messages = child.stderr.take();
-        Ok(RunningMachine { child, ended, ports, console, messages })
+        Ok(RunningMachine { child, ended, ports, console, monitor: Some(monitor), messages })
     }
 
     fn arguments(
         &self,
         kernel: &File,
         initramfs: &OwnedFd,
-        console: &UnixStream,
+        [console, monitor]: [&UnixStream; 2],
         ports: &[UnixStream],
     ) -> Vec<OsString> {
         let fd = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -134,6 +138,8 @@ impl Machine<'_> {
         add(&["-append", &self.command_line()]);
         add(&["-chardev", &format!("socket,id=console,fd={}", console.as_raw_fd())]);
         add(&["-serial", "chardev:console"]);
+        add(&["-chardev", &format!("socket,id=monitor,fd={}", monitor.as_raw_fd())]);
+        add(&["-mon", "chardev=monitor,mode=readline"]);
         let bus = self.bus();
         add(&["-device", &format!("virtio-rng-{bus}")]);
         add(&["-device", &format!("virtio-serial-{bus},max_ports=8")]);

@@ -14,6 +14,7 @@ mod machine;
 mod protocol;
 mod streams;
 mod terminal;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -27,6 +28,7 @@ use isolab_images::kernels::{KernelEntry, KernelFormat, ModuleSet};
 pub(crate) use self::machine::LabClock;
 use self::machine::{MAX_IMAGES, Machine, drive_name};
 use self::protocol::{JobImage, LabJob};
+pub(crate) use self::watchdog::Stuck;
 
 /// How the isolab inside is connected to ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
