@@ -73,7 +73,8 @@ fn boot(place: Place, marks: Marks, start: &Start) -> Result<Exit, Failure> {
     mounts::skeleton(place, &job).at(Step::Overlay)?;
     mounts::lower(place, &job).at(Step::Lower)?;
     let root = mounts::overlay(place, &job).at(Step::Overlay)?;
-    mounts::kernel_file_systems(place, &job, root).at(Step::Mounts)?;
+    let image = mounts::image_below(&job).at(Step::Overlay)?;
+    mounts::kernel_file_systems(place, &job, root, image).at(Step::Mounts)?;
     mounts::enter(place, root).at(Step::Root)?;
     mounts::mask(&job).at(Step::Masks)?;
 

@@ -88,8 +88,25 @@ pub(crate) fn overlay(place: Place, job: &Job<'_>) -> Result<Fd, Errno> {
     io::open(CWD, root, open::PATH | open::DIRECTORY | open::CLOEXEC, 0)
 }
 
+/// A detached copy of the image's own mount, which the overlay hides: it goes to /dev, so that everybody inside can
+/// see what lies below the root.
+pub(crate) fn image_below(job: &Job<'_>) -> Result<Option<Fd>, Errno> {
+    if !has_overlay(job) {
+        return Ok(None);
+    }
+    let dir = io::open(CWD, c"lower", open::PATH | open::DIRECTORY | open::CLOEXEC, 0)?;
+    let copy = mount::detached_copy(dir);
+    io::close(dir);
+    copy.map(Some)
+}
+
 /// Mounts the plan on the root. Without an overlay (`--read-only`) the image must have the directories itself.
-pub(crate) fn kernel_file_systems(place: Place, job: &Job<'_>, root: Fd) -> Result<(), Errno> {
+pub(crate) fn kernel_file_systems(
+    place: Place,
+    job: &Job<'_>,
+    root: Fd,
+    image: Option<Fd>,
+) -> Result<(), Errno> {
     let applies = |m: &&Mount| m.level == Level::Both || place == Place::Guest;
     for entry in plan::ON_IMAGE.iter().filter(applies) {
         let point = match fs::open_real_dir(root, entry.at) {
@@ -109,6 +126,11 @@ pub(crate) fn kernel_file_systems(place: Place, job: &Job<'_>, root: Fd) -> Resu
     for entry in plan::ON_DEV.iter().filter(applies) {
         fs::mkdir(CWD, entry.at, 0o755)?;
         mount_at(entry, entry.at, job)?;
+    }
+    if let Some(image) = image {
+        fs::mkdir(CWD, plan::IMAGE, 0o755)?;
+        mount::attach(image, plan::IMAGE)?;
+        io::close(image);
     }
     for &(name, on_host, major, minor) in &plan::NODES {
         match place {

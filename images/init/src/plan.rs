@@ -94,6 +94,9 @@ pub(crate) static ON_DEV: [Mount; 2] = [
 /// A device: name below /dev, the host's own path of it, major, minor.
 pub(crate) type Node = (&'static CStr, &'static CStr, u32, u32);
 
+/// Where below /dev the image's own, read-only mount is seen.
+pub(crate) static IMAGE: &CStr = c".image";
+
 /// The devices that every program may expect, none of which reaches hardware.
 pub(crate) static NODES: [Node; 6] = [
     (c"null", c"/dev/null", 1, 3),

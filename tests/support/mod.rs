@@ -1,0 +1,80 @@
+//! What the end-to-end tests share: the binary under test, a store of its own, one lab session for many commands.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// What one command did.
+#[derive(Debug)]
+pub struct Done {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The release binary under test where `make test` names it, else the one that cargo built.
+pub fn binary() -> PathBuf {
+    std::env::var_os("ISOLAB_BIN").map_or_else(|| env!("CARGO_BIN_EXE_isolab").into(), PathBuf::from)
+}
+
+/// `isolab ARGS`, ready to start.
+pub fn isolab(args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs `isolab ARGS` to its end.
+pub fn run(args: &[&str]) -> Done {
+    done(isolab(args).output().expect("isolab starts"))
+}
+
+fn done(output: Output) -> Done {
+    Done {
+        status: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs commands one after another in one lab machine. Where QEMU gets stuck (its own fault, which isolab reports as
+/// such), the session is started over: no result of a stuck one is kept.
+pub fn in_lab(commands: &[Vec<&str>]) -> Vec<Done> {
+    let input: String = commands.iter().map(|args| format!("{}\n", json!({ "args": args }))).collect();
+    for _ in 0..8 {
+        let mut child = isolab(&["lab", "--", "batch"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("isolab starts");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("isolab reads");
+        let output = done(child.wait_with_output().expect("isolab ends"));
+        if output.status == Some(125) && output.stderr.contains("is stuck") {
+            eprintln!("the lab got stuck, again from the start");
+            continue;
+        }
+        assert_eq!(output.status, Some(0), "{}", output.stderr);
+        let answers: Vec<Value> =
+            output.stdout.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+        assert_eq!(answers.len(), commands.len());
+        return answers.iter().map(answer).collect();
+    }
+    panic!("the lab got stuck eight times");
+}
+
+fn answer(answer: &Value) -> Done {
+    let text = |name: &str| answer[name].as_str().expect("text").to_owned();
+    let status = answer["status"].as_i64().and_then(|n| i32::try_from(n).ok());
+    Done { status, stdout: text("stdout"), stderr: text("stderr") }
+}
+
+/// The same commands at each level: process and container on this host, vm in one lab session.
+pub fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
+    let with = |level| commands.iter().map(|c| [&["run", "--level", level][..], c].concat()).collect::<Vec<_>>();
+    let here = |level| with(level).iter().map(|args| run(args)).collect();
+    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(&with("vm")))]
+}
