@@ -32,7 +32,8 @@ fn check_samples(record: &Value, levels: &[&str]) {
 
 #[test]
 fn process_and_container_are_measured_on_the_host() {
-    let record = record(&["--on", "host", "--levels", "process,container", "--pairs", "2", "--seed", "1", "demo"]);
+    let record =
+        record(&["--on", "host", "--levels", "process,container", "--pairs", "2", "--seed", "1", "demo"]);
     check_samples(&record, &["process", "container"]);
 }
 

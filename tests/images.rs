@@ -46,7 +46,8 @@ fn an_image_of_other_tools_gives_one_digest_and_runs() {
     assert_eq!((result.status, result.stdout.as_str()), (Some(9), "42\n"), "{}", result.stderr);
     let inspect = run(&["image", "inspect", "from-layout"]);
     let entry: serde_json::Value = serde_json::from_str(&inspect.stdout).expect("JSON");
-    let judge = Command::new("fsck.erofs").arg(entry["path"].as_str().expect("path")).output().expect("fsck.erofs");
+    let judge =
+        Command::new("fsck.erofs").arg(entry["path"].as_str().expect("path")).output().expect("fsck.erofs");
     assert!(judge.status.success(), "{}", String::from_utf8_lossy(&judge.stdout));
 }
 

@@ -44,7 +44,8 @@ fn an_unknown_flag_is_refused_with_a_suggestion() {
 
 #[test]
 fn a_missing_qemu_is_named_with_its_remedy() {
-    let output = isolab(&["run", "--on", "lab", "demo"]).env("PATH", "/nonexistent").output().expect("starts");
+    let output =
+        isolab(&["run", "--on", "lab", "demo"]).env("PATH", "/nonexistent").output().expect("starts");
     assert_eq!(output.status.code(), Some(125));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("doctor --fix") || stderr.contains("qemu"), "{stderr}");

@@ -50,7 +50,10 @@ fn megabytes_come_back_byte_for_byte_from_the_vm() {
     let bytes = noise(4_000_000);
     // A lab that gets stuck is QEMU's fault and told as such; its output is then short.
     let back = (0..8).map(|_| std::panic::catch_unwind(|| through_cat("vm", &bytes))).find_map(Result::ok);
-    assert_eq!(Sha256::digest(back.expect("one session in eight that does not get stuck")), Sha256::digest(&bytes));
+    assert_eq!(
+        Sha256::digest(back.expect("one session in eight that does not get stuck")),
+        Sha256::digest(&bytes)
+    );
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn root_is_an_overlay_on_the_erofs_image_and_nothing_of_the_host() {
     points.sort_unstable();
     let devices = ["full", "null", "random", "tty", "urandom", "zero"].map(|d| format!("/dev/{d}"));
     let mut expected: Vec<&str> = devices.iter().map(String::as_str).collect();
-    expected.extend(["/", "/dev", "/dev/pts", "/dev/shm", "/proc"]);
+    expected.extend(["/", "/dev", "/dev/.image", "/dev/pts", "/dev/shm", "/proc"]);
     expected.sort_unstable();
     assert_eq!(points, expected, "{report:?}");
     assert!(text.starts_with("overlay / overlay rw,"), "{text}");

@@ -9,26 +9,26 @@ use serde_json::{Value, json};
 
 /// What one command did.
 #[derive(Debug)]
-pub struct Done {
-    pub status: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Done {
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// The release binary under test where `make test` names it, else the one that cargo built.
-pub fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("ISOLAB_BIN").map_or_else(|| env!("CARGO_BIN_EXE_isolab").into(), PathBuf::from)
 }
 
 /// `isolab ARGS`, ready to start.
-pub fn isolab(args: &[&str]) -> Command {
+pub(crate) fn isolab(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).stdin(Stdio::null());
     command
 }
 
 /// Runs `isolab ARGS` to its end.
-pub fn run(args: &[&str]) -> Done {
+pub(crate) fn run(args: &[&str]) -> Done {
     done(isolab(args).output().expect("isolab starts"))
 }
 
@@ -42,7 +42,7 @@ fn done(output: Output) -> Done {
 
 /// Runs commands one after another in one lab machine. Where QEMU gets stuck (its own fault, which isolab reports as
 /// such), the session is started over: no result of a stuck one is kept.
-pub fn in_lab(commands: &[Vec<&str>]) -> Vec<Done> {
+pub(crate) fn in_lab(commands: &[Vec<&str>]) -> Vec<Done> {
     let input: String = commands.iter().map(|args| format!("{}\n", json!({ "args": args }))).collect();
     for _ in 0..8 {
         let mut child = isolab(&["lab", "--", "batch"])
@@ -73,8 +73,9 @@ fn answer(answer: &Value) -> Done {
 }
 
 /// The same commands at each level: process and container on this host, vm in one lab session.
-pub fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
-    let with = |level| commands.iter().map(|c| [&["run", "--level", level][..], c].concat()).collect::<Vec<_>>();
+pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
+    let with =
+        |level| commands.iter().map(|c| [&["run", "--level", level][..], c].concat()).collect::<Vec<_>>();
     let here = |level| with(level).iter().map(|args| run(args)).collect();
     vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(&with("vm")))]
 }
