@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux
 
-.PHONY: build compare test check bench doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -28,10 +28,6 @@ check: linker docs-paths
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
 	$(MAKE) test
-
-# The figures of docs/performance.md.
-bench: build test-packages kernel
-	bash bench/figures/run $(abspath $(BIN))
 
 doctor: build
 	$(BIN) doctor

@@ -237,7 +237,7 @@ pub(crate) enum ImageCommand {
         /// Name or digest.
         image: String,
     },
-    /// Write an image as an OCI layout tar
+    /// Write an image's files as a tar archive
     Export {
         /// Name or digest.
         image: String,

@@ -4,8 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use isolab_images::budget::Budgets;
 use isolab_images::config::ImageConfig;
+use isolab_images::export;
 use isolab_images::programs::WORK;
+use isolab_images::pull::PullOptions;
 use isolab_images::recipes::{Built, Recipe};
 use isolab_images::report::Report;
 use isolab_images::source::{self, Imported, Options, Progress};
@@ -27,13 +30,27 @@ pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
             announce(&import(&store, &path, &name)?);
         }
         ImageCommand::Build { recipe, name } => announce(&build(&store, &recipe, name.as_deref())?),
-        ImageCommand::Pull { .. } => bail!("pull is not built yet"),
+        ImageCommand::Pull { reference, name, plain_http } => {
+            let last = reference.rsplit('/').next().unwrap_or(&reference);
+            let name =
+                name.map_or_else(|| name_of(Path::new(last.split([':', '@']).next().unwrap_or(last))), Ok)?;
+            announce(&pull(&store, &reference, &name, plain_http)?);
+        }
         ImageCommand::Ls(json) => list(&store, json.json)?,
         ImageCommand::Inspect { image } => {
             let resolved = resolve::image(&image)?;
             println!("{}", serde_json::to_string_pretty(&resolved.entry)?);
         }
-        ImageCommand::Export { .. } => bail!("export is not built yet"),
+        ImageCommand::Export { image, output } => {
+            let file = resolve::image(&image)?.file;
+            if output == Path::new("-") {
+                export::tar(&file, std::io::stdout().lock())?;
+            } else {
+                let to = std::fs::File::create_new(&output)
+                    .with_context(|| format!("create {}", output.display()))?;
+                export::tar(&file, to)?;
+            }
+        }
         ImageCommand::Rm { images } => {
             for image in images {
                 for removed in store.remove(&image)? {
@@ -58,6 +75,19 @@ fn import(store: &Store, path: &Path, name: &str) -> anyhow::Result<Entry> {
     let imported = source::read(path, Options::default(), store.spool()?, &mut |p| bar.show(p))?;
     drop(bar);
     add(store, imported, ImageConfig::default(), path.display().to_string(), name)
+}
+
+/// Pulls into a private OCI layout, then imports that as any other.
+fn pull(store: &Store, reference: &str, name: &str, plain_http: bool) -> anyhow::Result<Entry> {
+    let scratch = store.scratch()?;
+    let mut bar = Bar::new(format!("pulling {reference}"));
+    let options = PullOptions { plain_http, ..PullOptions::default() };
+    isolab_images::pull::pull(reference, scratch.path(), &options, &Budgets::default(), &mut |p| {
+        bar.show(p)
+    })?;
+    let imported = source::read(scratch.path(), Options::default(), store.spool()?, &mut |p| bar.show(p))?;
+    drop(bar);
+    add(store, imported, ImageConfig::default(), reference.to_owned(), name)
 }
 
 fn add(

@@ -91,7 +91,7 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
         }
         End::Failed(Failure { step, errno }) => {
             let error = std::io::Error::from_raw_os_error(i32::from(errno));
-            bail!("process 1 failed at step {step:?}: {error}; `isolab explain steps` says what it needs");
+            bail!("process 1 failed at step {step:?}: {error}; `isolab doctor` says what this host lacks");
         }
         End::Workload(_) | End::Killed => {}
     }
