@@ -103,7 +103,8 @@ pub enum InstanceError {
 #[derive(Debug)]
 pub struct Instance {
     child: Child,
-    marks: OwnedFd,
+    /// Nothing once the last writer is gone: a hung-up pipe polls readable for ever.
+    marks: Option<OwnedFd>,
     control: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     start: ClockPair,
@@ -139,7 +140,7 @@ impl Instance {
         let Parts { child, marks, control, cgroup, start, begin_ns, exit_from } = parts;
         Self {
             child,
-            marks,
+            marks: Some(marks),
             control,
             cgroup,
             start,
@@ -160,10 +161,10 @@ impl Instance {
     }
 
     /// Polls readable when there are marks: call [`Instance::read_marks`] then. The memory charge is read there, so
-    /// a reader that is late reads a later charge.
+    /// a reader that is late reads a later charge. Nothing once no more can come.
     #[must_use]
-    pub fn marks(&self) -> BorrowedFd<'_> {
-        self.marks.as_fd()
+    pub fn marks(&self) -> Option<BorrowedFd<'_>> {
+        self.marks.as_ref().map(AsFd::as_fd)
     }
 
     /// Number of the child process.
@@ -181,8 +182,8 @@ impl Instance {
     /// Takes in the marks that have arrived; gives whether the workload's end is among them. Does not block.
     pub fn read_marks(&mut self) -> bool {
         let mut packet = [0; 4096];
-        loop {
-            match rustix::io::read(&self.marks, &mut packet) {
+        while let Some(marks) = &self.marks {
+            match rustix::io::read(marks, &mut packet) {
                 Ok(RECORD_LEN) => {
                     let record = packet.first_chunk().and_then(Mark::decode);
                     if let Some(mark) = record {
@@ -192,9 +193,11 @@ impl Instance {
                 // Not a record of ours.
                 Ok(n) if n > 0 => {}
                 Err(Errno::INTR) => {}
-                Ok(_) | Err(_) => return self.exit.is_some() || self.failure.is_some(),
+                Ok(_) => self.marks = None,
+                Err(_) => break,
             }
         }
+        self.exit.is_some() || self.failure.is_some()
     }
 
     /// Whether this moment has come. A bare process has no other moment than its start to execute the command.
@@ -257,19 +260,14 @@ impl Instance {
     /// # Errors
     /// The instance broke in a way that is not the workload's.
     pub fn wait(mut self) -> Result<Outcome, InstanceError> {
-        let mut marks_open = true;
         loop {
             let mut fds = vec![PollFd::new(&self.child, PollFlags::IN)];
-            if marks_open {
-                fds.push(PollFd::new(&self.marks, PollFlags::IN));
-            }
+            fds.extend(self.marks.as_ref().map(|marks| PollFd::new(marks, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(InstanceError::Wait(e)),
             }
             let ended = !fds[0].revents().is_empty();
-            // Hung up and empty: nothing can come any more, and poll would not wait.
-            marks_open = fds.get(1).is_some_and(|fd| fd.revents() != PollFlags::HUP);
             self.read_marks();
             if ended {
                 break;

@@ -35,7 +35,7 @@ impl Started {
 
 impl Running for Started {
     fn events(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.instance.ended(), self.instance.marks()]
+        std::iter::once(self.instance.ended()).chain(self.instance.marks()).collect()
     }
 
     fn advance(&mut self) -> Result<bool, StartError> {
