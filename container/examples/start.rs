@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use isolab_container::bare::{self, BareConfig};
 use isolab_container::cgroup::Limits;
-use isolab_container::launch::{self, ContainerConfig, InitImage, job_limits};
+use isolab_container::launch::{self, ContainerConfig, job_limits};
 use isolab_container::root::RootSource;
 use isolab_images::job::{Job, Stdio, User};
 use isolab_images::programs::INIT;
@@ -35,9 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..runs.parse::<u32>()? {
         let request = isolab_container::clock::now_ns();
         let instance = if level == "container" {
-            let init = InitImage::create(INIT)?;
             let limits = job_limits(&job);
-            launch::start(&ContainerConfig { job: &job, root: &root, stdio, init: &init, limits })?
+            launch::start(&ContainerConfig { job: &job, root: &root, stdio, init: INIT, limits })?
         } else {
             bare::start(&BareConfig { job: &job, root: &root, stdio, limits: Limits::default() })?
         };

@@ -132,15 +132,16 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report };
 
     let start = ClockPair::read();
-    let held = spawn(&options, || entry.run(parents_end.as_fd()))?;
+    let held = spawn(&options, |_handed| entry.run(parents_end.as_fd()))?;
     if rootless {
         IdMap::choose()?.write(held.child().pid())?;
     }
-    let child = held.release()?;
+    let child = held.release(cgroup.as_ref(), &[])?;
     drop(entry);
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(parents_end));
-    Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from: ExitFrom::Process }))
+    let (exit_from, measured) = (ExitFrom::Process, job.marks);
+    Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from, measured }))
 }
 
 type Failed = (Step, Errno);

@@ -142,32 +142,61 @@ pub struct Cgroup {
     parts: Vec<Part>,
 }
 
-impl Cgroup {
-    /// Makes a cgroup with these limits, each read back. Without any limit, and where the host has no usable memory
+/// What is known before a cgroup is made.
+#[derive(Debug)]
+pub struct CgroupPlan {
+    host: Host,
+    limits: Limits,
+}
+
+impl CgroupPlan {
+    /// Looks where this host has which controller.
+    ///
+    /// # Errors
+    /// The list of mounts or of our own cgroups can't be read.
+    pub fn new(limits: &Limits) -> Result<Self, CgroupError> {
+        Ok(Self { host: Host::discover()?, limits: *limits })
+    }
+
+    /// Whether a process gets into a part of it by `clone3` only, so that it must be made before.
+    pub(crate) fn joined_by_clone(&self) -> bool {
+        Controller::ALL.iter().any(|&controller| self.uses(controller) && self.host.is_v2(controller))
+    }
+
+    /// The memory controller also gives the charge, so it is used where it is there.
+    fn uses(&self, controller: Controller) -> bool {
+        controller == Controller::Memory || self.limits.wants(controller)
+    }
+
+    /// Makes the cgroup with the limits, each read back. Without any limit, and where the host has no usable memory
     /// controller, there is nothing to make.
     ///
     /// # Errors
     /// A limit that can't be enforced; nothing is left behind.
-    pub fn create(limits: &Limits) -> Result<Option<Self>, CgroupError> {
-        let host = Host::discover()?;
+    pub fn create(&self) -> Result<Option<Cgroup>, CgroupError> {
         let name =
             stale::own_name().map_err(|source| CgroupError::Discover { path: "/proc/self", source })?;
-        let mut cgroup = Self { parts: Vec::new() };
-        for controller in Controller::ALL {
-            let wanted = limits.wants(controller);
-            // The memory controller also gives the charge, so it is used where it is there.
-            if !wanted && controller != Controller::Memory {
-                continue;
-            }
-            match cgroup.add(&host, controller, &name) {
-                Err(e) if wanted => return Err(e),
+        let mut cgroup = Cgroup { parts: Vec::new() };
+        for controller in Controller::ALL.into_iter().filter(|&controller| self.uses(controller)) {
+            match cgroup.add(&self.host, controller, &name) {
+                Err(e) if self.limits.wants(controller) => return Err(e),
                 Err(_) | Ok(()) => {}
             }
         }
         for controller in Controller::ALL {
-            cgroup.limit(controller, limits)?;
+            cgroup.limit(controller, &self.limits)?;
         }
         Ok(if cgroup.parts.is_empty() { None } else { Some(cgroup) })
+    }
+}
+
+impl Cgroup {
+    /// Makes a cgroup: [`CgroupPlan::create`].
+    ///
+    /// # Errors
+    /// A limit that can't be enforced; nothing is left behind.
+    pub fn create(limits: &Limits) -> Result<Option<Self>, CgroupError> {
+        CgroupPlan::new(limits)?.create()
     }
 
     fn add(&mut self, host: &Host, controller: Controller, name: &str) -> Result<(), CgroupError> {
@@ -228,24 +257,14 @@ impl Cgroup {
         }
     }
 
-    /// Whether a child joins by itself ([`Cgroup::join_from_inside`]) rather than by clone.
-    pub(crate) fn joins_from_inside(&self) -> bool {
-        self.parts.iter().any(|part| part.version == Version::V1)
-    }
-
     /// The v2 directory to clone into.
     pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.parts.iter().find(|part| part.version == Version::V2).map(|part| part.entrance.as_fd())
     }
 
-    /// *Child*: moves the calling process, of one thread, into the v1 parts. Does not allocate.
-    pub(crate) fn join_from_inside(&self) -> Result<(), Errno> {
-        for part in &self.parts {
-            if part.version == Version::V1 {
-                rustix::io::write(&part.entrance, b"0")?;
-            }
-        }
-        Ok(())
+    /// Files of the v1 parts through which a process joins them ([`join`]).
+    pub(crate) fn entrances(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.parts.iter().filter(|part| part.version == Version::V1).map(|part| part.entrance.as_fd())
     }
 
     /// Directories of the instance, one for each hierarchy.
@@ -290,6 +309,11 @@ impl Cgroup {
         }
         result
     }
+}
+
+/// *Child*: moves the calling process, of one thread, through such a file.
+pub(crate) fn join(entrance: &OwnedFd) -> Result<(), Errno> {
+    rustix::io::write(entrance, b"0").map(drop)
 }
 
 impl Drop for Cgroup {

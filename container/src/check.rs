@@ -1,12 +1,14 @@
 //! Whether this host can run containers and bare processes, and if not, what to do.
 
 use std::fs;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 
 use crate::cgroup::{Cgroup, CgroupError, Limits};
-use crate::child::{SpawnError, SpawnOptions, namespace, spawn};
+use crate::child::{SpawnError, SpawnOptions, namespace, spawn, told};
+use crate::instance::mark_pipe;
 
 /// One sentence on why not, and one on the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +51,38 @@ pub fn process() -> Result<(), Unavailable> {
 pub fn container_by_trying(limits: &Limits) -> Result<(), Unavailable> {
     container()?;
     limits_enforceable(limits)?;
-    match spawn(&SpawnOptions { namespaces: namespace::ALL, ..SpawnOptions::default() }, || 0) {
-        Ok(_never_released) => Ok(()),
-        Err(SpawnError::Clone { source: Errno::PERM, .. }) => unavailable(
+    match make_namespaces() {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => unavailable(
             "this host forbids us to make a user namespace",
             "run as root, or allow it (sysctl kernel.apparmor_restrict_unprivileged_userns=0; in an outer container, \
              loosen its seccomp profile)",
         ),
-        Err(e) => {
-            let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
-            unavailable(format!("{e}: {cause}"), "use a kernel from 5.7 on, with all namespaces built in")
-        }
+        Err(Errno::NOSPC) => unavailable(
+            "the number of namespaces is at its limit",
+            "raise the settings user.max_*_namespaces (sysctl user)",
+        ),
+        Err(e) => unavailable(
+            format!("namespaces can't be made: {e}"),
+            "use a kernel from 5.7 on, with all namespaces built in",
+        ),
+    }
+}
+
+/// Makes all namespaces and gives them up.
+fn make_namespaces() -> Result<(), Errno> {
+    let (read, write) = mark_pipe().map_err(|_| Errno::MFILE)?;
+    let told = || told(&read).map(|failure| Errno::from_raw_os_error(failure.errno.into()));
+    let options = SpawnOptions { namespaces: namespace::ALL, cgroup: None, report: Some(write.as_fd()) };
+    let mut child = match spawn(&options, |_handed| 0).and_then(|held| held.release(None, &[])) {
+        Ok(child) => child,
+        // It died before: the reason is on the pipe.
+        Err(SpawnError::Release(_)) => return Err(told().unwrap_or(Errno::PIPE)),
+        Err(SpawnError::Gate(source) | SpawnError::Clone { source, .. }) => return Err(source),
+    };
+    match child.wait()?.exit_status() {
+        Some(0) => Ok(()),
+        _ => Err(told().unwrap_or(Errno::IO)),
     }
 }
 

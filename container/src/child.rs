@@ -1,11 +1,19 @@
-//! Starting a child process: in namespaces or not, in its cgroup from before its first page.
+//! Starting a child process, in two halves: it makes its namespaces while the launcher, on another CPU, prepares what it
+//! is going to need; then the launcher hands that over and lets it go on.
+//!
+//! A network namespace alone takes longer to make than everything else that a start needs, which is why the child does
+//! not get it from `clone3`, with the launcher waiting.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use isolab_wire::mark::{Clock, Code, Failure, Mark, Step};
-use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
+use isolab_wire::mark::{Clock, Code, Failure, Mark, RECORD_LEN, Step};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 use crate::cgroup::Cgroup;
@@ -15,13 +23,17 @@ use crate::sys::{self, Cloned};
 pub const PREPARE_STATUS: i32 = 125;
 /// Status of a child whose entry panicked.
 pub const PANIC_STATUS: i32 = 101;
+/// Most descriptors that can be handed to a child.
+const MAX_HANDED: usize = 8;
+/// Bytes of the control message that carries them.
+const HANDED_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_HANDED));
 
 /// What a child is started with.
 #[derive(Debug, Default)]
 pub struct SpawnOptions<'a> {
     /// `CLONE_NEW*` bits; 0: none.
     pub namespaces: u64,
-    /// Starts in this cgroup.
+    /// Starts in its v2 part; v1 parts are joined at the release.
     pub cgroup: Option<&'a Cgroup>,
     /// Mark pipe on which a failure before the entry is reported.
     pub report: Option<BorrowedFd<'a>>,
@@ -50,8 +62,8 @@ pub mod namespace {
 /// A child could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The pipe that holds the child back.
-    #[error("make the start pipe")]
+    /// The socket on which the child waits.
+    #[error("make the start socket")]
     Gate(#[source] Errno),
     /// No process.
     #[error("clone a child with namespaces {namespaces:#x}")]
@@ -80,13 +92,36 @@ impl Held {
         &self.child
     }
 
-    /// Lets it go on.
+    /// Lets it go on: into the v1 parts of a cgroup, then with these descriptors (few: [`Handed`]).
     ///
     /// # Errors
     /// It is dead already.
-    pub fn release(self) -> Result<Child, SpawnError> {
-        rustix::io::write(&self.gate, &[1]).map_err(SpawnError::Release)?;
+    pub fn release(self, cgroup: Option<&Cgroup>, handed: &[BorrowedFd<'_>]) -> Result<Child, SpawnError> {
+        let mut fds: Vec<BorrowedFd<'_>> = cgroup.into_iter().flat_map(Cgroup::entrances).collect();
+        let joins = u8::try_from(fds.len()).map_err(|_| SpawnError::Release(Errno::TOOBIG))?;
+        fds.extend_from_slice(handed);
+        let mut space = [MaybeUninit::uninit(); HANDED_SPACE];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(SpawnError::Release(Errno::TOOBIG));
+        }
+        sendmsg(&self.gate, &[IoSlice::new(&[joins])], &mut control, SendFlags::NOSIGNAL)
+            .map_err(SpawnError::Release)?;
         Ok(self.child)
+    }
+}
+
+/// *Child*: the descriptors that came with the release, in their order, then nothing.
+#[derive(Debug, Default)]
+pub struct Handed([Option<OwnedFd>; MAX_HANDED]);
+
+impl Handed {
+    /// The next one.
+    ///
+    /// # Errors
+    /// There are no more.
+    pub(crate) fn next(&mut self) -> Result<OwnedFd, Errno> {
+        self.0.iter_mut().find_map(Option::take).ok_or(Errno::BADF)
     }
 }
 
@@ -153,61 +188,106 @@ impl Drop for Child {
     }
 }
 
-/// Starts a child that waits in [`Held`], in its cgroup and namespaces, then runs `entry` and exits with its value.
+/// Starts a child that makes its namespaces, waits in [`Held`], then runs `entry` and exits with its value.
 ///
 /// The calling process must have one thread: the child is a copy of it. The child is killed when the calling thread
 /// ends, however it ends. `entry` must not allocate if it executes another program afterwards and the parent could
 /// ever have threads; it never returns to the caller's stack.
 ///
 /// # Errors
-/// No process was started.
-pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce() -> i32) -> Result<Held, SpawnError> {
-    let (gate_read, gate) = pipe_with(PipeFlags::CLOEXEC).map_err(SpawnError::Gate)?;
-    let v1 = options.cgroup.is_some_and(Cgroup::joins_from_inside);
-    // A cgroup namespace is rooted where its first process is: with v1 the child gets there by itself first.
-    let late = if v1 { options.namespaces & namespace::CGROUP } else { 0 };
-    let flags = options.namespaces & !late;
+/// No process was started. What fails in the child is told on the mark pipe.
+pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce(Handed) -> i32) -> Result<Held, SpawnError> {
+    let (ours, gate) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(SpawnError::Gate)?;
+    // The launcher needs the first to map ids, and only clone3 can give the second to the child itself.
+    let at_clone = options.namespaces & (namespace::USER | namespace::PID);
     let into = options.cgroup.and_then(Cgroup::clone_into);
-    match sys::clone3(flags, into) {
-        Err(source) => Err(SpawnError::Clone { namespaces: options.namespaces, source }),
-        Ok(Cloned::Parent { pid, pidfd }) => Ok(Held { child: Child { pidfd, pid, reaped: false }, gate }),
+    match sys::clone3(at_clone, into) {
+        Err(source) => Err(SpawnError::Clone { namespaces: at_clone, source }),
+        Ok(Cloned::Parent { pid, pidfd }) => {
+            Ok(Held { child: Child { pidfd, pid, reaped: false }, gate: ours })
+        }
         Ok(Cloned::Child) => {
-            drop(gate);
-            if let Err(errno) = prepare(options, &gate_read, late != 0) {
-                report(options.report, Step::Prepare, errno);
-                sys::exit_now(PREPARE_STATUS);
+            drop(ours);
+            match prepare(options.namespaces & !at_clone, &gate) {
+                // A panic must not unwind into the copy of the launcher's stack.
+                Ok(handed) => {
+                    sys::exit_now(catch_unwind(AssertUnwindSafe(|| entry(handed))).unwrap_or(PANIC_STATUS))
+                }
+                Err((step, errno)) => {
+                    report(options.report, step, errno);
+                    sys::exit_now(PREPARE_STATUS)
+                }
             }
-            // A panic must not unwind into the copy of the launcher's stack.
-            sys::exit_now(catch_unwind(AssertUnwindSafe(entry)).unwrap_or(PANIC_STATUS))
         }
     }
 }
 
-/// In the child: die with the parent, join the cgroup, wait for the release.
-fn prepare(options: &SpawnOptions<'_>, gate: &OwnedFd, late_cgroup: bool) -> Result<(), Errno> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if let Some(cgroup) = options.cgroup {
-        cgroup.join_from_inside()?;
+/// *Child*: dies with the parent, makes the namespaces, waits for the release, joins the cgroup.
+fn prepare(namespaces: u64, gate: &OwnedFd) -> Result<Handed, (Step, Errno)> {
+    let at = |step| move |errno| (step, errno);
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Prepare))?;
+    // A cgroup namespace is rooted where its first process is, so it comes last.
+    let early = namespaces & !namespace::CGROUP;
+    if early != 0 {
+        sys::unshare(early).map_err(at(Step::Namespaces))?;
     }
-    if late_cgroup {
-        sys::unshare_cgroup()?;
+    if namespaces & namespace::NET != 0 {
+        // A kernel without network has no loopback, and nobody misses it there.
+        let _ = sys::loopback_up();
     }
-    let mut byte = [0];
-    loop {
-        match rustix::io::read(gate, &mut byte) {
-            Ok(1) => return Ok(()),
-            // The parent has died or given up (its death may have come before the signal was set).
-            Ok(_) => sys::exit_now(PREPARE_STATUS),
+    let handed = await_release(gate).map_err(at(Step::Prepare))?;
+    if namespaces & namespace::CGROUP != 0 {
+        sys::unshare(namespace::CGROUP).map_err(at(Step::Namespaces))?;
+    }
+    Ok(handed)
+}
+
+/// *Child*: waits for [`Held::release`] and does what it says.
+fn await_release(gate: &OwnedFd) -> Result<Handed, Errno> {
+    let mut joins = [0];
+    let mut space = [MaybeUninit::uninit(); HANDED_SPACE];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(gate, &mut [IoSliceMut::new(&mut joins)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
+            other => break other?,
         }
+    };
+    if received.bytes == 0 {
+        // The parent has died or given up (its death may have come before the signal was set).
+        sys::exit_now(PREPARE_STATUS);
     }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
+    }
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let mut handed = Handed::default();
+    for (slot, fd) in handed.0.iter_mut().zip(fds.flatten()) {
+        *slot = Some(fd);
+    }
+    for _ in 0..joins[0] {
+        crate::cgroup::join(&handed.next()?)?;
+    }
+    Ok(handed)
 }
 
 /// In a child: says on the mark pipe which step failed.
 pub(crate) fn report(pipe: Option<BorrowedFd<'_>>, step: Step, errno: Errno) {
     let failure = Failure { step, errno: u16::try_from(errno.raw_os_error()).unwrap_or(0) };
     mark(pipe, Code::Failed, failure.encode());
+}
+
+/// What a child that has ended reported on the mark pipe.
+pub(crate) fn told(pipe: &OwnedFd) -> Option<Failure> {
+    let mut record = [0; RECORD_LEN];
+    let n = rustix::io::read(pipe, &mut record).ok()?;
+    Mark::decode(&record)
+        .filter(|mark| n == RECORD_LEN && mark.code == Code::Failed)
+        .and_then(|mark| Failure::decode(mark.value))
 }
 
 /// In a child: writes one mark, stamped now.

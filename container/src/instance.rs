@@ -46,6 +46,9 @@ pub struct Parts {
     pub begin_ns: Option<u64>,
     /// Who tells the end.
     pub exit_from: ExitFrom,
+    /// Whether moments and memory are wanted. If not, nobody waits for marks, so that no mark wakes the launcher, and
+    /// the charge is not read.
+    pub measured: bool,
 }
 
 /// How an instance ended.
@@ -55,7 +58,7 @@ pub struct Outcome {
     pub end: End,
     /// Its moments, in order of arrival.
     pub stamps: Vec<Stamp>,
-    /// What its cgroup was charged when it was ready, or else at its end.
+    /// What its cgroup was charged when it was ready, or else at its end; if that was wanted.
     pub memory: Option<MemoryReading>,
     /// `CLOCK_MONOTONIC` ns when everything was freed.
     pub clean_ns: u64,
@@ -110,6 +113,7 @@ pub struct Instance {
     start: ClockPair,
     begin_ns: Option<u64>,
     exit_from: ExitFrom,
+    measured: bool,
     records: VecDeque<(Mark, u64)>,
     exit: Option<Exit>,
     failure: Option<Failure>,
@@ -137,7 +141,7 @@ impl Instance {
     /// Takes over a released child.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { child, marks, control, cgroup, start, begin_ns, exit_from } = parts;
+        let Parts { child, marks, control, cgroup, start, begin_ns, exit_from, measured } = parts;
         Self {
             child,
             marks: Some(marks),
@@ -146,6 +150,7 @@ impl Instance {
             start,
             begin_ns,
             exit_from,
+            measured,
             records: VecDeque::new(),
             exit: None,
             failure: None,
@@ -161,10 +166,10 @@ impl Instance {
     }
 
     /// Polls readable when there are marks: call [`Instance::read_marks`] then. The memory charge is read there, so
-    /// a reader that is late reads a later charge. Nothing once no more can come.
+    /// a reader that is late reads a later charge. Nothing once no more can come, and where nobody measures.
     #[must_use]
     pub fn marks(&self) -> Option<BorrowedFd<'_>> {
-        self.marks.as_ref().map(AsFd::as_fd)
+        self.marks.as_ref().filter(|_| self.measured).map(AsFd::as_fd)
     }
 
     /// Number of the child process.
@@ -222,6 +227,9 @@ impl Instance {
     }
 
     fn read_memory(&mut self) {
+        if !self.measured {
+            return;
+        }
         self.memory = self.cgroup.as_ref().and_then(|cgroup| cgroup.read_memory().ok().flatten());
     }
 
@@ -262,7 +270,7 @@ impl Instance {
     pub fn wait(mut self) -> Result<Outcome, InstanceError> {
         loop {
             let mut fds = vec![PollFd::new(&self.child, PollFlags::IN)];
-            fds.extend(self.marks.as_ref().map(|marks| PollFd::new(marks, PollFlags::IN)));
+            fds.extend(self.marks().map(|marks| PollFd::from_borrowed_fd(marks, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(InstanceError::Wait(e)),
@@ -278,14 +286,13 @@ impl Instance {
         if self.memory.is_none() {
             self.read_memory();
         }
-        let oom = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed() > 0);
+        let end = self.end(own_exit(&status));
         let leftover = self.cgroup.take().and_then(|cgroup| cgroup.remove().err());
         let clean_ns = now_ns();
-        let end = self.end(own_exit(&status), oom)?;
-        Ok(Outcome { end, stamps: self.stamps(), memory: self.memory.take(), clean_ns, leftover })
+        Ok(Outcome { end: end?, stamps: self.stamps(), memory: self.memory.take(), clean_ns, leftover })
     }
 
-    fn end(&self, own: Exit, oom: bool) -> Result<End, InstanceError> {
+    fn end(&self, own: Exit) -> Result<End, InstanceError> {
         const KILL: Exit = Exit::Signal(9);
         let workload = match (self.failure, self.exit, self.exit_from) {
             (Some(failure), _, _) => return Ok(End::Failed(failure)),
@@ -293,9 +300,10 @@ impl Instance {
             (None, _, ExitFrom::Process) => Some(own),
             (None, None, ExitFrom::Marks) => None,
         };
+        let oom = || self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed() > 0);
         match workload {
             // No word of an end, or the end that both the kernel's killer and we bring about.
-            None | Some(KILL) if oom => Ok(End::OutOfMemory),
+            None | Some(KILL) if oom() => Ok(End::OutOfMemory),
             None | Some(KILL) if self.killed => Ok(End::Killed),
             Some(exit) => Ok(End::Workload(exit)),
             None => Err(InstanceError::Vanished(own)),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_images::job::{BlockOptions, Job, JobEncodeError};
 use isolab_wire::fd;
-use isolab_wire::mark::Step;
+use isolab_wire::mark::{Failure, Step};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -13,8 +13,8 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Signal, getrlimit, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::cgroup::{Cgroup, CgroupError, Limits};
-use crate::child::{SpawnError, SpawnOptions, namespace, report, spawn};
+use crate::cgroup::{Cgroup, CgroupError, CgroupPlan, Limits};
+use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, namespace, report, spawn, told};
 use crate::clock::ClockPair;
 use crate::idmap::{IdMap, IdMapError};
 use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonblocking};
@@ -37,8 +37,8 @@ pub struct ContainerConfig<'a> {
     pub root: &'a RootSource,
     /// Standard input, output and error: pipes or `/dev/null`, so that nothing of the host is reachable through them.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// The program that becomes process 1.
-    pub init: &'a InitImage,
+    /// The program that becomes process 1 ([`isolab_images::programs::INIT`]).
+    pub init: &'a [u8],
     /// Limits to enforce, from [`job_limits`] as a rule.
     pub limits: Limits,
 }
@@ -88,6 +88,9 @@ pub enum LaunchError {
     /// The process.
     #[error("start the process")]
     Spawn(#[from] SpawnError),
+    /// The process, before it became init.
+    #[error("start process 1, step {:?}: {}", .0.step, Errno::from_raw_os_error(.0.errno.into()))]
+    Child(Failure),
     /// Ids.
     #[error("map ids")]
     IdMap(#[from] IdMapError),
@@ -107,14 +110,11 @@ pub enum LaunchError {
 /// `isolab-init` in a sealed memory file: nothing of the host can be reached or changed through process 1's
 /// `/proc/PID/exe`.
 #[derive(Debug)]
-pub struct InitImage(OwnedFd);
+struct InitImage(OwnedFd);
 
 impl InitImage {
     /// Copies the program into a memory file and seals it.
-    ///
-    /// # Errors
-    /// No memory, or a kernel that forbids executable memory files.
-    pub fn create(program: &[u8]) -> Result<Self, LaunchError> {
+    fn create(program: &[u8]) -> Result<Self, LaunchError> {
         let fail = |step| move |source| LaunchError::Init { step, source };
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // Kernels before 6.3 know no MFD_EXEC and make every memory file executable.
@@ -128,7 +128,7 @@ impl InitImage {
         }
         let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
         fcntl_add_seals(&file, seals).map_err(fail("seal"))?;
-        high(file.as_fd()).map(Self)
+        Ok(Self(file))
     }
 }
 
@@ -137,19 +137,17 @@ pub(crate) fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
     fcntl_dupfd_cloexec(fd, FIRST_HIGH).map_err(LaunchError::Descriptors)
 }
 
-/// The child's ends of everything, by the number where they go.
-struct Entry<'a> {
+/// The child's ends of what exists before it does, by the number where they go.
+struct Entry {
     stdio: [OwnedFd; 3],
     control: OwnedFd,
     marks: OwnedFd,
-    root: OwnedFd,
-    init: &'a InitImage,
     argv: sys::PointerList<'static>,
     env: sys::PointerList<'static>,
     set_groups: bool,
 }
 
-/// Starts a container.
+/// Starts a container. What does not take part in `clone3` is prepared while the child makes its namespaces.
 ///
 /// # Errors
 /// The step that failed; nothing is left behind.
@@ -159,47 +157,66 @@ pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
     if user.uid.max(user.gid) > ids.last_id() {
         return Err(LaunchError::UserNotMapped { uid: user.uid, gid: user.gid, last: ids.last_id() });
     }
-    let block = config.job.encode(&BlockOptions {
-        confine_with: Some(seccomp::FILTER),
-        root_is_dir: matches!(config.root, RootSource::Directory(_)),
-        limits: &resource_limits(),
-    })?;
-    let cgroup = Cgroup::create(&config.limits)?;
+    let plan = CgroupPlan::new(&config.limits)?;
+    let by_clone = plan.joined_by_clone();
+    let early = if by_clone { plan.create()? } else { None };
     let (marks_read, marks_write) = mark_pipe()?;
     let (control_read, control) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
-    let (root, is_mount) = match config.root {
-        RootSource::Erofs(image) => (mount_erofs(image)?, true),
-        RootSource::Directory(dir) => (high(dir.as_fd())?, false),
-    };
     let [stdin, stdout, stderr] = config.stdio;
     let entry = Entry {
         stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
         control: high(control_read.as_fd())?,
         marks: high(marks_write.as_fd())?,
-        root: high(root.as_fd())?,
-        init: config.init,
         argv: sys::PointerList::new([c"isolab-init", c"container"].into_iter()),
         env: sys::PointerList::new(std::iter::empty::<&CStr>()),
         set_groups: ids.allows_groups(),
     };
     let report = Some(entry.marks.as_fd());
-    let options = SpawnOptions { namespaces: namespace::ALL, cgroup: cgroup.as_ref(), report };
+    let options = SpawnOptions { namespaces: namespace::ALL, cgroup: early.as_ref(), report };
 
     let start = ClockPair::read();
-    let held = spawn(&options, || entry.run(control.as_fd()))?;
-    ids.write(held.child().pid())?;
-    if is_mount {
-        let path = format!("/proc/{}/ns/user", held.child().pid());
-        let userns =
-            open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(LaunchError::Descriptors)?;
-        map_ids(entry.root.as_fd(), userns.as_fd())?;
-    }
-    send_block(&control, &block)?;
-    let child = held.release()?;
+    let held = spawn(&options, |handed| entry.run(handed, control.as_fd()))?;
+    // A child that failed at its half has said why; what we ran into because of that says less.
+    let (child, cgroup) =
+        equip(held, config, &ids, &control, || if by_clone { Ok(early) } else { plan.create() })
+            .map_err(|e| told(&marks_read).map_or(e, LaunchError::Child))?;
     drop(entry);
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(control));
-    Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from: ExitFrom::Marks }))
+    let (exit_from, measured) = (ExitFrom::Marks, config.job.marks);
+    Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from, measured }))
+}
+
+/// Our half of the start, while the child makes its namespaces: ids, image, init, job, cgroup.
+fn equip(
+    held: Held,
+    config: &ContainerConfig<'_>,
+    ids: &IdMap,
+    control: &OwnedFd,
+    make_cgroup: impl FnOnce() -> Result<Option<Cgroup>, CgroupError>,
+) -> Result<(Child, Option<Cgroup>), LaunchError> {
+    ids.write(held.child().pid())?;
+    let root = match config.root {
+        RootSource::Erofs(image) => {
+            let root = mount_erofs(image)?;
+            let path = format!("/proc/{}/ns/user", held.child().pid());
+            let userns = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(LaunchError::Descriptors)?;
+            map_ids(root.as_fd(), userns.as_fd())?;
+            root
+        }
+        RootSource::Directory(dir) => high(dir.as_fd())?,
+    };
+    let init = InitImage::create(config.init)?;
+    let block = config.job.encode(&BlockOptions {
+        confine_with: Some(seccomp::FILTER),
+        root_is_dir: matches!(config.root, RootSource::Directory(_)),
+        limits: &resource_limits(),
+    })?;
+    send_block(control, &block)?;
+    let cgroup = make_cgroup()?;
+    let child = held.release(cgroup.as_ref(), &[root.as_fd(), init.0.as_fd()])?;
+    Ok((child, cgroup))
 }
 
 /// Resource limits inside: no core dumps (the host's handler would run outside of every limit), usual numbers of
@@ -224,18 +241,19 @@ fn send_block(control: &OwnedFd, block: &[u8]) -> Result<(), LaunchError> {
     Ok(())
 }
 
-impl Entry<'_> {
+impl Entry {
     /// *Child*: becomes init. Makes system calls only.
-    fn run(&self, parents_control: BorrowedFd<'_>) -> i32 {
-        let error = match self.prepare(parents_control) {
-            Ok(()) => sys::exec_fd(self.init.0.as_fd(), &self.argv, &self.env),
+    fn run(&self, mut handed: Handed, parents_control: BorrowedFd<'_>) -> i32 {
+        let error = match self.prepare(&mut handed, parents_control) {
+            Ok(init) => sys::exec_fd(init.as_fd(), &self.argv, &self.env),
             Err(e) => e,
         };
         report(Some(self.marks.as_fd()), Step::Prepare, error);
         crate::child::PREPARE_STATUS
     }
 
-    fn prepare(&self, parents_control: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// The program to execute.
+    fn prepare(&self, handed: &mut Handed, parents_control: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
         if self.set_groups {
             set_thread_groups(&[])?;
         }
@@ -245,13 +263,16 @@ impl Entry<'_> {
         umask(Mode::from_raw_mode(0o022));
         sys::reset_signals();
         die_with(parents_control, &self.control)?;
+        let root = fcntl_dupfd_cloexec(handed.next()?, FIRST_HIGH)?;
+        let init = fcntl_dupfd_cloexec(handed.next()?, FIRST_HIGH)?;
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number)?;
         }
         sys::place(self.control.as_fd(), fd::CONTROL)?;
         sys::place(self.marks.as_fd(), fd::MARKS)?;
-        sys::place(self.root.as_fd(), fd::ROOT)?;
-        sys::close_on_exec_from(FIRST_CLOSED)
+        sys::place(root.as_fd(), fd::ROOT)?;
+        sys::close_on_exec_from(FIRST_CLOSED)?;
+        Ok(init)
     }
 }
 

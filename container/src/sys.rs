@@ -192,10 +192,31 @@ pub(crate) fn take_terminal() -> Result<(), Errno> {
     check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }.into()).map(drop)
 }
 
-/// *Child*: gives this process a cgroup namespace rooted at its present cgroup.
-pub(crate) fn unshare_cgroup() -> Result<(), Errno> {
-    // SAFETY: takes an integer; a cgroup namespace changes what this process sees, no memory or descriptor.
-    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
+/// *Child*: gives this process namespaces of its own, by `CLONE_NEW*` bits.
+pub(crate) fn unshare(namespaces: u64) -> Result<(), Errno> {
+    let flags = libc::c_int::try_from(namespaces).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the bits are of namespaces (the callers' constants), which change what this process sees, not its memory
+    // or descriptors.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+/// *Child*: brings up the loopback device of this network namespace.
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    let kind = rustix::net::SocketType::DGRAM;
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        kind,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: `ifreq` is plain integers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *slot = libc::c_char::try_from(byte).map_err(|_| Errno::INVAL)?;
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(|_| Errno::INVAL)?;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq`, here with name and flags set.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
 }
 
 /// *Child*: closes the copy of a descriptor that belongs to the launcher.

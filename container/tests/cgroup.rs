@@ -11,7 +11,8 @@ fn limits() -> Limits {
 
 fn run_in(cgroup: &Cgroup, entry: impl FnOnce() -> i32) -> (Option<i32>, Option<i32>) {
     let options = SpawnOptions { cgroup: Some(cgroup), ..SpawnOptions::default() };
-    let mut child = spawn(&options, entry).expect("spawn").release().expect("release");
+    let held = spawn(&options, |_handed| entry()).expect("spawn");
+    let mut child = held.release(Some(cgroup), &[]).expect("release");
     let status = child.wait().expect("wait");
     (status.exit_status(), status.terminating_signal())
 }
@@ -72,13 +73,13 @@ fn dropping_kills_what_is_inside() {
     let cgroup = Cgroup::create(&limits()).expect("create").expect("a cgroup");
     let options = SpawnOptions { cgroup: Some(&cgroup), ..SpawnOptions::default() };
     let (read, write) = rustix::pipe::pipe().expect("pipe");
-    let held = spawn(&options, || {
+    let held = spawn(&options, |_handed| {
         let _ = rustix::io::write(&write, b"x");
         loop {
             std::thread::park();
         }
     });
-    let mut child = held.expect("spawn").release().expect("release");
+    let mut child = held.expect("spawn").release(Some(&cgroup), &[]).expect("release");
     rustix::io::read(&read, &mut [0]).expect("the child is in the cgroup");
     drop(cgroup);
     assert_eq!(child.wait().expect("wait").terminating_signal(), Some(9));
@@ -94,7 +95,7 @@ fn a_panicking_entry_does_not_return_into_the_launcher() {
 #[test]
 fn a_child_that_is_not_released_never_runs() {
     require!();
-    let held = spawn(&SpawnOptions::default(), || 7).expect("spawn");
+    let held = spawn(&SpawnOptions::default(), |_handed| 7).expect("spawn");
     let pid = held.child().pid();
     drop(held);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
@@ -123,21 +124,23 @@ fn what_a_killed_owner_leaves_is_swept() {
     require!();
     // The owner: a child that makes a cgroup with a process in it and is killed.
     let (read, write) = rustix::pipe::pipe().expect("pipe");
-    let owner = spawn(&SpawnOptions::default(), || {
+    let owner = spawn(&SpawnOptions::default(), |_handed| {
         let Ok(Some(cgroup)) = Cgroup::create(&limits()) else { return 1 };
         let options = SpawnOptions { cgroup: Some(&cgroup), ..SpawnOptions::default() };
-        let held = spawn(&options, || 0);
+        let held = spawn(&options, |_handed| {
+            loop {
+                std::thread::park();
+            }
+        });
+        let Ok(_child) = held.and_then(|held| held.release(Some(&cgroup), &[])) else { return 2 };
         let _ = rustix::io::write(&write, b"x");
         loop {
             std::thread::park();
-            if held.is_err() {
-                return 2;
-            }
         }
     })
     .expect("spawn");
     let pid = owner.child().pid();
-    let mut owner = owner.release().expect("release");
+    let mut owner = owner.release(None, &[]).expect("release");
     rustix::io::read(&read, &mut [0]).expect("the owner is ready");
     let of_owner = |dirs: Vec<std::path::PathBuf>| {
         let start = format!("isolab-{pid}-");

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use fixture::{Pipes, TempDir, image, shell};
 use isolab_container::instance::{End, Outcome};
-use isolab_container::launch::{ContainerConfig, InitImage, job_limits, start};
+use isolab_container::launch::{ContainerConfig, job_limits, start};
 use isolab_images::job::{Job, Stdio};
 use isolab_images::programs::INIT;
 use isolab_wire::mark::{Code, Exit, Failure, Step};
@@ -16,10 +16,9 @@ use isolab_wire::mark::{Code, Exit, Failure, Step};
 fn run(name: &str, job: &Job) -> (Outcome, String, String) {
     let dir = TempDir::new(name);
     let root = image(&dir);
-    let init = InitImage::create(INIT).expect("init");
     let pipes = Pipes::new();
     let config =
-        ContainerConfig { job, root: &root, stdio: pipes.ends(), init: &init, limits: job_limits(job) };
+        ContainerConfig { job, root: &root, stdio: pipes.ends(), init: INIT, limits: job_limits(job) };
     let outcome = start(&config).expect("start").wait().expect("wait");
     let (out, err) = pipes.read();
     (outcome, out, err)
@@ -59,7 +58,7 @@ fn passes_every_kind_of_end_on() {
 #[test]
 fn stamps_its_moments_in_order() {
     require!();
-    let (outcome, ..) = run("stamps", &shell("exit 3"));
+    let (outcome, ..) = run("stamps", &Job { marks: true, ..shell("exit 3") });
     let codes: Vec<Code> = outcome.stamps.iter().map(|s| s.code).collect();
     assert_eq!(codes, [Code::RunBegin, Code::Init, Code::Exec, Code::Exit]);
     let times: Vec<u64> = outcome.stamps.iter().map(|s| s.at_ns).chain([outcome.clean_ns]).collect();
@@ -127,7 +126,6 @@ fn forwards_signals_and_standard_input() {
     require!();
     let dir = TempDir::new("signals");
     let root = image(&dir);
-    let init = InitImage::create(INIT).expect("init");
     let mut job =
         shell("trap 'echo caught; exit 9' TERM; read line; echo got $line; while :; do sleep 0.01; done");
     job.stdio = Stdio::Interactive;
@@ -136,7 +134,7 @@ fn forwards_signals_and_standard_input() {
     let mut input_write = File::from(input_write);
     let [_, out, err] = pipes.ends();
     let stdio = [std::os::fd::AsFd::as_fd(&input), out, err];
-    let config = ContainerConfig { job: &job, root: &root, stdio, init: &init, limits: job_limits(&job) };
+    let config = ContainerConfig { job: &job, root: &root, stdio, init: INIT, limits: job_limits(&job) };
     let mut instance = start(&config).expect("start");
     pipes.close_ends();
     input_write.write_all(b"a line\n").expect("write");
@@ -157,16 +155,10 @@ fn dropping_it_leaves_nothing() {
     require!();
     let dir = TempDir::new("dropped");
     let root = image(&dir);
-    let init = InitImage::create(INIT).expect("init");
     let job = shell("sleep 1000 & sleep 1000");
     let pipes = Pipes::new();
-    let config = ContainerConfig {
-        job: &job,
-        root: &root,
-        stdio: pipes.ends(),
-        init: &init,
-        limits: job_limits(&job),
-    };
+    let config =
+        ContainerConfig { job: &job, root: &root, stdio: pipes.ends(), init: INIT, limits: job_limits(&job) };
     let instance = start(&config).expect("start");
     let pid = instance.pid();
     let groups: Vec<PathBuf> = instance.cgroup().expect("a cgroup").dirs().map(ToOwned::to_owned).collect();

@@ -10,13 +10,13 @@ use isolab_container::bare::{self, BareConfig};
 use isolab_container::cgroup::{Limits, stale};
 use isolab_container::child::{SpawnOptions, spawn};
 use isolab_container::instance::Instance;
-use isolab_container::launch::{self, ContainerConfig, InitImage, job_limits};
+use isolab_container::launch::{self, ContainerConfig, job_limits};
 use isolab_images::programs::INIT;
 
 /// Starts an instance in a launcher of its own, kills the launcher, gives the instance's process number.
 fn kill_launcher(start: impl FnOnce() -> Option<Instance>) -> i32 {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("pipe");
-    let launcher = spawn(&SpawnOptions::default(), || {
+    let launcher = spawn(&SpawnOptions::default(), |_handed| {
         let Some(instance) = start() else { return 1 };
         let _ = rustix::io::write(&write, &instance.pid().to_le_bytes());
         loop {
@@ -24,7 +24,7 @@ fn kill_launcher(start: impl FnOnce() -> Option<Instance>) -> i32 {
         }
     });
     let launcher_pid = launcher.as_ref().expect("spawn").child().pid();
-    let mut launcher = launcher.expect("spawn").release().expect("release");
+    let mut launcher = launcher.expect("spawn").release(None, &[]).expect("release");
     drop(write);
     let mut pid = [0; 4];
     assert_eq!(rustix::io::read(&read, &mut pid).expect("read"), 4, "the instance did not start");
@@ -59,13 +59,12 @@ fn a_container_dies_with_its_launcher() {
     require!();
     let dir = TempDir::new("killed-container");
     let root = image(&dir);
-    let init = InitImage::create(INIT).expect("init");
     let mut job = shell("sleep 1000 & sleep 1000");
     job.user.uid = 1000;
     let pipes = Pipes::new();
     kill_launcher(|| {
         let limits = job_limits(&job);
-        let config = ContainerConfig { job: &job, root: &root, stdio: pipes.ends(), init: &init, limits };
+        let config = ContainerConfig { job: &job, root: &root, stdio: pipes.ends(), init: INIT, limits };
         launch::start(&config).ok()
     });
     // Both ends are ours now: no process inside holds the pipe.

@@ -98,7 +98,7 @@ fn the_kernel_answers_every_call_as_the_table_says() {
     let (below, ours, cases) = (below(), filter(FILTER), cases());
     assert!(cases.len() > 1024);
     let (read, write) = rustix::pipe::pipe().expect("pipe");
-    let held = spawn(&SpawnOptions::default(), || {
+    let held = spawn(&SpawnOptions::default(), |_handed| {
         if seccompiler::apply_filter(&below).is_err() || seccompiler::apply_filter(&ours).is_err() {
             return 2;
         }
@@ -113,7 +113,7 @@ fn the_kernel_answers_every_call_as_the_table_says() {
         }
         wrong
     });
-    let mut child = held.expect("spawn").release().expect("release");
+    let mut child = held.expect("spawn").release(None, &[]).expect("release");
     drop(write);
     let mut wrong = String::new();
     std::io::Read::read_to_string(&mut std::fs::File::from(read), &mut wrong).expect("read");
@@ -124,7 +124,7 @@ fn the_kernel_answers_every_call_as_the_table_says() {
 #[test]
 fn a_call_of_another_architecture_ends_the_process() {
     let ours = filter(FILTER);
-    let held = spawn(&SpawnOptions::default(), || {
+    let held = spawn(&SpawnOptions::default(), |_handed| {
         if seccompiler::apply_filter(&ours).is_err() {
             return 2;
         }
@@ -132,7 +132,7 @@ fn a_call_of_another_architecture_ends_the_process() {
         unsafe { core::arch::asm!("int 0x80", inlateout("eax") 20 => _, options(nostack)) };
         0
     });
-    let mut child = held.expect("spawn").release().expect("release");
+    let mut child = held.expect("spawn").release(None, &[]).expect("release");
     let status = child.wait().expect("wait");
     // A kernel without 32-bit support ends it by SIGSEGV.
     assert!(matches!(status.terminating_signal(), Some(31 | 11)), "{status:?}");

@@ -1,7 +1,7 @@
 //! Level `container`: own namespaces, own cgroup, no capabilities, a seccomp filter; the host's kernel.
 
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
-use isolab_container::launch::{self, ContainerConfig, InitImage, job_limits};
+use isolab_container::launch::{self, ContainerConfig, job_limits};
 use isolab_images::job::Job;
 use isolab_images::programs::INIT;
 
@@ -34,14 +34,8 @@ impl Level for Container {
         let (root, scratch) = root_of(&self.0)?;
         let detail = detail_of(job, &root);
         let ends = Ends::new(stdio)?;
-        let init = InitImage::create(INIT)?;
-        let config = ContainerConfig {
-            job,
-            root: &root,
-            stdio: ends.borrowed(),
-            init: &init,
-            limits: job_limits(job),
-        };
+        let config =
+            ContainerConfig { job, root: &root, stdio: ends.borrowed(), init: INIT, limits: job_limits(job) };
         Ok(Box::new(Started::new(launch::start(&config)?, scratch, detail)))
     }
 }

@@ -105,9 +105,9 @@ impl Level for Vm {
         let start = ClockPair::read();
         let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report: Some(marks.as_fd()) };
         let ours = [marks_read.as_fd().try_clone_to_owned()?, control.try_clone()?, complaint.try_clone()?];
-        let held = spawn(&options, || machine(config, complain, ours))?;
+        let held = spawn(&options, |_handed| machine(config, complain, ours))?;
         drop(marks);
-        let child = held.release()?;
+        let child = held.release(cgroup.as_ref(), &[])?;
         send(&control, &block)?;
         let instance = Instance::new(Parts {
             child,
@@ -117,6 +117,8 @@ impl Level for Vm {
             start,
             begin_ns: None,
             exit_from: ExitFrom::Marks,
+            // The guest decides how many marks there are: they are always taken in.
+            measured: true,
         });
         let detail = Detail {
             image_digest: Some(job.image.clone()),

@@ -82,7 +82,7 @@ impl Host {
     /// Reads the mounts and our own place in them.
     pub(super) fn discover() -> Result<Self, CgroupError> {
         let read = |path: &'static str| {
-            fs::read_to_string(path).map_err(|source| CgroupError::Discover { path, source })
+            slurp(Path::new(path)).map_err(|source| CgroupError::Discover { path, source })
         };
         Ok(Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
     }
@@ -121,10 +121,19 @@ impl Host {
         host
     }
 
+    /// Whether the controller, if it is anywhere, is in the v2 tree.
+    pub(super) fn is_v2(&self, controller: Controller) -> bool {
+        self.v2.is_some() && self.v1_dir(controller).is_none()
+    }
+
+    fn v1_dir(&self, controller: Controller) -> Option<&PathBuf> {
+        let has = |names: &[String]| names.iter().any(|name| name == controller.name());
+        self.v1.iter().find(|(names, ..)| has(names)).map(|(_, _, dir)| dir)
+    }
+
     /// Where an instance's directory for the controller can be tried, best first.
     pub(super) fn places(&self, controller: Controller) -> Result<Vec<Place>, CgroupError> {
-        let has = |names: &[String]| names.iter().any(|name| name == controller.name());
-        if let Some((_, _, dir)) = self.v1.iter().find(|(names, ..)| has(names)) {
+        if let Some(dir) = self.v1_dir(controller) {
             return Ok(vec![Place { version: Version::V1, base: dir.clone() }]);
         }
         let Some((point, own)) = &self.v2 else { return Err(self.missing(controller)) };

@@ -79,8 +79,10 @@ fn boot(place: Place, marks: Marks, start: &Start) -> Result<Exit, Failure> {
     mounts::mask(&job).at(Step::Masks)?;
 
     process::set_hostname(job.hostname().strip_suffix(b"\0").unwrap_or_default()).at(Step::Hostname)?;
-    // A kernel without network has no loopback, and nobody misses it there.
-    let _ = isolab_bare::sys::tty::loopback_up();
+    if place == Place::Guest {
+        // In a container it is up already. A kernel without network has none, and nobody misses it there.
+        let _ = isolab_bare::sys::tty::loopback_up();
+    }
     workdir::enter(&job).at(Step::Workdir)?;
 
     let mut stdio = stdio::prepare(place, &job, &channels)?;

@@ -1,6 +1,6 @@
 //! The root: image below, a limited tmpfs above, the kernel's file systems on it.
 //!
-//! Everything is built on one tmpfs of our own (the skeleton), stacked on `/` and never reachable afterwards. Its names
+//! Everything is built on one tmpfs of our own (the skeleton), on a mount point of the old root and unreachable afterwards. Its names
 //! are ours; names of the image are opened as real directories first (`openat2`) and mounted on by descriptor, because a
 //! symbolic link there could lead a mount anywhere.
 
@@ -30,16 +30,21 @@ fn image_flags(job: &Job<'_>) -> usize {
     flag::NODEV | if job.has(job_flag::CONFINE) { flag::NOSUID } else { 0 }
 }
 
-/// Cuts this mount namespace off from the host's and stacks the skeleton on its root.
+/// Cuts this mount namespace off from the host's and mounts the skeleton.
 pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
-    if place == Place::Container {
-        mount::mount(None, c"/", None, flag::REC | flag::PRIVATE, None)?;
-    }
+    let point = match place {
+        // A directory that every host has, below its root: so both are put aside in one step, which costs a grace period.
+        Place::Container => {
+            mount::mount(None, c"/", None, flag::REC | flag::PRIVATE, None)?;
+            c"/proc"
+        }
+        Place::Guest => c"/",
+    };
     let mut size = Text::<32>::new();
     size.number(job.header.tmpfs_bytes.max(4096));
     let size = size.c_str().ok_or(Errno::NAMETOOLONG)?;
     let skeleton = mount::detached_new(c"tmpfs", &[(c"size", size), (c"mode", c"0755")], image_flags(job))?;
-    mount::attach(skeleton, c"/")?;
+    mount::attach(skeleton, point)?;
     fs::chdir_fd(skeleton)?;
     io::close(skeleton);
     fs::mkdir(CWD, c"lower", 0o755)?;
@@ -177,8 +182,7 @@ pub(crate) fn enter(place: Place, root: Fd) -> Result<(), Errno> {
     match place {
         Place::Container => {
             mount::pivot_root_here()?;
-            // The old root now lies on the new one, and the skeleton, still at its place, on the old root.
-            mount::detach(c".")?;
+            // The old root now lies on the new one, with the skeleton below it.
             mount::detach(c".")?;
         }
         // The kernel's first root can't be pivoted away from; it is covered and left.
@@ -203,13 +207,16 @@ pub(crate) fn mask(job: &Job<'_>) -> Result<(), Errno> {
         }
         mount::add_attributes(path, flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC)?;
     }
-    for path in plan::MASKED {
+    for path in plan::MASKED_FILES {
         match mount::mount(Some(c"/dev/null"), path, None, flag::BIND, None) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::NOTDIR) => {
-                let flags = flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC;
-                mount::mount(Some(c"tmpfs"), path, Some(c"tmpfs"), flags, Some(c"size=4k,nr_inodes=1"))?;
-            }
+            Err(e) => return Err(e),
+        }
+    }
+    for path in plan::MASKED_DIRS {
+        let flags = flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC;
+        match mount::mount(Some(c"tmpfs"), path, Some(c"tmpfs"), flags, Some(c"size=4k,nr_inodes=1")) {
+            Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e),
         }
     }

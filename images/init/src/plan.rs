@@ -116,22 +116,21 @@ pub(crate) static LINKS: [(&CStr, &CStr); 5] = [
     (c"ptmx", c"pts/ptmx"),
 ];
 
-/// Hidden in a container: they tell of the host or of its hardware (Docker's list of 2026). A file becomes
-/// /dev/null, a directory an empty one; what this kernel does not have is left out.
-pub(crate) static MASKED: [&CStr; 12] = [
-    c"/proc/acpi",
-    c"/proc/asound",
+/// Hidden in a container: they tell of the host or of its hardware (Docker's list of 2026). What this kernel does not
+/// have is left out. These files become /dev/null.
+pub(crate) static MASKED_FILES: [&CStr; 7] = [
     c"/proc/interrupts",
     c"/proc/kcore",
     c"/proc/keys",
     c"/proc/latency_stats",
     c"/proc/sched_debug",
-    c"/proc/scsi",
     c"/proc/timer_list",
     c"/proc/timer_stats",
-    c"/sys/devices/virtual/powercap",
-    c"/sys/firmware",
 ];
+
+/// Hidden like the files; these directories become empty ones.
+pub(crate) static MASKED_DIRS: [&CStr; 5] =
+    [c"/proc/acpi", c"/proc/asound", c"/proc/scsi", c"/sys/devices/virtual/powercap", c"/sys/firmware"];
 
 /// Write-protected in a container: settings of the shared kernel.
 pub(crate) static PROTECTED: [&CStr; 5] =

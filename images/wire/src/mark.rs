@@ -203,6 +203,8 @@ pub enum Step {
     Exec = 17,
     /// Isolab's own child before init: join the cgroup, take the mapped ids, place descriptors.
     Prepare = 18,
+    /// Isolab's own child: make its namespaces.
+    Namespaces = 19,
 }
 
 impl Step {
@@ -228,6 +230,7 @@ impl Step {
             16 => Self::Fork,
             17 => Self::Exec,
             18 => Self::Prepare,
+            19 => Self::Namespaces,
             _ => return None,
         })
     }
