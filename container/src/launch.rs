@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use isolab_images::job::{BlockOptions, Job, JobEncodeError};
+use isolab_images::job::{BlockOptions, Job, JobEncodeError, User};
 use isolab_wire::fd;
 use isolab_wire::mark::Step;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,11 +18,9 @@ use crate::child::{SpawnError, SpawnOptions, namespace, report, spawn};
 use crate::clock::ClockPair;
 use crate::idmap::{IdMap, IdMapError};
 use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonblocking};
-use crate::root::{RootError, RootSource, map_ids, mount_erofs};
+use crate::root::{Prepared, RootError, RootSource, map_ids};
 use crate::{seccomp, sys};
 
-/// Descriptors that a child is going to place lie from here on, so that no placing overwrites one not yet placed.
-const FIRST_HIGH: i32 = 16;
 /// First number that is closed when init starts.
 const FIRST_CLOSED: u32 = 6;
 /// A pipe holds this much without being asked.
@@ -64,7 +62,7 @@ pub enum LaunchError {
     #[error("encode the job")]
     Job(#[from] JobEncodeError),
     /// A user of the image that has no number outside.
-    #[error("user {uid} or group {gid} is over the last id of the container, {last}")]
+    #[error("user {uid} or group {gid} does not exist inside, where the last id is {last}")]
     UserNotMapped {
         /// User of the job.
         uid: u32,
@@ -134,7 +132,7 @@ impl InitImage {
 
 /// A copy of a descriptor at a number that placing does not overwrite, closed by exec.
 pub(crate) fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
-    fcntl_dupfd_cloexec(fd, FIRST_HIGH).map_err(LaunchError::Descriptors)
+    fcntl_dupfd_cloexec(fd, sys::FIRST_HIGH).map_err(LaunchError::Descriptors)
 }
 
 /// The child's ends of everything, by the number where they go.
@@ -142,7 +140,7 @@ struct Entry<'a> {
     stdio: [OwnedFd; 3],
     control: OwnedFd,
     marks: OwnedFd,
-    root: OwnedFd,
+    root: Prepared,
     init: &'a InitImage,
     argv: sys::PointerList<'static>,
     env: sys::PointerList<'static>,
@@ -155,28 +153,23 @@ struct Entry<'a> {
 /// The step that failed; nothing is left behind.
 pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
     let ids = IdMap::choose()?;
-    let user = &config.job.user;
-    if user.uid.max(user.gid) > ids.last_id() {
-        return Err(LaunchError::UserNotMapped { uid: user.uid, gid: user.gid, last: ids.last_id() });
-    }
+    check_user(&config.job.user, &ids)?;
     let block = config.job.encode(&BlockOptions {
         confine_with: Some(seccomp::FILTER),
+        no_groups: !ids.allows_groups(),
         root_is_dir: matches!(config.root, RootSource::Directory(_)),
         limits: &resource_limits(),
     })?;
     let cgroup = Cgroup::create(&config.limits)?;
     let (marks_read, marks_write) = mark_pipe()?;
     let (control_read, control) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
-    let (root, is_mount) = match config.root {
-        RootSource::Erofs(image) => (mount_erofs(image)?, true),
-        RootSource::Directory(dir) => (high(dir.as_fd())?, false),
-    };
+    let root = Prepared::new(config.root)?;
     let [stdin, stdout, stderr] = config.stdio;
     let entry = Entry {
         stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
         control: high(control_read.as_fd())?,
         marks: high(marks_write.as_fd())?,
-        root: high(root.as_fd())?,
+        root,
         init: config.init,
         argv: sys::PointerList::new([c"isolab-init", c"container"].into_iter()),
         env: sys::PointerList::new(std::iter::empty::<&CStr>()),
@@ -188,11 +181,11 @@ pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
     let start = ClockPair::read();
     let held = spawn(&options, || entry.run(control.as_fd()))?;
     ids.write(held.child().pid())?;
-    if is_mount {
+    if let Prepared::Mount(root) = &entry.root {
         let path = format!("/proc/{}/ns/user", held.child().pid());
         let userns =
             open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(LaunchError::Descriptors)?;
-        map_ids(entry.root.as_fd(), userns.as_fd())?;
+        map_ids(root.as_fd(), userns.as_fd())?;
     }
     send_block(&control, &block)?;
     let child = held.release()?;
@@ -200,6 +193,15 @@ pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(control));
     Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from: ExitFrom::Marks }))
+}
+
+/// Refuses a user or group that has no number outside.
+pub(crate) fn check_user(user: &User, ids: &IdMap) -> Result<(), LaunchError> {
+    let last = ids.last_id();
+    if user.uid.max(user.gid) <= last {
+        return Ok(());
+    }
+    Err(LaunchError::UserNotMapped { uid: user.uid, gid: user.gid, last })
 }
 
 /// Resource limits inside: no core dumps (the host's handler would run outside of every limit), usual numbers of
@@ -227,15 +229,20 @@ fn send_block(control: &OwnedFd, block: &[u8]) -> Result<(), LaunchError> {
 impl Entry<'_> {
     /// *Child*: becomes init. Makes system calls only.
     fn run(&self, parents_control: BorrowedFd<'_>) -> i32 {
-        let error = match self.prepare(parents_control) {
-            Ok(()) => sys::exec_fd(self.init.0.as_fd(), &self.argv, &self.env),
-            Err(e) => e,
+        // Before any change of identity: the way to a directory may be open to this user and his groups only.
+        let prepared = match self.root.open() {
+            Ok(root) => self.prepare(parents_control, &root).map_err(|e| (Step::Prepare, e)),
+            Err(e) => Err((Step::Lower, e)),
         };
-        report(Some(self.marks.as_fd()), Step::Prepare, error);
+        let (step, error) = match prepared {
+            Ok(()) => (Step::Prepare, sys::exec_fd(self.init.0.as_fd(), &self.argv, &self.env)),
+            Err(failed) => failed,
+        };
+        report(Some(self.marks.as_fd()), step, error);
         crate::child::PREPARE_STATUS
     }
 
-    fn prepare(&self, parents_control: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn prepare(&self, parents_control: BorrowedFd<'_>, root: &OwnedFd) -> Result<(), Errno> {
         if self.set_groups {
             set_thread_groups(&[])?;
         }
@@ -250,7 +257,7 @@ impl Entry<'_> {
         }
         sys::place(self.control.as_fd(), fd::CONTROL)?;
         sys::place(self.marks.as_fd(), fd::MARKS)?;
-        sys::place(self.root.as_fd(), fd::ROOT)?;
+        sys::place(root.as_fd(), fd::ROOT)?;
         sys::close_on_exec_from(FIRST_CLOSED)
     }
 }

@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
+/// Descriptors that a child is going to place lie from here on, so that no placing overwrites one not yet placed.
+pub(crate) const FIRST_HIGH: RawFd = 16;
+
 /// Pointers for `execve`: one for each string, then null.
 #[derive(Debug)]
 pub(crate) struct PointerList<'a> {
@@ -149,15 +152,25 @@ pub(crate) fn idmap_mount(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Resu
         propagation: 0,
         userns_fd: u64::try_from(userns.as_raw_fd()).map_err(|_| Errno::BADF)?,
     };
-    // SAFETY: the empty path is a C string, `attr` is read with the size given, both descriptors are borrowed open.
+    set_attributes(mount, &attr)
+}
+
+/// *Child*: adds attributes to a still detached mount.
+pub(crate) fn restrict_mount(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(mount, &attr)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attr: &libc::mount_attr) -> Result<(), Errno> {
+    // SAFETY: the empty path is a C string, `attr` is borrowed and read with its size, the descriptors in the call are open.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attr,
-            size_of_val(&attr),
+            std::ptr::from_ref(attr),
+            size_of_val(attr),
         )
     })
     .map(drop)
