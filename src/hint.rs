@@ -134,6 +134,8 @@ pub enum UsernsOff {
     AppArmor,
     /// The sysctls allow it, and yet making one fails.
     Refused,
+    /// The number that may be there is reached, here or in an outer user namespace.
+    Full,
 }
 
 /// User namespaces off.
@@ -158,6 +160,10 @@ pub fn userns_off(why: UsernsOff) -> Hint {
         UsernsOff::Refused => hint(
             "making a user namespace is refused (by the filter of a container around isolab, or a security module)",
             "allow clone with CLONE_NEWUSER there, run isolab outside of it, or use --on lab",
+        ),
+        UsernsOff::Full => hint(
+            "no more namespaces can be made (a limit in /proc/sys/user, here or in an outer user namespace, is reached)",
+            "raise it outside (`sudo sysctl user.max_user_namespaces=15000`), or use --on lab",
         ),
     }
 }
@@ -256,7 +262,7 @@ pub fn no_seccomp() -> Hint {
 #[must_use]
 pub fn rootless_copy() -> Hint {
     hint(
-        "without root the image can't be mounted and is unpacked into a private copy",
+        "without root the image can't be mounted: each run unpacks it into a private copy, whose files all belong to one user",
         "run as root where figures are compared with the vm level",
     )
 }

@@ -121,6 +121,22 @@ fn number(path: &str) -> Option<u64> {
     trimmed(path)?.parse().ok()
 }
 
+/// The settings of user namespaces, without trying.
+pub(super) fn userns_settings() -> Userns {
+    Userns {
+        works: None,
+        built: fs::symlink_metadata("/proc/self/ns/user").is_ok(),
+        max: number("/proc/sys/user/max_user_namespaces"),
+        unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
+        apparmor_restricted: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+    }
+}
+
+/// The cgroup controllers as this process sees them.
+pub(super) fn controllers() -> Vec<Controller> {
+    cgroup::controllers(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+}
+
 /// Observes everything.
 #[must_use]
 pub(super) fn observe() -> Facts {
@@ -142,10 +158,7 @@ pub(super) fn observe() -> Facts {
         sys_admin: has_sys_admin(&read("/proc/self/status")),
         userns: Userns {
             works: find_program("unshare").and_then(|unshare| succeeds(&unshare, &["--user", "true"])),
-            built: fs::symlink_metadata("/proc/self/ns/user").is_ok(),
-            max: number("/proc/sys/user/max_user_namespaces"),
-            unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
-            apparmor_restricted: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+            ..userns_settings()
         },
         subid_range: has_range("/etc/subuid") && has_range("/etc/subgid"),
         erofs: presence(&filesystems, &modules, "erofs"),
@@ -153,7 +166,7 @@ pub(super) fn observe() -> Facts {
         overlay: presence(&filesystems, &modules, "overlay"),
         loop_devices: Path::new("/dev/loop-control").exists(),
         seccomp: seccomp_filters(&read("/proc/sys/kernel/seccomp/actions_avail")),
-        cgroup: cgroup::controllers(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup")),
+        cgroup: controllers(),
         qemu: find_program("qemu-system-x86_64").map(|path| Program { version: version_of(&path), path }),
         package_manager: ["apt-get", "dnf", "pacman"]
             .into_iter()

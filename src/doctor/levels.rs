@@ -60,19 +60,28 @@ fn cgroups(level: &mut LevelReport, controllers: &[Controller]) {
         };
         level.saw(&format!("cgroup {}", controller.name), observed, controller.writable);
     }
+    for hint in cgroup_hints(controllers) {
+        level.problem(State::Limited, hint);
+    }
+}
+
+/// What speaks against using these controllers, one hint for each fault.
+pub(super) fn cgroup_hints(controllers: &[Controller]) -> Vec<Hint> {
     let names = |fault: &dyn Fn(&Controller) -> bool| {
         controllers.iter().filter(|c| fault(c)).map(|c| c.name.as_str()).collect::<Vec<_>>()
     };
+    let mut hints = vec![];
     let missing = names(&|c| c.version.is_none());
     if !missing.is_empty() {
-        level.problem(State::Limited, hint::cgroup_missing(&missing));
+        hints.push(hint::cgroup_missing(&missing));
     }
     for version in [1, 2] {
         let closed = names(&|c| c.version == Some(version) && !c.writable);
         if !closed.is_empty() {
-            level.problem(State::Limited, hint::cgroup_not_delegated(&closed, version));
+            hints.push(hint::cgroup_not_delegated(&closed, version));
         }
     }
+    hints
 }
 
 fn vm(kvm: &KvmReport, kernel: &StockKernel, lab: bool) -> LevelReport {
@@ -173,7 +182,7 @@ const fn presence_text(presence: Presence) -> &'static str {
     }
 }
 
-fn userns_problem(userns: &Userns, unprivileged: bool) -> Option<UsernsOff> {
+pub(super) fn userns_problem(userns: &Userns, unprivileged: bool) -> Option<UsernsOff> {
     if !userns.built {
         Some(UsernsOff::NotBuilt)
     } else if userns.max == Some(0) {

@@ -1,6 +1,7 @@
 //! The levels. A new one is a file here and a line in [`LEVELS`].
 
 mod container;
+pub(crate) mod limits;
 mod process;
 mod started;
 mod vm;
@@ -9,14 +10,19 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::bail;
-use isolab_bench::port::{HostStdio, Level};
+use isolab_bench::port::{HostStdio, Level, StartError, Unavailable};
 use isolab_bench::run_report::Detail;
+use isolab_container::child::{SpawnError, namespace};
+use isolab_container::launch::LaunchError;
 use isolab_container::root::RootSource;
 use isolab_images::job::Job;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
+use rustix::io::Errno;
 
-use crate::stdio;
+use crate::config::Asked;
+use crate::hint::{self, Hint, UsernsOff};
+use crate::{doctor, stdio};
 
 /// What a level is made from besides the job.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) kernel: Option<String>,
     /// Show the guest kernel's console.
     pub(crate) guest_console: bool,
+    /// Which limits were asked for.
+    pub(crate) asked: Asked,
 }
 
 type Make = fn(Setup) -> Box<dyn Level>;
@@ -62,6 +70,33 @@ pub(crate) fn level(name: &str, setup: Setup) -> anyhow::Result<Box<dyn Level>> 
     }
 }
 
+/// Whether this user can make the namespaces of these levels, by the settings alone.
+fn namespaces() -> Result<(), Unavailable> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    doctor::userns_off().map_or(Ok(()), |why| Err(hint::userns_off(why).into()))
+}
+
+/// A failed start, in the words of `doctor` where it is one of the usual failures.
+fn explained(error: LaunchError) -> StartError {
+    let root = rustix::process::geteuid().is_root();
+    match error {
+        LaunchError::Spawn(SpawnError::Clone { source: Errno::NOSPC | Errno::USERS, .. }) => {
+            hint::userns_off(UsernsOff::Full).into()
+        }
+        LaunchError::Spawn(SpawnError::Clone { source: Errno::PERM, namespaces }) => {
+            let user = namespaces & namespace::USER != 0;
+            if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
+        }
+        LaunchError::UserNotMapped { .. } if !root => {
+            let Hint { remedy, .. } = hint::no_subuid();
+            format!("{error}; {remedy}").into()
+        }
+        error => error.into(),
+    }
+}
+
 /// The image as a root: the EROFS file itself, or where the user may not mount it, a private copy that vanishes with
 /// the returned guard.
 fn root_of(setup: &Setup) -> Result<(RootSource, Option<Scratch>), Box<dyn std::error::Error + Send + Sync>> {
@@ -86,6 +121,7 @@ fn detail_of(job: &Job, root: &RootSource) -> Detail {
         lower_fs: fs.map(str::to_owned),
         lower_via: Some(via.to_owned()),
         kernel: rustix::system::uname().release().to_str().ok().map(str::to_owned),
+        limits_not_enforced: vec![],
     }
 }
 
