@@ -249,6 +249,15 @@ pub fn no_overlay() -> Hint {
     )
 }
 
+/// No overlay in user namespaces.
+#[must_use]
+pub fn old_overlay() -> Hint {
+    hint(
+        "the kernel is older than 5.11 and lets only root mount an overlay, so images are read-only",
+        "use --read-only, run isolab as root, boot Linux 5.11 or later, or use --on lab",
+    )
+}
+
 /// No seccomp filters.
 #[must_use]
 pub fn no_seccomp() -> Hint {
@@ -273,6 +282,15 @@ pub fn no_subuid() -> Hint {
     hint(
         "this user has no range in /etc/subuid and /etc/subgid, so only one user exists inside",
         "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`",
+    )
+}
+
+/// Rootless without the programs that give a range of ids out.
+#[must_use]
+pub fn no_uidmap() -> Hint {
+    hint(
+        "newuidmap and newgidmap are not in /usr/bin, so only one user exists inside",
+        "install them (Debian: `sudo apt-get install uidmap`); the user also needs a range in /etc/subuid and /etc/subgid",
     )
 }
 

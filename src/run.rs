@@ -11,12 +11,13 @@ use isolab_wire::mark::{Failure, Step};
 
 use crate::cli::RunArgs;
 use crate::config::JobConfig;
+use crate::hint::UsernsOff;
 use crate::levels::{self, Setup};
 use crate::resolve;
 use crate::signals::Signals;
 use crate::supervise::{Cause, status, supervise};
 use crate::terminal::RawTerminal;
-use crate::{report_fd, stdio};
+use crate::{doctor, hint, report_fd, stdio};
 
 /// Runs the job and gives the exit status.
 ///
@@ -102,6 +103,10 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
         }
         End::Failed(Failure { step, errno }) => {
             let error = std::io::Error::from_raw_os_error(i32::from(errno));
+            // A user namespace whose maker has no privileges in it: the first mount is refused.
+            if error.kind() == std::io::ErrorKind::PermissionDenied && doctor::apparmor_restricts() {
+                return Err(hint::userns_off(UsernsOff::AppArmor).into());
+            }
             bail!("process 1 failed at step {step:?}: {error}; `isolab doctor` says what this host lacks");
         }
         End::Workload(_) | End::Killed => {}

@@ -92,10 +92,18 @@ pub(crate) fn close_on_exec(number: u32) {
     let _ = unsafe { libc::syscall(libc::SYS_close_range, number, number, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
-/// *Child*: default action for `SIGPIPE`, which Rust's runtime ignores, and no blocked signals.
+/// *Child*: default action for every signal (what the launcher's own parent ignored, as `nohup` does, would stay
+/// ignored over exec, and Rust's runtime ignores `SIGPIPE`), and no blocked signals.
 pub(crate) fn reset_signals() {
-    // SAFETY: SIG_DFL installs no handler; the previous one is Rust's SIG_IGN.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // `struct kernel_sigaction`: handler (0 is SIG_DFL), flags, restorer, mask.
+    let action = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads 32 bytes from `action`, with its sigset size of 8, and writes no old action. KILL and STOP
+        // are refused, which changes nothing. Called by number: libc keeps two signals for itself.
+        let _ = unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0_usize, size_of::<u64>())
+        };
+    }
     let none: u64 = 0;
     // SAFETY: the kernel reads 8 bytes (its sigset size, given) from `none`, and writes no old set.
     let _ = unsafe {

@@ -35,6 +35,9 @@ pub struct Facts {
     pub userns: Userns,
     /// A range for this user in `/etc/subuid` and `/etc/subgid`.
     pub subid_range: bool,
+    /// `newuidmap` and `newgidmap`, which give the range out.
+    #[serde(default)]
+    pub subid_helpers: bool,
     /// EROFS in the kernel.
     pub erofs: Presence,
     /// EROFS mounts of plain files, without loop devices (Linux 6.12).
@@ -121,6 +124,11 @@ fn number(path: &str) -> Option<u64> {
     trimmed(path)?.parse().ok()
 }
 
+/// The programs that write a map of subordinate ids are where the container looks for them.
+pub(super) fn id_map_helpers() -> bool {
+    ["newuidmap", "newgidmap"].iter().all(|name| Path::new("/usr/bin").join(name).exists())
+}
+
 /// The settings of user namespaces, without trying.
 pub(super) fn userns_settings() -> Userns {
     Userns {
@@ -160,6 +168,7 @@ pub(super) fn observe() -> Facts {
             works: find_program("unshare").and_then(|unshare| succeeds(&unshare, &["--user", "true"])),
             ..userns_settings()
         },
+        subid_helpers: id_map_helpers(),
         subid_range: has_range("/etc/subuid") && has_range("/etc/subgid"),
         erofs: presence(&filesystems, &modules, "erofs"),
         erofs_file_backed: kernel_version(&kernel) >= Some((6, 12)),

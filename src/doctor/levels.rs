@@ -3,7 +3,7 @@
 use isolab_vmm::probe::{KvmAccess, KvmReport};
 
 use super::cgroup::Controller;
-use super::facts::{Facts, Presence, Userns};
+use super::facts::{Facts, Presence, Userns, kernel_version};
 use super::{LevelReport, Place, State, StockKernel};
 use crate::hint::{self, Hint, UsernsOff};
 
@@ -151,16 +151,23 @@ fn user(level: &mut LevelReport, facts: &Facts) {
     level.found("user", format!("euid {}", facts.euid), limited(hint::rootless_copy()));
     let problem = userns_problem(&facts.userns, true).map(hint::userns_off).and_then(no);
     level.found("user namespaces", userns_text(&facts.userns), problem);
-    let range = if facts.subid_range { None } else { limited(hint::no_subuid()) };
-    level.found("subordinate ids", if facts.subid_range { "yes" } else { "no" }, range);
+    let (observed, problem) = match (facts.subid_range, facts.subid_helpers) {
+        (true, true) => ("yes", None),
+        (false, true) => ("no", limited(hint::no_subuid())),
+        (_, false) => ("no newuidmap", limited(hint::no_uidmap())),
+    };
+    level.found("subordinate ids", observed, problem);
 }
 
 /// How the image becomes a root directory.
 fn image(level: &mut LevelReport, facts: &Facts) {
     let overlay = if facts.overlay == Presence::Absent { limited(hint::no_overlay()) } else { None };
     if facts.euid != 0 {
-        // An unprivileged user can't mount EROFS at all: the unpacked copy needs neither it nor an overlay.
+        // An unprivileged user can't mount EROFS at all: the unpacked copy does not need it.
         level.saw("image", "unpacked into a private copy", true);
+        let old = kernel_version(&facts.kernel).is_some_and(|version| version < (5, 11));
+        let problem = if old { limited(hint::old_overlay()) } else { overlay };
+        level.found("overlay", presence_text(facts.overlay), problem);
         return;
     }
     let erofs = if facts.erofs == Presence::Absent { no(hint::no_erofs()) } else { None };

@@ -158,9 +158,15 @@ pub(crate) fn userns_off() -> Option<hint::UsernsOff> {
     levels::userns_problem(&settings, true)
 }
 
-/// Whether AppArmor takes the privileges of user namespaces away from programs without a profile.
+/// Whether AppArmor takes the privileges of user namespaces away from this user's programs without a profile.
 pub(crate) fn apparmor_restricts() -> bool {
-    facts::userns_settings().apparmor_restricted == Some(1)
+    !rustix::process::geteuid().is_root() && facts::userns_settings().apparmor_restricted == Some(1)
+}
+
+/// Why there is only one user inside the instances of this user.
+pub(crate) fn one_id() -> Hint {
+    // Also without the programs: a range is of no use then, and who installs them gets both hints in turn.
+    if facts::id_map_helpers() { hint::no_subuid() } else { hint::no_uidmap() }
 }
 
 /// Why these cgroup controllers can't be used; nothing where nothing speaks against it.

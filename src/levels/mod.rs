@@ -90,8 +90,8 @@ fn explained(error: LaunchError) -> StartError {
             if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
         }
         LaunchError::UserNotMapped { .. } if !root => {
-            let Hint { remedy, .. } = hint::no_subuid();
-            format!("{error}; {remedy}").into()
+            let Hint { reason, remedy } = doctor::one_id();
+            format!("{error}: {reason}; {remedy}").into()
         }
         error => error.into(),
     }
