@@ -111,13 +111,12 @@ impl JobConfig {
                 range: format!("at least {} MiB", MIN_MEMORY >> 20),
             });
         }
-        let cpus = cpus.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n)).ok_or_else(|| {
-            ConfigError::Range {
+        let cpus =
+            cpus.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n)).ok_or_else(|| ConfigError::Range {
                 option: "--cpus",
                 value: cpus.to_owned(),
                 range: format!("a whole number from 1 to {MAX_CPUS}"),
-            }
-        })?;
+            })?;
         if pids < 2 {
             return Err(ConfigError::Range {
                 option: "--pids",

@@ -127,7 +127,10 @@ impl LabJob {
             arguments,
             stdio,
             clock: job.lab_clock,
-            memory_mib: lab_memory(job.lab_memory.as_deref(), parse_size("--memory", job.memory.as_deref().unwrap_or(DEFAULT_MEMORY))?)?,
+            memory_mib: lab_memory(
+                job.lab_memory.as_deref(),
+                parse_size("--memory", job.memory.as_deref().unwrap_or(DEFAULT_MEMORY))?,
+            )?,
             cpus: job.lab_cpus,
             kernel: job.kernel.clone(),
         })

@@ -25,6 +25,7 @@ use crate::clock::ClockPair;
 use crate::idmap::IdMap;
 use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use crate::launch::{LaunchError, check_user, die_with, high};
+use crate::orphans;
 use crate::root::{Prepared, RootSource};
 use crate::sys::{self, PointerList};
 
@@ -111,6 +112,9 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let groups = ids.as_ref().is_none_or(IdMap::allows_groups);
     let groups = groups.then(|| job.user.groups.iter().map(|&group| Gid::from_raw(group)).collect());
     let cgroup = Cgroup::create(&config.limits)?;
+    if cgroup.is_none() {
+        orphans::adopt().map_err(LaunchError::Descriptors)?;
+    }
     let (marks_read, marks_write) = mark_pipe()?;
     let (leash, parents_end) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
     let [stdin, stdout, stderr] = config.stdio;
@@ -248,8 +252,7 @@ impl Entry<'_> {
                 let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
                 let copy = open_tree(root, c"", copy | OpenTreeFlags::AT_EMPTY_PATH)?;
                 // As the mount of an EROFS image has it.
-                let attributes =
-                    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
+                let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
                 sys::restrict_mount(copy.as_fd(), attributes)?;
                 attach(&copy)
             }

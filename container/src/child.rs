@@ -204,6 +204,12 @@ fn prepare(options: &SpawnOptions<'_>, gate: &OwnedFd, late_cgroup: bool) -> Res
     }
 }
 
+/// Whether this process was told by its parent to ignore a signal, as `nohup` does.
+#[must_use]
+pub fn ignores(signal: i32) -> bool {
+    sys::ignores(signal)
+}
+
 /// In a child: says on the mark pipe which step failed.
 pub(crate) fn report(pipe: Option<BorrowedFd<'_>>, step: Step, errno: Errno) {
     let failure = Failure { step, errno: u16::try_from(errno.raw_os_error()).unwrap_or(0) };

@@ -117,6 +117,23 @@ pub(crate) fn reset_signals() {
     };
 }
 
+/// Whether this process ignores a signal.
+pub(crate) fn ignores(signal: i32) -> bool {
+    const SIG_IGN: u64 = 1;
+    let mut action = [0_u64; 4];
+    // SAFETY: sets nothing (null) and writes the present action, 32 bytes with its sigset size of 8, to `action`.
+    let got = check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            std::ptr::null::<u64>(),
+            action.as_mut_ptr(),
+            size_of::<u64>(),
+        )
+    });
+    got.is_ok() && action[0] == SIG_IGN
+}
+
 /// *Child*: executes the program behind a descriptor. Returns only an error.
 pub(crate) fn exec_fd(program: BorrowedFd<'_>, argv: &PointerList<'_>, env: &PointerList<'_>) -> Errno {
     // SAFETY: the empty path is a C string; both lists end in null and point to C strings that live as long as the

@@ -152,7 +152,11 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
 }
 
 /// The levels that this host runs, and why not the others.
-fn split(args: &CompareArgs, config: &JobConfig, image: &Resolved) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
+fn split(
+    args: &CompareArgs,
+    config: &JobConfig,
+    image: &Resolved,
+) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
     let (mut runnable, mut skipped) = (Vec::new(), Vec::new());
     for name in &args.levels {
         let setup = Setup {
