@@ -172,8 +172,8 @@ pub fn userns_off(why: UsernsOff) -> Hint {
 #[must_use]
 pub fn no_sys_admin() -> Hint {
     hint(
-        "root lacks CAP_SYS_ADMIN here (this seems to be a container), so nothing can be mounted",
-        "give that container CAP_SYS_ADMIN, run isolab outside of it, or use --on lab",
+        "root lacks CAP_SYS_ADMIN over this machine (this seems to be a container), so images can't be mounted",
+        "run isolab outside of it, as another user than root, with that capability, or use --on lab",
     )
 }
 

@@ -95,14 +95,8 @@ pub(crate) fn close_on_exec(number: u32) {
 /// *Child*: default action for every signal (what the launcher's own parent ignored, as `nohup` does, would stay
 /// ignored over exec, and Rust's runtime ignores `SIGPIPE`), and no blocked signals.
 pub(crate) fn reset_signals() {
-    // `struct kernel_sigaction`: handler (0 is SIG_DFL), flags, restorer, mask.
-    let action = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: the kernel reads 32 bytes from `action`, with its sigset size of 8, and writes no old action. KILL and STOP
-        // are refused, which changes nothing. Called by number: libc keeps two signals for itself.
-        let _ = unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0_usize, size_of::<u64>())
-        };
+        default_signal(signal);
     }
     let none: u64 = 0;
     // SAFETY: the kernel reads 8 bytes (its sigset size, given) from `none`, and writes no old set.
@@ -115,6 +109,16 @@ pub(crate) fn reset_signals() {
             size_of_val(&none),
         )
     };
+}
+
+/// Default action for a signal. KILL and STOP are refused, which changes nothing.
+pub(crate) fn default_signal(signal: i32) {
+    // `struct kernel_sigaction`: handler (0 is SIG_DFL), flags, restorer, mask.
+    let action = [0_u64; 4];
+    // SAFETY: the kernel reads 32 bytes from `action`, with its sigset size of 8, and writes no old action; no handler is
+    // installed. Called by number: libc keeps two signals for itself.
+    let _ =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0_usize, size_of::<u64>()) };
 }
 
 /// Whether this process ignores a signal.

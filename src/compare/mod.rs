@@ -115,6 +115,9 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
     let digest = image.entry.digest.clone();
     let job = resolve::job(config, &image, true)?;
     let (runnable, skipped) = split(args, config, &image)?;
+    if runnable.is_empty() {
+        bail!("none of the levels can run on this host; use --on lab, or see `isolab doctor`");
+    }
     let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
     let plan = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, seed(args))?;
     let tool = Tool {

@@ -29,7 +29,7 @@ pub struct Facts {
     pub memory_available_bytes: u64,
     /// Effective user.
     pub euid: u32,
-    /// `CAP_SYS_ADMIN` is effective: mounts are possible.
+    /// `CAP_SYS_ADMIN` is effective, and in the first user namespace: EROFS can be mounted.
     pub sys_admin: bool,
     /// User namespaces.
     pub userns: Userns,
@@ -163,7 +163,7 @@ pub(super) fn observe() -> Facts {
         memory_bytes: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
         memory_available_bytes: meminfo_bytes(&meminfo, "MemAvailable").unwrap_or(0),
         euid,
-        sys_admin: has_sys_admin(&read("/proc/self/status")),
+        sys_admin: has_sys_admin(&read("/proc/self/status")) && in_first_user_namespace(),
         userns: Userns {
             works: find_program("unshare").and_then(|unshare| succeeds(&unshare, &["--user", "true"])),
             ..userns_settings()
@@ -191,13 +191,14 @@ pub(super) fn observe() -> Facts {
 }
 
 /// Programs of the test suite and their Debian packages.
-pub(super) const TEST_TOOLS: [(&str, &str); 10] = [
+pub(super) const TEST_TOOLS: [(&str, &str); 11] = [
     ("busybox", "busybox-static"),
     ("bwrap", "bubblewrap"),
     ("docker-registry", "docker-registry"),
     ("fsck.erofs", "erofs-utils"),
     ("hyperfine", "hyperfine"),
     ("mmdebstrap", "mmdebstrap"),
+    ("newuidmap", "uidmap"),
     ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("strace", "strace"),
@@ -289,6 +290,11 @@ fn seccomp_filters(actions: &str) -> bool {
 fn has_sys_admin(status: &str) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|bits| bits >> 21 & 1 == 1)
+}
+
+/// The first user namespace has a number of its own (`PROC_USER_INIT_INO`).
+fn in_first_user_namespace() -> bool {
+    fs::read_link("/proc/self/ns/user").map_or(true, |name| name == Path::new("user:[4026531837]"))
 }
 
 fn user_name(passwd: &str, uid: u32) -> &str {

@@ -7,14 +7,14 @@ mod started;
 mod vm;
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::bail;
 use isolab_bench::port::{HostStdio, Level, StartError, Unavailable};
 use isolab_bench::run_report::Detail;
 use isolab_container::child::{SpawnError, namespace};
 use isolab_container::launch::LaunchError;
-use isolab_container::root::RootSource;
+use isolab_container::root::{RootError, RootSource};
 use isolab_images::job::Job;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
@@ -89,6 +89,7 @@ fn explained(error: LaunchError) -> StartError {
             let user = namespaces & namespace::USER != 0;
             if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
         }
+        LaunchError::Root(RootError::Open(Errno::PERM)) => hint::no_sys_admin().into(),
         LaunchError::UserNotMapped { .. } if !root => {
             let Hint { reason, remedy } = doctor::one_id();
             format!("{error}: {reason}; {remedy}").into()
@@ -112,7 +113,7 @@ fn root_of(setup: &Setup) -> Result<(RootSource, Option<Scratch>), Box<dyn std::
 /// What the levels on the host's own kernel know of an instance: its image, medium and kernel.
 fn detail_of(job: &Job, root: &RootSource) -> Detail {
     let (fs, via) = match root {
-        RootSource::Directory(_) => (None, "directory"),
+        RootSource::Directory(dir) => (file_system(dir), "directory"),
         RootSource::Erofs(file) if is_block_device(file) => (Some("erofs"), "block"),
         RootSource::Erofs(_) => (Some("erofs"), "file"),
     };
@@ -123,6 +124,23 @@ fn detail_of(job: &Job, root: &RootSource) -> Detail {
         kernel: rustix::system::uname().release().to_str().ok().map(str::to_owned),
         limits_not_enforced: vec![],
     }
+}
+
+/// The type of the file system that holds a directory, of those that homes usually lie on.
+fn file_system(dir: &OwnedFd) -> Option<&'static str> {
+    const KNOWN: [(i64, &str); 9] = [
+        (0xef53, "ext4"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794c_7630, "overlay"),
+        (0xf2f5_2010, "f2fs"),
+        (0x2fc1_2fc1, "zfs"),
+        (0xca45_1a4e, "bcachefs"),
+        (0x6969, "nfs"),
+    ];
+    let found = rustix::fs::fstatfs(dir).ok()?.f_type;
+    KNOWN.into_iter().find(|(number, _)| *number == found).map(|(_, name)| name)
 }
 
 fn is_block_device(file: &File) -> bool {
