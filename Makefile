@@ -6,7 +6,7 @@ BIN := target/$(TARGET)/release/isolab
 APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o Dpkg::Use-Pty=0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the tests use as real parts and as independent judges.
-TEST_PACKAGES := erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux
+TEST_PACKAGES := erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
 
 .PHONY: build compare test check doctor clean linker test-packages kernel docs-paths
 

@@ -134,6 +134,8 @@ pub enum UsernsOff {
     AppArmor,
     /// The sysctls allow it, and yet making one fails.
     Refused,
+    /// The number that may be there is reached, here or in an outer user namespace.
+    Full,
 }
 
 /// User namespaces off.
@@ -159,6 +161,10 @@ pub fn userns_off(why: UsernsOff) -> Hint {
             "making a user namespace is refused (by the filter of a container around isolab, or a security module)",
             "allow clone with CLONE_NEWUSER there, run isolab outside of it, or use --on lab",
         ),
+        UsernsOff::Full => hint(
+            "no more namespaces can be made (a limit in /proc/sys/user, here or in an outer user namespace, is reached)",
+            "raise it outside (`sudo sysctl user.max_user_namespaces=15000`), or use --on lab",
+        ),
     }
 }
 
@@ -166,8 +172,8 @@ pub fn userns_off(why: UsernsOff) -> Hint {
 #[must_use]
 pub fn no_sys_admin() -> Hint {
     hint(
-        "root lacks CAP_SYS_ADMIN here (this seems to be a container), so nothing can be mounted",
-        "give that container CAP_SYS_ADMIN, run isolab outside of it, or use --on lab",
+        "root lacks CAP_SYS_ADMIN over this machine (this seems to be a container), so images can't be mounted",
+        "run isolab outside of it, as another user than root, with that capability, or use --on lab",
     )
 }
 
@@ -243,6 +249,15 @@ pub fn no_overlay() -> Hint {
     )
 }
 
+/// No overlay in user namespaces.
+#[must_use]
+pub fn old_overlay() -> Hint {
+    hint(
+        "the kernel is older than 5.11 and lets only root mount an overlay, so images are read-only",
+        "use --read-only, run isolab as root, boot Linux 5.11 or later, or use --on lab",
+    )
+}
+
 /// No seccomp filters.
 #[must_use]
 pub fn no_seccomp() -> Hint {
@@ -256,7 +271,7 @@ pub fn no_seccomp() -> Hint {
 #[must_use]
 pub fn rootless_copy() -> Hint {
     hint(
-        "without root the image can't be mounted and is unpacked into a private copy",
+        "without root the image can't be mounted: each run unpacks it into a private copy, whose files all belong to one user",
         "run as root where figures are compared with the vm level",
     )
 }
@@ -267,6 +282,15 @@ pub fn no_subuid() -> Hint {
     hint(
         "this user has no range in /etc/subuid and /etc/subgid, so only one user exists inside",
         "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`",
+    )
+}
+
+/// Rootless without the programs that give a range of ids out.
+#[must_use]
+pub fn no_uidmap() -> Hint {
+    hint(
+        "newuidmap and newgidmap are not in /usr/bin, so only one user exists inside",
+        "install them (Debian: `sudo apt-get install uidmap`); the user also needs a range in /etc/subuid and /etc/subgid",
     )
 }
 

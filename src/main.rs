@@ -38,6 +38,7 @@ const OWN_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
     let main_ns = clock::now_ns();
+    isolab_container::child::keep_children();
     if let Some(status) = lab::take_over() {
         return ExitCode::from(status);
     }

@@ -9,7 +9,7 @@ use isolab_images::store::Store;
 use isolab_vmm::probe;
 
 use crate::cli::{JobArgs, LabArgs, LabClock, On, RunArgs};
-use crate::config::JobConfig;
+use crate::config::{DEFAULT_MEMORY, JobConfig};
 use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
 use crate::resolve::{self, Resolved};
 use crate::units::parse_size;
@@ -127,7 +127,10 @@ impl LabJob {
             arguments,
             stdio,
             clock: job.lab_clock,
-            memory_mib: lab_memory(job.lab_memory.as_deref(), parse_size("--memory", &job.memory)?)?,
+            memory_mib: lab_memory(
+                job.lab_memory.as_deref(),
+                parse_size("--memory", job.memory.as_deref().unwrap_or(DEFAULT_MEMORY))?,
+            )?,
             cpus: job.lab_cpus,
             kernel: job.kernel.clone(),
         })

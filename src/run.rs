@@ -1,7 +1,7 @@
 //! `isolab run`: one job at one level.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, bail};
 use isolab_bench::port::{End, Level, Outcome};
@@ -11,12 +11,13 @@ use isolab_wire::mark::{Failure, Step};
 
 use crate::cli::RunArgs;
 use crate::config::JobConfig;
+use crate::hint::UsernsOff;
 use crate::levels::{self, Setup};
 use crate::resolve;
 use crate::signals::Signals;
 use crate::supervise::{Cause, status, supervise};
 use crate::terminal::RawTerminal;
-use crate::{report_fd, stdio};
+use crate::{doctor, hint, report_fd, stdio};
 
 /// Runs the job and gives the exit status.
 ///
@@ -29,10 +30,21 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     let mut signals = Signals::catch().context("catch signals")?;
     let image = resolve::image(&config.image)?;
     let job = resolve::job(config, &image, report_to.is_some())?;
-    let setup = Setup { image: image.file, kernel: config.kernel.clone(), guest_console: args.guest_console };
+    let setup = Setup {
+        image: image.file,
+        kernel: config.kernel.clone(),
+        guest_console: args.guest_console,
+        asked: config.asked,
+    };
     let level = levels::level(&args.level, setup)?;
     let (outcome, cause) = start(level.as_ref(), &job, &mut signals)?;
     let code = status(&outcome, cause);
+    if report_to.is_none() && std::io::stderr().is_terminal() {
+        let names: Vec<&str> = outcome.detail.limits_not_enforced.iter().map(String::as_str).collect();
+        if !names.is_empty() {
+            eprintln!("isolab: {}", levels::limits::without_defaults(level.name(), &names));
+        }
+    }
     if let Some(file) = report_to {
         report(file, level.as_ref(), main_ns, &outcome, code)?;
     }
@@ -91,6 +103,10 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
         }
         End::Failed(Failure { step, errno }) => {
             let error = std::io::Error::from_raw_os_error(i32::from(errno));
+            // A user namespace whose maker has no privileges in it: the first mount is refused.
+            if error.kind() == std::io::ErrorKind::PermissionDenied && doctor::apparmor_restricts() {
+                return Err(hint::userns_off(UsernsOff::AppArmor).into());
+            }
             bail!("process 1 failed at step {step:?}: {error}; `isolab doctor` says what this host lacks");
         }
         End::Workload(_) | End::Killed => {}

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
+use isolab_container::child::ignores;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -18,13 +19,15 @@ pub(crate) const ENDING: [u8; 4] = [1, 2, 3, 15];
 pub(crate) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
 impl Signals {
-    /// Starts to catch INT, TERM, HUP, QUIT, USR1, USR2 and WINCH.
+    /// Starts to catch INT, TERM, HUP, QUIT, USR1, USR2 and WINCH, but for those that are ignored.
     ///
     /// # Errors
     /// Out of descriptors.
     pub(crate) fn catch() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH];
+        // What our parent ignores (nohup, a shell's background job) is not meant for us.
+        let wanted = wanted.into_iter().filter(|signal| !ignores(*signal));
         Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, wanted)?))
     }
 

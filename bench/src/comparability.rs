@@ -223,6 +223,8 @@ fn same_limits(e: Evidence<'_>) -> Judgement {
     let limited = limited.filter(|(_, arm)| arm.kind != "process").map(|(name, arm)| {
         let fact =
             arm.cpus.zip(arm.mem_limit_bytes).map(|(cpus, mem)| format!("{cpus} CPU with {mem} bytes"));
+        let lost = &arm.limits_not_enforced;
+        let fact = if lost.is_empty() { fact } else { Some(format!("without {}", lost.join(", "))) };
         (name, fact)
     });
     equal(limited, "CPUs and memory limits")

@@ -100,6 +100,9 @@ pub struct Arm {
     pub cpus: Option<u32>,
     /// Its memory limit; null: none.
     pub mem_limit_bytes: Option<u64>,
+    /// Default limits that the host did not let this user enforce, by controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits_not_enforced: Vec<String>,
     /// Its root.
     pub rootfs: Rootfs,
     /// Process 1: `isolab-init` or `none`.
@@ -241,6 +244,7 @@ impl Arm {
             kernel: None,
             cpus: None,
             mem_limit_bytes: None,
+            limits_not_enforced: vec![],
             rootfs: Rootfs::default(),
             init: if level == "process" { "none" } else { "isolab-init" }.to_owned(),
             console: "none".to_owned(),
@@ -252,7 +256,7 @@ impl Arm {
         }
     }
 
-    /// Fills kernel and root from what the samples of `name` reported.
+    /// Fills kernel and root from what the samples of `name` reported, and takes back limits that were not enforced.
     pub fn learn(&mut self, name: &str, samples: &[Sample]) {
         for detail in samples.iter().filter(|s| s.arm == name).map(|s| &s.detail) {
             let keep = |known: &mut Option<String>, seen: &Option<String>| {
@@ -264,6 +268,16 @@ impl Arm {
             keep(&mut self.rootfs.fs, &detail.lower_fs);
             keep(&mut self.rootfs.via, &detail.lower_via);
             keep(&mut self.rootfs.digest, &detail.image_digest);
+            for limit in &detail.limits_not_enforced {
+                match limit.as_str() {
+                    "memory" => self.mem_limit_bytes = None,
+                    "cpu" => self.cpus = None,
+                    _ => {}
+                }
+                if !self.limits_not_enforced.contains(limit) {
+                    self.limits_not_enforced.push(limit.clone());
+                }
+            }
         }
     }
 }

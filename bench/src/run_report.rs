@@ -48,6 +48,9 @@ pub struct Detail {
     /// Release of the kernel that the workload ran on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
+    /// Default limits that this user could not have enforced, by controller.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits_not_enforced: Vec<String>,
 }
 
 /// [`End`] as text.

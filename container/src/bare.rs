@@ -24,8 +24,9 @@ use crate::child::{PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn}
 use crate::clock::ClockPair;
 use crate::idmap::IdMap;
 use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
-use crate::launch::{LaunchError, die_with, high};
-use crate::root::{RootSource, mount_erofs};
+use crate::launch::{LaunchError, check_user, die_with, high};
+use crate::orphans;
+use crate::root::{Prepared, RootSource};
 use crate::sys::{self, PointerList};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -51,13 +52,14 @@ struct Entry<'a> {
     stdio: [OwnedFd; 3],
     marks: OwnedFd,
     leash: OwnedFd,
-    root: OwnedFd,
-    is_mount: bool,
+    root: Prepared,
+    overlay: &'static CStr,
     tmpfs: CString,
     workdir: CString,
     /// Each directory on the way to it, and itself.
     workdir_parts: Vec<CString>,
-    groups: Vec<Gid>,
+    /// Nothing where the user namespace forbids the call; there is nothing to set then.
+    groups: Option<Vec<Gid>>,
     /// Paths to try, in order.
     programs: Vec<CString>,
     argv: PointerList<'a>,
@@ -103,25 +105,35 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         env.push(c_string("an environment entry", &format!("{MARK_ENV}=fd:{}", fd::MARKS))?);
     }
     let rootless = !geteuid().is_root();
+    let ids = if rootless { Some(IdMap::choose()?) } else { None };
+    if let Some(ids) = &ids {
+        check_user(&job.user, ids)?;
+    }
+    let groups = ids.as_ref().is_none_or(IdMap::allows_groups);
+    let groups = groups.then(|| job.user.groups.iter().map(|&group| Gid::from_raw(group)).collect());
     let cgroup = Cgroup::create(&config.limits)?;
+    if cgroup.is_none() {
+        orphans::adopt().map_err(LaunchError::Descriptors)?;
+    }
     let (marks_read, marks_write) = mark_pipe()?;
     let (leash, parents_end) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
-    let (root, is_mount) = match config.root {
-        RootSource::Erofs(image) => (mount_erofs(image)?, true),
-        RootSource::Directory(dir) => (high(dir.as_fd())?, false),
-    };
     let [stdin, stdout, stderr] = config.stdio;
     let entry = Entry {
         job,
         stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
         marks: high(marks_write.as_fd())?,
         leash: high(leash.as_fd())?,
-        root: high(root.as_fd())?,
-        is_mount,
+        root: Prepared::new(config.root)?,
+        // A user namespace may only use `user.` attributes for the overlay's own notes.
+        overlay: if rootless {
+            c"lowerdir=lower,upperdir=upper,workdir=work,userxattr"
+        } else {
+            c"lowerdir=lower,upperdir=upper,workdir=work"
+        },
         tmpfs: c_string("the size", &format!("size={},mode=0755", (job.memory_bytes / 2).max(4096)))?,
         workdir: c_string("the working directory", &job.workdir)?,
         workdir_parts: ways_to(&job.workdir)?,
-        groups: job.user.groups.iter().map(|&group| Gid::from_raw(group)).collect(),
+        groups,
         programs: candidates(job)?,
         argv: PointerList::new(argv.iter().map(CString::as_c_str)),
         env: PointerList::new(env.iter().map(CString::as_c_str)),
@@ -133,8 +145,8 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
 
     let start = ClockPair::read();
     let held = spawn(&options, |_handed| entry.run(parents_end.as_fd()))?;
-    if rootless {
-        IdMap::choose()?.write(held.child().pid())?;
+    if let Some(ids) = ids {
+        ids.write(held.child().pid())?;
     }
     let child = held.release(cgroup.as_ref(), &[])?;
     drop(entry);
@@ -188,13 +200,14 @@ impl Entry<'_> {
         let at = |step| move |errno| (step, errno);
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change(c"/", private).map_err(at(Step::Mounts))?;
-        let overlay = self.is_mount && !self.job.read_only;
+        let overlay = !self.job.read_only;
+        // While the paths of the host are still there.
+        let lower = self.root.open().map_err(at(Step::Lower))?;
         self.skeleton(overlay).map_err(at(Step::Overlay))?;
-        self.lower().map_err(at(Step::Lower))?;
+        self.lower(&lower).map_err(at(Step::Lower))?;
         let mut root = c"lower";
         if overlay {
-            let options = c"lowerdir=lower,upperdir=upper,workdir=work";
-            mount(c"overlay", c"root", c"overlay", MountFlags::empty(), options)
+            mount(c"overlay", c"root", c"overlay", MountFlags::empty(), self.overlay)
                 .map_err(at(Step::Overlay))?;
             root = c"root";
         }
@@ -231,14 +244,20 @@ impl Entry<'_> {
         Ok(())
     }
 
-    fn lower(&self) -> Result<(), Errno> {
+    fn lower(&self, root: &OwnedFd) -> Result<(), Errno> {
         let attach =
             |fd: &OwnedFd| move_mount(fd, c"", CWD, c"lower", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
-        if self.is_mount {
-            return attach(&self.root);
+        match self.root {
+            Prepared::Mount(_) => attach(root),
+            Prepared::Directory { .. } => {
+                let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let copy = open_tree(root, c"", copy | OpenTreeFlags::AT_EMPTY_PATH)?;
+                // As the mount of an EROFS image has it.
+                let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
+                sys::restrict_mount(copy.as_fd(), attributes)?;
+                attach(&copy)
+            }
         }
-        let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        attach(&open_tree(&self.root, c"", copy | OpenTreeFlags::AT_EMPTY_PATH)?)
     }
 
     /// Enters the working directory, made where it is missing, as `isolab-init` does.
@@ -258,10 +277,8 @@ impl Entry<'_> {
     }
 
     fn become_user(&self) -> Result<(), Errno> {
-        match set_thread_groups(&self.groups) {
-            // Denied for good in a user namespace made without privilege; there is nothing to set then.
-            Err(Errno::PERM) if self.groups.is_empty() => {}
-            other => other?,
+        if let Some(groups) = &self.groups {
+            set_thread_groups(groups)?;
         }
         let (uid, gid) = (Uid::from_raw(self.job.user.uid), Gid::from_raw(self.job.user.gid));
         set_thread_res_gid(gid, gid, gid)?;

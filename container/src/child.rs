@@ -275,6 +275,21 @@ fn await_release(gate: &OwnedFd) -> Result<Handed, Errno> {
     Ok(handed)
 }
 
+/// Whether this process was told by its parent to ignore a signal, as `nohup` does.
+#[must_use]
+pub fn ignores(signal: i32) -> bool {
+    sys::ignores(signal)
+}
+
+/// Makes ended children wait to be waited for, where our parent had us ignore `SIGCHLD`: else the kernel reaps them
+/// itself and their status is lost.
+pub fn keep_children() {
+    let child = Signal::CHILD.as_raw();
+    if sys::ignores(child) {
+        sys::default_signal(child);
+    }
+}
+
 /// In a child: says on the mark pipe which step failed.
 pub(crate) fn report(pipe: Option<BorrowedFd<'_>>, step: Step, errno: Errno) {
     let failure = Failure { step, errno: u16::try_from(errno.raw_os_error()).unwrap_or(0) };

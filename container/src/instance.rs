@@ -16,6 +16,7 @@ use rustix::process::{Signal, WaitIdStatus};
 use crate::cgroup::{Cgroup, CgroupError, MemoryReading};
 use crate::child::Child;
 use crate::clock::{ClockPair, now_ns};
+use crate::orphans;
 
 /// Marks kept; a workload that floods the pipe does not fill our memory.
 const MAX_STAMPS: usize = 256;
@@ -282,6 +283,9 @@ impl Instance {
             }
         }
         let status = self.child.wait().map_err(InstanceError::Wait)?;
+        if self.cgroup.is_none() && self.exit_from == ExitFrom::Process {
+            orphans::end();
+        }
         self.read_marks();
         if self.memory.is_none() {
             self.read_memory();

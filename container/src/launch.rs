@@ -1,9 +1,10 @@
 //! Starting a container: everything that happens before `isolab-init` runs its first instruction.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use isolab_images::job::{BlockOptions, Job, JobEncodeError};
+use isolab_images::job::{BlockOptions, Job, JobEncodeError, User};
 use isolab_wire::fd;
 use isolab_wire::mark::{Failure, Step};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,11 +19,9 @@ use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, namespace, rep
 use crate::clock::ClockPair;
 use crate::idmap::{IdMap, IdMapError};
 use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonblocking};
-use crate::root::{RootError, RootSource, map_ids, mount_erofs};
+use crate::root::{Prepared, RootError, RootSource, map_ids, mount_erofs};
 use crate::{seccomp, sys};
 
-/// Descriptors that a child is going to place lie from here on, so that no placing overwrites one not yet placed.
-const FIRST_HIGH: i32 = 16;
 /// First number that is closed when init starts.
 const FIRST_CLOSED: u32 = 6;
 /// A pipe holds this much without being asked.
@@ -64,7 +63,7 @@ pub enum LaunchError {
     #[error("encode the job")]
     Job(#[from] JobEncodeError),
     /// A user of the image that has no number outside.
-    #[error("user {uid} or group {gid} is over the last id of the container, {last}")]
+    #[error("user {uid} or group {gid} does not exist inside, where the last id is {last}")]
     UserNotMapped {
         /// User of the job.
         uid: u32,
@@ -134,7 +133,7 @@ impl InitImage {
 
 /// A copy of a descriptor at a number that placing does not overwrite, closed by exec.
 pub(crate) fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
-    fcntl_dupfd_cloexec(fd, FIRST_HIGH).map_err(LaunchError::Descriptors)
+    fcntl_dupfd_cloexec(fd, sys::FIRST_HIGH).map_err(LaunchError::Descriptors)
 }
 
 /// The child's ends of what exists before it does, by the number where they go.
@@ -142,6 +141,8 @@ struct Entry {
     stdio: [OwnedFd; 3],
     control: OwnedFd,
     marks: OwnedFd,
+    /// Where the image is a directory; a mount of it comes with the release.
+    directory: Option<Prepared>,
     argv: sys::PointerList<'static>,
     env: sys::PointerList<'static>,
     set_groups: bool,
@@ -153,20 +154,22 @@ struct Entry {
 /// The step that failed; nothing is left behind.
 pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
     let ids = IdMap::choose()?;
-    let user = &config.job.user;
-    if user.uid.max(user.gid) > ids.last_id() {
-        return Err(LaunchError::UserNotMapped { uid: user.uid, gid: user.gid, last: ids.last_id() });
-    }
+    check_user(&config.job.user, &ids)?;
     let plan = CgroupPlan::new(&config.limits)?;
     let by_clone = plan.joined_by_clone();
     let early = if by_clone { plan.create()? } else { None };
     let (marks_read, marks_write) = mark_pipe()?;
     let (control_read, control) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
+    let directory = match config.root {
+        RootSource::Erofs(_) => None,
+        RootSource::Directory(_) => Some(Prepared::new(config.root)?),
+    };
     let [stdin, stdout, stderr] = config.stdio;
     let entry = Entry {
         stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
         control: high(control_read.as_fd())?,
         marks: high(marks_write.as_fd())?,
+        directory,
         argv: sys::PointerList::new([c"isolab-init", c"container"].into_iter()),
         env: sys::PointerList::new(std::iter::empty::<&CStr>()),
         set_groups: ids.allows_groups(),
@@ -197,26 +200,39 @@ fn equip(
 ) -> Result<(Child, Option<Cgroup>), LaunchError> {
     ids.write(held.child().pid())?;
     let root = match config.root {
-        RootSource::Erofs(image) => {
-            let root = mount_erofs(image)?;
-            let path = format!("/proc/{}/ns/user", held.child().pid());
-            let userns = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(LaunchError::Descriptors)?;
-            map_ids(root.as_fd(), userns.as_fd())?;
-            root
-        }
-        RootSource::Directory(dir) => high(dir.as_fd())?,
+        RootSource::Erofs(image) => Some(mount_for(held.child().pid(), image)?),
+        RootSource::Directory(_) => None,
     };
     let init = InitImage::create(config.init)?;
     let block = config.job.encode(&BlockOptions {
         confine_with: Some(seccomp::FILTER),
-        root_is_dir: matches!(config.root, RootSource::Directory(_)),
+        no_groups: !ids.allows_groups(),
+        root_is_dir: root.is_none(),
         limits: &resource_limits(),
     })?;
     send_block(control, &block)?;
     let cgroup = make_cgroup()?;
-    let child = held.release(cgroup.as_ref(), &[root.as_fd(), init.0.as_fd()])?;
+    let handed: Vec<BorrowedFd<'_>> = root.iter().chain([&init.0]).map(AsFd::as_fd).collect();
+    let child = held.release(cgroup.as_ref(), &handed)?;
     Ok((child, cgroup))
+}
+
+/// Mounts the image with its owners as the ids of that process's user namespace.
+fn mount_for(pid: i32, image: &File) -> Result<OwnedFd, LaunchError> {
+    let root = mount_erofs(image)?;
+    let userns = open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(LaunchError::Descriptors)?;
+    map_ids(root.as_fd(), userns.as_fd())?;
+    Ok(root)
+}
+
+/// Refuses a user or group that has no number outside.
+pub(crate) fn check_user(user: &User, ids: &IdMap) -> Result<(), LaunchError> {
+    let last = ids.last_id();
+    if user.uid.max(user.gid) <= last {
+        return Ok(());
+    }
+    Err(LaunchError::UserNotMapped { uid: user.uid, gid: user.gid, last })
 }
 
 /// Resource limits inside: no core dumps (the host's handler would run outside of every limit), usual numbers of
@@ -244,16 +260,36 @@ fn send_block(control: &OwnedFd, block: &[u8]) -> Result<(), LaunchError> {
 impl Entry {
     /// *Child*: becomes init. Makes system calls only.
     fn run(&self, mut handed: Handed, parents_control: BorrowedFd<'_>) -> i32 {
-        let error = match self.prepare(&mut handed, parents_control) {
-            Ok(init) => sys::exec_fd(init.as_fd(), &self.argv, &self.env),
-            Err(e) => e,
+        let (step, error) = match self.prepare(&mut handed, parents_control) {
+            Ok(init) => (Step::Prepare, sys::exec_fd(init.as_fd(), &self.argv, &self.env)),
+            Err(failed) => failed,
         };
-        report(Some(self.marks.as_fd()), Step::Prepare, error);
+        report(Some(self.marks.as_fd()), step, error);
         crate::child::PREPARE_STATUS
     }
 
     /// The program to execute.
-    fn prepare(&self, handed: &mut Handed, parents_control: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    fn prepare(
+        &self,
+        handed: &mut Handed,
+        parents_control: BorrowedFd<'_>,
+    ) -> Result<OwnedFd, (Step, Errno)> {
+        // Before any change of identity: the way to a directory may be open to this user and his groups only.
+        let root = match &self.directory {
+            Some(directory) => directory.open(),
+            None => handed.next().and_then(|root| fcntl_dupfd_cloexec(root, sys::FIRST_HIGH)),
+        };
+        let root = root.map_err(|e| (Step::Lower, e))?;
+        self.become_init(handed, parents_control, &root).map_err(|e| (Step::Prepare, e))
+    }
+
+    fn become_init(
+        &self,
+        handed: &mut Handed,
+        parents_control: BorrowedFd<'_>,
+        root: &OwnedFd,
+    ) -> Result<OwnedFd, Errno> {
+        let init = fcntl_dupfd_cloexec(handed.next()?, sys::FIRST_HIGH)?;
         if self.set_groups {
             set_thread_groups(&[])?;
         }
@@ -263,8 +299,6 @@ impl Entry {
         umask(Mode::from_raw_mode(0o022));
         sys::reset_signals();
         die_with(parents_control, &self.control)?;
-        let root = fcntl_dupfd_cloexec(handed.next()?, FIRST_HIGH)?;
-        let init = fcntl_dupfd_cloexec(handed.next()?, FIRST_HIGH)?;
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number)?;
         }

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod idmap;
 pub mod instance;
 pub mod launch;
+mod orphans;
 pub mod root;
 pub mod seccomp;
 mod sys;

@@ -2,11 +2,13 @@
 //!
 //! Measured: a sealed memfd can't back EROFS; two mounts of one file get separate superblocks.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -23,7 +25,7 @@ const LOOP_TRIES: usize = 64;
 pub enum RootSource {
     /// An EROFS file of our writer, or a block device with its content.
     Erofs(File),
-    /// A directory of our own (rootless): the instance writes to it.
+    /// A directory of our own (rootless), shown read-only: writes go to an overlay, as with EROFS.
     Directory(OwnedFd),
 }
 
@@ -58,6 +60,56 @@ pub enum RootError {
     /// Ids.
     #[error("map the ids of the image's mount")]
     IdMap(#[source] Errno),
+    /// The directory has no path any more.
+    #[error("find the directory of the image's copy")]
+    Directory(#[source] std::io::Error),
+}
+
+/// The root as the launcher hands it to its child.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// A mount that is attached nowhere.
+    Mount(OwnedFd),
+    /// A directory, to be opened anew: the kernel binds nothing of another mount namespace, and what was open before
+    /// the child had its own belongs to ours.
+    Directory {
+        /// The one that is meant, whatever lies at the path by then.
+        meant: OwnedFd,
+        /// Where it was.
+        path: CString,
+    },
+}
+
+impl Prepared {
+    /// Mounts the image, or finds the directory's path.
+    pub(crate) fn new(source: &RootSource) -> Result<Self, RootError> {
+        match source {
+            RootSource::Erofs(image) => Ok(Self::Mount(mount_erofs(image)?)),
+            RootSource::Directory(dir) => {
+                let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+                let path = std::fs::read_link(link).map_err(RootError::Directory)?;
+                let path = CString::new(path.into_os_string().into_vec())
+                    .map_err(|e| RootError::Directory(e.into()))?;
+                let meant = dir.try_clone().map_err(RootError::Directory)?;
+                Ok(Self::Directory { meant, path })
+            }
+        }
+    }
+
+    /// *Child*: the descriptor to make the root from, valid in this mount namespace. Makes system calls only.
+    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
+        match self {
+            Self::Mount(mount) => rustix::io::fcntl_dupfd_cloexec(mount, sys::FIRST_HIGH),
+            Self::Directory { meant, path } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let found = open(path.as_c_str(), flags, Mode::empty())?;
+                let (found, dir) = (rustix::io::fcntl_dupfd_cloexec(&found, sys::FIRST_HIGH)?, found);
+                drop(dir);
+                let (a, b) = (fstat(&found)?, fstat(meant)?);
+                if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) { Ok(found) } else { Err(Errno::STALE) }
+            }
+        }
+    }
 }
 
 fn hint(message: &str) -> String {

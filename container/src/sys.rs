@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
+/// Descriptors that a child is going to place lie from here on, so that no placing overwrites one not yet placed.
+pub(crate) const FIRST_HIGH: RawFd = 16;
+
 /// Pointers for `execve`: one for each string, then null.
 #[derive(Debug)]
 pub(crate) struct PointerList<'a> {
@@ -89,10 +92,12 @@ pub(crate) fn close_on_exec(number: u32) {
     let _ = unsafe { libc::syscall(libc::SYS_close_range, number, number, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
-/// *Child*: default action for `SIGPIPE`, which Rust's runtime ignores, and no blocked signals.
+/// *Child*: default action for every signal (what the launcher's own parent ignored, as `nohup` does, would stay
+/// ignored over exec, and Rust's runtime ignores `SIGPIPE`), and no blocked signals.
 pub(crate) fn reset_signals() {
-    // SAFETY: SIG_DFL installs no handler; the previous one is Rust's SIG_IGN.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    for signal in 1..=64 {
+        default_signal(signal);
+    }
     let none: u64 = 0;
     // SAFETY: the kernel reads 8 bytes (its sigset size, given) from `none`, and writes no old set.
     let _ = unsafe {
@@ -104,6 +109,33 @@ pub(crate) fn reset_signals() {
             size_of_val(&none),
         )
     };
+}
+
+/// Default action for a signal. KILL and STOP are refused, which changes nothing.
+pub(crate) fn default_signal(signal: i32) {
+    // `struct kernel_sigaction`: handler (0 is SIG_DFL), flags, restorer, mask.
+    let action = [0_u64; 4];
+    // SAFETY: the kernel reads 32 bytes from `action`, with its sigset size of 8, and writes no old action; no handler is
+    // installed. Called by number: libc keeps two signals for itself.
+    let _ =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0_usize, size_of::<u64>()) };
+}
+
+/// Whether this process ignores a signal.
+pub(crate) fn ignores(signal: i32) -> bool {
+    const SIG_IGN: u64 = 1;
+    let mut action = [0_u64; 4];
+    // SAFETY: sets nothing (null) and writes the present action, 32 bytes with its sigset size of 8, to `action`.
+    let got = check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            std::ptr::null::<u64>(),
+            action.as_mut_ptr(),
+            size_of::<u64>(),
+        )
+    });
+    got.is_ok() && action[0] == SIG_IGN
 }
 
 /// *Child*: executes the program behind a descriptor. Returns only an error.
@@ -149,15 +181,25 @@ pub(crate) fn idmap_mount(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Resu
         propagation: 0,
         userns_fd: u64::try_from(userns.as_raw_fd()).map_err(|_| Errno::BADF)?,
     };
-    // SAFETY: the empty path is a C string, `attr` is read with the size given, both descriptors are borrowed open.
+    set_attributes(mount, &attr)
+}
+
+/// *Child*: adds attributes to a still detached mount.
+pub(crate) fn restrict_mount(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(mount, &attr)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attr: &libc::mount_attr) -> Result<(), Errno> {
+    // SAFETY: the empty path is a C string, `attr` is borrowed and read with its size, the descriptors in the call are open.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attr,
-            size_of_val(&attr),
+            std::ptr::from_ref(attr),
+            size_of_val(attr),
         )
     })
     .map(drop)

@@ -71,6 +71,8 @@ pub struct BlockOptions<'a> {
     pub confine_with: Option<&'a [u8]>,
     /// [`flag::ROOT_IS_DIR`].
     pub root_is_dir: bool,
+    /// Leaves the supplementary groups out: a user namespace of one id forbids to set any.
+    pub no_groups: bool,
     /// Resource limits: number, soft, hard.
     pub limits: &'a [(u32, u64, u64)],
 }
@@ -133,11 +135,12 @@ impl Job {
             strings.extend_from_slice(s.as_bytes());
             strings.push(0);
         }
+        let groups: &[u32] = if options.no_groups { &[] } else { &self.user.groups };
         let header = Header {
             flags,
             uid: self.user.uid,
             gid: self.user.gid,
-            n_groups: count("list of groups", self.user.groups.len(), MAX_GROUPS)?,
+            n_groups: count("list of groups", groups.len(), MAX_GROUPS)?,
             n_limits: count("list of resource limits", options.limits.len(), MAX_LIMITS)?,
             filter_len: count("seccomp filter in bytes", filter.len(), MAX_FILTER)?,
             n_args: count("list of arguments", self.argv.len(), MAX_STRINGS)?,
@@ -149,7 +152,7 @@ impl Job {
             cols,
         };
         let mut block = vec![0; HEADER_LEN];
-        for group in &self.user.groups {
+        for group in groups {
             block.extend_from_slice(&group.to_le_bytes());
         }
         for (resource, soft, hard) in options.limits {

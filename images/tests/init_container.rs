@@ -214,14 +214,14 @@ fn limits_reach_the_workload() {
 }
 
 #[test]
-fn directory_root_is_bound_and_writable() {
+fn directory_root_lies_read_only_below_the_overlay() {
     let lab = lab_or_skip!(|_| {});
     let mut job = job(&["isolab-work", "cwd"]);
     job.workdir = "/new".to_owned();
     let how = How { block: BlockParts { root_is_dir: true, ..BlockParts::default() }, ..How::default() };
     let report = lab.run(&job, &how);
     assert_eq!(report.text(), "/new\n", "{report:?}");
-    assert!(lab.image_dir().join("new").is_dir());
+    assert!(!lab.image_dir().join("new").exists(), "the directory itself stays as it is");
 }
 
 #[test]

@@ -53,9 +53,10 @@ proptest! {
         limits in vec(any::<(u32, u64, u64)>(), 0..4),
         filter in proptest::option::of(vec(any::<[u8; 8]>(), 0..4)),
         root_is_dir: bool,
+        no_groups: bool,
     ) {
         let filter = filter.map(|f| f.concat());
-        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, limits: &limits };
+        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, no_groups, limits: &limits };
         let bytes = job.encode(&options).expect("small job fits");
         let block = Block::decode(&bytes).expect("what encode makes is a block");
         prop_assert_eq!(block.args().map(plain).collect::<Vec<_>>(), job.argv);
@@ -63,7 +64,8 @@ proptest! {
         prop_assert_eq!(plain(block.workdir()), job.workdir);
         prop_assert_eq!(plain(block.hostname()), job.hostname);
         prop_assert_eq!((block.header.uid, block.header.gid), (job.user.uid, job.user.gid));
-        prop_assert_eq!(block.groups().collect::<Vec<_>>(), job.user.groups);
+        let groups = if no_groups { vec![] } else { job.user.groups };
+        prop_assert_eq!(block.groups().collect::<Vec<_>>(), groups);
         prop_assert_eq!(block.limits().collect::<Vec<_>>(), limits);
         prop_assert_eq!(block.filter, filter.as_deref().unwrap_or_default());
         prop_assert_eq!(block.header.tmpfs_bytes, job.memory_bytes / 2);

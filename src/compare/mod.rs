@@ -114,7 +114,10 @@ fn seed(args: &CompareArgs) -> u64 {
 fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::Result<Record> {
     let digest = image.entry.digest.clone();
     let job = resolve::job(config, &image, true)?;
-    let (runnable, skipped) = split(args, &image)?;
+    let (runnable, skipped) = split(args, config, &image)?;
+    if runnable.is_empty() {
+        bail!("none of the levels can run on this host; use --on lab, or see `isolab doctor`");
+    }
     let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
     let plan = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, seed(args))?;
     let tool = Tool {
@@ -142,17 +145,28 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
     };
     let mut record = Record::new(run, host, arms, workload, samples);
     record.skipped = skipped;
+    for (level, arm) in &record.arms {
+        let lost: Vec<&str> = arm.limits_not_enforced.iter().map(String::as_str).collect();
+        if !lost.is_empty() {
+            eprintln!("isolab: {}", levels::limits::without_defaults(level, &lost));
+        }
+    }
     Ok(record)
 }
 
 /// The levels that this host runs, and why not the others.
-fn split(args: &CompareArgs, image: &Resolved) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
+fn split(
+    args: &CompareArgs,
+    config: &JobConfig,
+    image: &Resolved,
+) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
     let (mut runnable, mut skipped) = (Vec::new(), Vec::new());
     for name in &args.levels {
         let setup = Setup {
             image: image.file.try_clone().context("copy the image's descriptor")?,
             kernel: args.job.kernel.clone(),
             guest_console: false,
+            asked: config.asked,
         };
         match levels::level(name, setup)?.check() {
             Ok(()) => runnable.push(name.clone()),

@@ -47,7 +47,9 @@ fn controller(mounts: &[Mount], own: &str, name: &str) -> Controller {
             let list = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
             list.split_ascii_whitespace().any(|found| found == name)
         };
-        candidates(mount, own_path(own, None)).into_iter().find(enabled).map(|dir| (2, dir))
+        let dirs: Vec<PathBuf> = places(mount, own_path(own, None)).into_iter().filter(enabled).collect();
+        let found = dirs.iter().find(|dir| writable(dir)).or_else(|| dirs.first());
+        found.map(|dir| (2, dir.clone()))
     });
     let v1 = || {
         let holds =
@@ -56,13 +58,25 @@ fn controller(mounts: &[Mount], own: &str, name: &str) -> Controller {
         candidates(mount, own_path(own, Some(name))).into_iter().find(|dir| dir.is_dir()).map(|dir| (1, dir))
     };
     let found = v2.or_else(v1);
-    let writable = found.as_ref().is_some_and(|(_, dir)| access(dir, Access::WRITE_OK).is_ok());
+    let writable = found.as_ref().is_some_and(|(_, dir)| writable(dir));
     Controller {
         name: name.to_owned(),
         version: found.as_ref().map(|(version, _)| *version),
         path: found.map(|(_, dir)| dir),
         writable,
     }
+}
+
+fn writable(dir: &PathBuf) -> bool {
+    access(dir, Access::WRITE_OK).is_ok()
+}
+
+/// Where cgroups are made in v2, as the container does it: in the mount's root, else beside our own.
+fn places(mount: &Mount, own: Option<&str>) -> Vec<PathBuf> {
+    let point = PathBuf::from(&mount.point);
+    let own = candidates(mount, own).into_iter().next().filter(|own| *own != point);
+    let beside = own.and_then(|own| own.parent().map(Path::to_owned)).filter(|dir| *dir != point);
+    [point].into_iter().chain(beside).collect()
 }
 
 /// Our own cgroup as seen through the mount, then the mount's root.
@@ -142,21 +156,21 @@ broken line";
     #[test]
     fn v2_counts_where_it_is_enabled_and_v1_otherwise() {
         let dir = std::env::temp_dir().join(format!("isolab-doctor-{}", std::process::id()));
-        fs::create_dir_all(dir.join("v2/own")).unwrap();
+        fs::create_dir_all(dir.join("v2/slice/own")).unwrap();
         fs::create_dir_all(dir.join("v1")).unwrap();
-        fs::write(dir.join("v2/cgroup.controllers"), "cpu memory pids\n").unwrap();
-        fs::write(dir.join("v2/own/cgroup.controllers"), "pids\n").unwrap();
+        fs::write(dir.join("v2/cgroup.controllers"), "cpu memory\n").unwrap();
+        fs::write(dir.join("v2/slice/cgroup.controllers"), "pids\n").unwrap();
         let (v1, v2) = (dir.join("v1"), dir.join("v2"));
         let mountinfo = format!(
             "1 1 0:1 / {} rw - cgroup2 none rw\n2 1 0:2 / {} rw - cgroup none rw,memory\n",
             v2.display(),
             v1.display()
         );
-        let found = controllers(&mountinfo, "0::/own\n3:memory:/\n");
+        let found = controllers(&mountinfo, "0::/slice/own\n3:memory:/\n");
         let only_v1 = controllers(mountinfo.lines().nth(1).unwrap(), "3:memory:/\n");
         fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(found[2].path.as_deref(), Some(v2.join("own").as_path()), "the own cgroup comes first");
-        assert_eq!(found[0].path.as_deref(), Some(v2.as_path()), "else the root of the mount");
+        assert_eq!(found[2].path.as_deref(), Some(v2.join("slice").as_path()), "beside our own");
+        assert_eq!(found[0].path.as_deref(), Some(v2.as_path()), "in the root where that offers it");
         assert!(found.iter().all(|c| c.version == Some(2) && c.writable), "{found:?}");
         assert_eq!((only_v1[0].version, only_v1[1].version), (Some(1), None));
     }

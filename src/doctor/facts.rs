@@ -29,12 +29,15 @@ pub struct Facts {
     pub memory_available_bytes: u64,
     /// Effective user.
     pub euid: u32,
-    /// `CAP_SYS_ADMIN` is effective: mounts are possible.
+    /// `CAP_SYS_ADMIN` is effective, and in the first user namespace: EROFS can be mounted.
     pub sys_admin: bool,
     /// User namespaces.
     pub userns: Userns,
     /// A range for this user in `/etc/subuid` and `/etc/subgid`.
     pub subid_range: bool,
+    /// `newuidmap` and `newgidmap`, which give the range out.
+    #[serde(default)]
+    pub subid_helpers: bool,
     /// EROFS in the kernel.
     pub erofs: Presence,
     /// EROFS mounts of plain files, without loop devices (Linux 6.12).
@@ -121,6 +124,27 @@ fn number(path: &str) -> Option<u64> {
     trimmed(path)?.parse().ok()
 }
 
+/// The programs that write a map of subordinate ids are where the container looks for them.
+pub(super) fn id_map_helpers() -> bool {
+    ["newuidmap", "newgidmap"].iter().all(|name| Path::new("/usr/bin").join(name).exists())
+}
+
+/// The settings of user namespaces, without trying.
+pub(super) fn userns_settings() -> Userns {
+    Userns {
+        works: None,
+        built: fs::symlink_metadata("/proc/self/ns/user").is_ok(),
+        max: number("/proc/sys/user/max_user_namespaces"),
+        unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
+        apparmor_restricted: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+    }
+}
+
+/// The cgroup controllers as this process sees them.
+pub(super) fn controllers() -> Vec<Controller> {
+    cgroup::controllers(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+}
+
 /// Observes everything.
 #[must_use]
 pub(super) fn observe() -> Facts {
@@ -139,21 +163,19 @@ pub(super) fn observe() -> Facts {
         memory_bytes: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
         memory_available_bytes: meminfo_bytes(&meminfo, "MemAvailable").unwrap_or(0),
         euid,
-        sys_admin: has_sys_admin(&read("/proc/self/status")),
+        sys_admin: has_sys_admin(&read("/proc/self/status")) && in_first_user_namespace(),
         userns: Userns {
             works: find_program("unshare").and_then(|unshare| succeeds(&unshare, &["--user", "true"])),
-            built: fs::symlink_metadata("/proc/self/ns/user").is_ok(),
-            max: number("/proc/sys/user/max_user_namespaces"),
-            unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
-            apparmor_restricted: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+            ..userns_settings()
         },
+        subid_helpers: id_map_helpers(),
         subid_range: has_range("/etc/subuid") && has_range("/etc/subgid"),
         erofs: presence(&filesystems, &modules, "erofs"),
         erofs_file_backed: kernel_version(&kernel) >= Some((6, 12)),
         overlay: presence(&filesystems, &modules, "overlay"),
         loop_devices: Path::new("/dev/loop-control").exists(),
         seccomp: seccomp_filters(&read("/proc/sys/kernel/seccomp/actions_avail")),
-        cgroup: cgroup::controllers(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup")),
+        cgroup: controllers(),
         qemu: find_program("qemu-system-x86_64").map(|path| Program { version: version_of(&path), path }),
         package_manager: ["apt-get", "dnf", "pacman"]
             .into_iter()
@@ -169,13 +191,14 @@ pub(super) fn observe() -> Facts {
 }
 
 /// Programs of the test suite and their Debian packages.
-pub(super) const TEST_TOOLS: [(&str, &str); 10] = [
+pub(super) const TEST_TOOLS: [(&str, &str); 11] = [
     ("busybox", "busybox-static"),
     ("bwrap", "bubblewrap"),
     ("docker-registry", "docker-registry"),
     ("fsck.erofs", "erofs-utils"),
     ("hyperfine", "hyperfine"),
     ("mmdebstrap", "mmdebstrap"),
+    ("newuidmap", "uidmap"),
     ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("strace", "strace"),
@@ -267,6 +290,11 @@ fn seccomp_filters(actions: &str) -> bool {
 fn has_sys_admin(status: &str) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|bits| bits >> 21 & 1 == 1)
+}
+
+/// The first user namespace has a number of its own (`PROC_USER_INIT_INO`).
+fn in_first_user_namespace() -> bool {
+    fs::read_link("/proc/self/ns/user").map_or(true, |name| name == Path::new("user:[4026531837]"))
 }
 
 fn user_name(passwd: &str, uid: u32) -> &str {

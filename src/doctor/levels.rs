@@ -3,7 +3,7 @@
 use isolab_vmm::probe::{KvmAccess, KvmReport};
 
 use super::cgroup::Controller;
-use super::facts::{Facts, Presence, Userns};
+use super::facts::{Facts, Presence, Userns, kernel_version};
 use super::{LevelReport, Place, State, StockKernel};
 use crate::hint::{self, Hint, UsernsOff};
 
@@ -60,19 +60,28 @@ fn cgroups(level: &mut LevelReport, controllers: &[Controller]) {
         };
         level.saw(&format!("cgroup {}", controller.name), observed, controller.writable);
     }
+    for hint in cgroup_hints(controllers) {
+        level.problem(State::Limited, hint);
+    }
+}
+
+/// What speaks against using these controllers, one hint for each fault.
+pub(super) fn cgroup_hints(controllers: &[Controller]) -> Vec<Hint> {
     let names = |fault: &dyn Fn(&Controller) -> bool| {
         controllers.iter().filter(|c| fault(c)).map(|c| c.name.as_str()).collect::<Vec<_>>()
     };
+    let mut hints = vec![];
     let missing = names(&|c| c.version.is_none());
     if !missing.is_empty() {
-        level.problem(State::Limited, hint::cgroup_missing(&missing));
+        hints.push(hint::cgroup_missing(&missing));
     }
     for version in [1, 2] {
         let closed = names(&|c| c.version == Some(version) && !c.writable);
         if !closed.is_empty() {
-            level.problem(State::Limited, hint::cgroup_not_delegated(&closed, version));
+            hints.push(hint::cgroup_not_delegated(&closed, version));
         }
     }
+    hints
 }
 
 fn vm(kvm: &KvmReport, kernel: &StockKernel, lab: bool) -> LevelReport {
@@ -142,16 +151,23 @@ fn user(level: &mut LevelReport, facts: &Facts) {
     level.found("user", format!("euid {}", facts.euid), limited(hint::rootless_copy()));
     let problem = userns_problem(&facts.userns, true).map(hint::userns_off).and_then(no);
     level.found("user namespaces", userns_text(&facts.userns), problem);
-    let range = if facts.subid_range { None } else { limited(hint::no_subuid()) };
-    level.found("subordinate ids", if facts.subid_range { "yes" } else { "no" }, range);
+    let (observed, problem) = match (facts.subid_range, facts.subid_helpers) {
+        (true, true) => ("yes", None),
+        (false, true) => ("no", limited(hint::no_subuid())),
+        (_, false) => ("no newuidmap", limited(hint::no_uidmap())),
+    };
+    level.found("subordinate ids", observed, problem);
 }
 
 /// How the image becomes a root directory.
 fn image(level: &mut LevelReport, facts: &Facts) {
     let overlay = if facts.overlay == Presence::Absent { limited(hint::no_overlay()) } else { None };
     if facts.euid != 0 {
-        // An unprivileged user can't mount EROFS at all: the unpacked copy needs neither it nor an overlay.
+        // An unprivileged user can't mount EROFS at all: the unpacked copy does not need it.
         level.saw("image", "unpacked into a private copy", true);
+        let old = kernel_version(&facts.kernel).is_some_and(|version| version < (5, 11));
+        let problem = if old { limited(hint::old_overlay()) } else { overlay };
+        level.found("overlay", presence_text(facts.overlay), problem);
         return;
     }
     let erofs = if facts.erofs == Presence::Absent { no(hint::no_erofs()) } else { None };
@@ -173,7 +189,7 @@ const fn presence_text(presence: Presence) -> &'static str {
     }
 }
 
-fn userns_problem(userns: &Userns, unprivileged: bool) -> Option<UsernsOff> {
+pub(super) fn userns_problem(userns: &Userns, unprivileged: bool) -> Option<UsernsOff> {
     if !userns.built {
         Some(UsernsOff::NotBuilt)
     } else if userns.max == Some(0) {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::hint::{self, Hint};
 
 pub(crate) use self::command::command;
+use self::facts::Userns;
 pub use self::facts::{Facts, environment, find_program};
 pub use self::fix::{FixError, Plan, Scope, fix, plan};
 
@@ -148,6 +149,31 @@ impl Report {
     pub fn text(&self) -> String {
         text::render(self)
     }
+}
+
+/// Why this user can't make user namespaces, by the settings that say it for certain.
+pub(crate) fn userns_off() -> Option<hint::UsernsOff> {
+    // AppArmor's setting does not hold for programs with a profile of their own.
+    let settings = Userns { apparmor_restricted: None, ..facts::userns_settings() };
+    levels::userns_problem(&settings, true)
+}
+
+/// Whether AppArmor takes the privileges of user namespaces away from this user's programs without a profile.
+pub(crate) fn apparmor_restricts() -> bool {
+    !rustix::process::geteuid().is_root() && facts::userns_settings().apparmor_restricted == Some(1)
+}
+
+/// Why there is only one user inside the instances of this user.
+pub(crate) fn one_id() -> Hint {
+    // Also without the programs: a range is of no use then, and who installs them gets both hints in turn.
+    if facts::id_map_helpers() { hint::no_subuid() } else { hint::no_uidmap() }
+}
+
+/// Why these cgroup controllers can't be used; nothing where nothing speaks against it.
+pub(crate) fn cgroup_closed(names: &[&str]) -> Option<Hint> {
+    let named = |c: &cgroup::Controller| names.contains(&c.name.as_str());
+    let all: Vec<_> = facts::controllers().into_iter().filter(named).collect();
+    levels::cgroup_hints(&all).into_iter().next()
 }
 
 /// Looks at everything; changes nothing.

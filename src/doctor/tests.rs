@@ -119,11 +119,17 @@ fn sysctls_for_the_unprivileged_do_not_stop_root() {
 
 #[test]
 fn rootless_is_limited_and_says_why() {
-    let facts = Facts { euid: 1000, subid_range: false, ..complete() };
+    let facts = Facts { euid: 1000, subid_helpers: true, ..complete() };
     let report = report(facts, kvm(KvmClass::Hardware, true), true);
     assert_eq!(state(&report, "process", Place::Host), State::Limited);
     let reasons = reasons(&report, "container");
     assert!(reasons.contains("private copy") && reasons.contains("/etc/subuid"), "{reasons}");
+    let container =
+        |facts| self::reasons(&self::report(facts, kvm(KvmClass::Hardware, true), true), "container");
+    let user = || Facts { euid: 1000, subid_helpers: true, subid_range: true, ..complete() };
+    assert!(!container(user()).contains("one user exists"), "the range can be used");
+    assert!(container(Facts { subid_helpers: false, ..user() }).contains("newuidmap"));
+    assert!(container(Facts { kernel: "5.10.0-30-amd64".into(), ..user() }).contains("5.11"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use isolab_images::job::Job;
 use isolab_images::programs::INIT;
 
 use super::started::Started;
-use super::{Ends, Setup, detail_of, root_of};
+use super::{Ends, Setup, detail_of, limits, namespaces, root_of};
 
 /// Its name.
 pub(super) const NAME: &str = "container";
@@ -27,15 +27,19 @@ impl Level for Container {
     }
 
     fn check(&self) -> Result<(), Unavailable> {
-        Ok(())
+        namespaces()?;
+        limits::check(self.0.asked)
     }
 
     fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
         let (root, scratch) = root_of(&self.0)?;
-        let detail = detail_of(job, &root);
+        let mut detail = detail_of(job, &root);
         let ends = Ends::new(stdio)?;
-        let config =
-            ContainerConfig { job, root: &root, stdio: ends.borrowed(), init: INIT, limits: job_limits(job) };
-        Ok(Box::new(Started::new(launch::start(&config)?, scratch, detail)))
+        let start = |limits| {
+            launch::start(&ContainerConfig { job, root: &root, stdio: ends.borrowed(), init: INIT, limits })
+        };
+        let (instance, lost) = limits::start_with(job_limits(job), self.0.asked, start)?;
+        detail.limits_not_enforced = lost;
+        Ok(Box::new(Started::new(instance, scratch, detail)))
     }
 }

@@ -1,22 +1,28 @@
 //! The levels. A new one is a file here and a line in [`LEVELS`].
 
 mod container;
+pub(crate) mod limits;
 mod process;
 mod started;
 mod vm;
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::bail;
-use isolab_bench::port::{HostStdio, Level};
+use isolab_bench::port::{HostStdio, Level, StartError, Unavailable};
 use isolab_bench::run_report::Detail;
-use isolab_container::root::RootSource;
+use isolab_container::child::{SpawnError, namespace};
+use isolab_container::launch::LaunchError;
+use isolab_container::root::{RootError, RootSource};
 use isolab_images::job::Job;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
+use rustix::io::Errno;
 
-use crate::stdio;
+use crate::config::Asked;
+use crate::hint::{self, Hint, UsernsOff};
+use crate::{doctor, stdio};
 
 /// What a level is made from besides the job.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) kernel: Option<String>,
     /// Show the guest kernel's console.
     pub(crate) guest_console: bool,
+    /// Which limits were asked for.
+    pub(crate) asked: Asked,
 }
 
 type Make = fn(Setup) -> Box<dyn Level>;
@@ -62,6 +70,34 @@ pub(crate) fn level(name: &str, setup: Setup) -> anyhow::Result<Box<dyn Level>> 
     }
 }
 
+/// Whether this user can make the namespaces of these levels, by the settings alone.
+fn namespaces() -> Result<(), Unavailable> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    doctor::userns_off().map_or(Ok(()), |why| Err(hint::userns_off(why).into()))
+}
+
+/// A failed start, in the words of `doctor` where it is one of the usual failures.
+fn explained(error: LaunchError) -> StartError {
+    let root = rustix::process::geteuid().is_root();
+    match error {
+        LaunchError::Spawn(SpawnError::Clone { source: Errno::NOSPC | Errno::USERS, .. }) => {
+            hint::userns_off(UsernsOff::Full).into()
+        }
+        LaunchError::Spawn(SpawnError::Clone { source: Errno::PERM, namespaces }) => {
+            let user = namespaces & namespace::USER != 0;
+            if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
+        }
+        LaunchError::Root(RootError::Open(Errno::PERM)) => hint::no_sys_admin().into(),
+        LaunchError::UserNotMapped { .. } if !root => {
+            let Hint { reason, remedy } = doctor::one_id();
+            format!("{error}: {reason}; {remedy}").into()
+        }
+        error => error.into(),
+    }
+}
+
 /// The image as a root: the EROFS file itself, or where the user may not mount it, a private copy that vanishes with
 /// the returned guard.
 fn root_of(setup: &Setup) -> Result<(RootSource, Option<Scratch>), Box<dyn std::error::Error + Send + Sync>> {
@@ -77,7 +113,7 @@ fn root_of(setup: &Setup) -> Result<(RootSource, Option<Scratch>), Box<dyn std::
 /// What the levels on the host's own kernel know of an instance: its image, medium and kernel.
 fn detail_of(job: &Job, root: &RootSource) -> Detail {
     let (fs, via) = match root {
-        RootSource::Directory(_) => (None, "directory"),
+        RootSource::Directory(dir) => (file_system(dir), "directory"),
         RootSource::Erofs(file) if is_block_device(file) => (Some("erofs"), "block"),
         RootSource::Erofs(_) => (Some("erofs"), "file"),
     };
@@ -86,7 +122,25 @@ fn detail_of(job: &Job, root: &RootSource) -> Detail {
         lower_fs: fs.map(str::to_owned),
         lower_via: Some(via.to_owned()),
         kernel: rustix::system::uname().release().to_str().ok().map(str::to_owned),
+        limits_not_enforced: vec![],
     }
+}
+
+/// The type of the file system that holds a directory, of those that homes usually lie on.
+fn file_system(dir: &OwnedFd) -> Option<&'static str> {
+    const KNOWN: [(i64, &str); 9] = [
+        (0xef53, "ext4"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794c_7630, "overlay"),
+        (0xf2f5_2010, "f2fs"),
+        (0x2fc1_2fc1, "zfs"),
+        (0xca45_1a4e, "bcachefs"),
+        (0x6969, "nfs"),
+    ];
+    let found = rustix::fs::fstatfs(dir).ok()?.f_type;
+    KNOWN.into_iter().find(|(number, _)| *number == found).map(|(_, name)| name)
 }
 
 fn is_block_device(file: &File) -> bool {

@@ -6,7 +6,7 @@ use isolab_container::cgroup::Limits;
 use isolab_images::job::Job;
 
 use super::started::Started;
-use super::{Ends, Setup, detail_of, root_of};
+use super::{Ends, Setup, detail_of, explained, namespaces, root_of};
 
 /// Its name.
 pub(super) const NAME: &str = "process";
@@ -27,7 +27,7 @@ impl Level for Process {
     }
 
     fn check(&self) -> Result<(), Unavailable> {
-        Ok(())
+        namespaces()
     }
 
     fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
@@ -36,6 +36,6 @@ impl Level for Process {
         let ends = Ends::new(stdio)?;
         // No limits: this level shares everything. The cgroup is made all the same, to read the charge.
         let config = BareConfig { job, root: &root, stdio: ends.borrowed(), limits: Limits::default() };
-        Ok(Box::new(Started::new(bare::start(&config)?, scratch, detail)))
+        Ok(Box::new(Started::new(bare::start(&config).map_err(explained)?, scratch, detail)))
     }
 }

@@ -19,6 +19,7 @@ use isolab_images::store::Store;
 use isolab_vmm::probe;
 use isolab_vmm::{Initramfs, VmConfig, check_kernel, least_memory};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::geteuid;
 
 use super::Setup;
 use super::started::Started;
@@ -83,7 +84,11 @@ impl Level for Vm {
         let block = job.encode(&BlockOptions::default())?;
         let limits =
             Limits { memory_bytes: Some(job.memory_bytes + VMM_BYTES), cpus: Some(job.cpus), pids: None };
-        let cgroup = Cgroup::create(&limits)?;
+        let cgroup = match Cgroup::create(&limits) {
+            // The machine itself holds the guest to its RAM and vCPUs; the cgroup is a second wall where we may build it.
+            Err(_) if !geteuid().is_root() => None,
+            cgroup => cgroup?,
+        };
         let (marks_read, marks) = mark_pipe()?;
         let (control_read, control) = pipe_with(PipeFlags::CLOEXEC)?;
         // The whole block fits, so that sending it never waits for the guest.
@@ -125,6 +130,7 @@ impl Level for Vm {
             lower_fs: Some("erofs".into()),
             lower_via: Some("virtio-blk".into()),
             kernel: Some(entry.info().version.clone()),
+            limits_not_enforced: vec![],
         };
         Ok(Box::new(Started::new(instance, None, detail).with_complaint(File::from(complaint))))
     }

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &[&str]) -> Done {
     done(isolab(args).output().expect("isolab starts"))
 }
 
-fn done(output: Output) -> Done {
+pub(crate) fn done(output: Output) -> Done {
     Done {
         status: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

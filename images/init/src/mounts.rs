@@ -22,7 +22,7 @@ const DISK: &CStr = c"/dev/vda";
 
 /// Whether the root is the overlay of image and tmpfs.
 fn has_overlay(job: &Job<'_>) -> bool {
-    !job.has(job_flag::READ_ONLY) && !job.has(job_flag::ROOT_IS_DIR)
+    !job.has(job_flag::READ_ONLY)
 }
 
 /// Flags of every mount that holds the image's files.
@@ -59,9 +59,7 @@ pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
 
 /// Attaches the image below the skeleton as `lower`.
 pub(crate) fn lower(place: Place, job: &Job<'_>) -> Result<(), Errno> {
-    let read_only =
-        if job.has(job_flag::ROOT_IS_DIR) && !job.has(job_flag::READ_ONLY) { 0 } else { flag::RDONLY };
-    let flags = image_flags(job) | read_only;
+    let flags = image_flags(job) | flag::RDONLY;
     if place == Place::Guest {
         await_node(DISK)?;
         return mount::mount(Some(DISK), c"lower", Some(c"erofs"), flags, None);

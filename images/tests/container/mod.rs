@@ -176,6 +176,7 @@ impl Lab {
             .encode(&BlockOptions {
                 confine_with: how.block.confine_with,
                 root_is_dir: how.block.root_is_dir,
+                no_groups: false,
                 limits: how.block.limits,
             })
             .expect("job fits");

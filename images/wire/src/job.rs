@@ -35,8 +35,8 @@ pub mod flag {
     pub const STDIN: u32 = 1 << 3;
     /// Container hardening: masked paths, no capabilities, `no_new_privs`, the filter.
     pub const CONFINE: u32 = 1 << 4;
-    /// [`crate::fd::ROOT`] is a writable directory of our own (rootless): no overlay, bind it. It must be opened
-    /// inside the new mount namespace: the kernel binds nothing of another one.
+    /// [`crate::fd::ROOT`] is a directory (rootless), not a mount: bind it, read-only. It must be opened inside the
+    /// new mount namespace: the kernel binds nothing of another one.
     pub const ROOT_IS_DIR: u32 = 1 << 5;
     /// Every bit that means something.
     pub const ALL: u32 = (1 << 6) - 1;

@@ -56,6 +56,7 @@ static WORKLOADS: &[Workload] = &[
     ("mounts", "", show::mounts),
     ("cwd", "", show::cwd),
     ("ttysize", "", show::ttysize),
+    ("inherited", "", show::inherited),
     ("touch", "MIB", memory::touch),
     ("touch-read", "MIB", memory::touch_read),
     ("fault", "anon|anon-again N", memory::fault),

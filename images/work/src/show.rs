@@ -95,3 +95,24 @@ pub(crate) fn ttysize(run: &Run) -> End {
     line(text.bytes())?;
     Ok(0)
 }
+
+/// What a program finds without having asked for it: blocked and ignored signals, its session, open descriptors.
+pub(crate) fn inherited(run: &Run) -> End {
+    run.ready();
+    let blocked = process::blocked_signals()?;
+    numbers(b"blocked", 1..65, |n| blocked >> (n - 1) & 1 == 1)?;
+    numbers(b"ignored", 1..65, |n| u8::try_from(n).is_ok_and(|n| process::ignores_signal(n) == Ok(true)))?;
+    line(if process::leads_session() { b"session own" } else { b"session another's" })?;
+    numbers(b"descriptors", 0..1024, |n| i32::try_from(n).is_ok_and(|n| io::is_open(Fd(n))))?;
+    Ok(0)
+}
+
+/// A name and the numbers for which something holds.
+fn numbers(name: &[u8], all: core::ops::Range<u32>, holds: impl Fn(u32) -> bool) -> Result<(), Errno> {
+    let mut text = Text::<8192>::new();
+    text.push(name);
+    for n in all.filter(|n| holds(*n)) {
+        text.push(b" ").number(u64::from(n));
+    }
+    line(text.bytes())
+}

@@ -105,6 +105,12 @@ pub fn set_close_on_exec(fd: Fd, on: bool) -> Result<(), Errno> {
     call!(72, fd, 2, i32::from(on)).map(drop)
 }
 
+/// Whether this number is an open descriptor.
+#[must_use]
+pub fn is_open(fd: Fd) -> bool {
+    call!(72, fd, 1).is_ok()
+}
+
 /// Closes (or, with `mark_only`, closes at `execve`) every descriptor from `first` to `last`.
 ///
 /// # Errors

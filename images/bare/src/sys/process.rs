@@ -116,6 +116,32 @@ pub fn new_session() -> Result<(), Errno> {
     call!(112).map(drop)
 }
 
+/// Whether this process leads its session.
+#[must_use]
+pub fn leads_session() -> bool {
+    call!(124, 0).is_ok_and(|session| session as i32 == pid())
+}
+
+/// The blocked signals (bit n-1: signal n).
+///
+/// # Errors
+/// Never for a good pointer.
+pub fn blocked_signals() -> Result<u64, Errno> {
+    let mut set = 0_u64;
+    call!(14, 0, 0_usize, &mut set, size_of::<u64>())?;
+    Ok(set)
+}
+
+/// Whether a signal is ignored.
+///
+/// # Errors
+/// Not a signal.
+pub fn ignores_signal(signal: u8) -> Result<bool, Errno> {
+    let mut action = [0_usize; 4];
+    call!(13, u32::from(signal), 0_usize, &mut action, 8_usize)?;
+    Ok(action[0] == 1)
+}
+
 /// Blocks exactly the signals of `set` (bit n-1: signal n).
 ///
 /// # Errors
