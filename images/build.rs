@@ -9,6 +9,8 @@ use std::env;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use sha2::{Digest, Sha256};
+
 /// Static, at a fixed address (nothing to relocate at start), without the C runtime's start files, and running on every
 /// x86-64 CPU.
 const FLAGS: &[&str] = &[
@@ -69,6 +71,10 @@ fn build(program: &str) -> Result<(), String> {
     }
     let name = format!("isolab-{program}");
     let built = target_dir.join(TARGET).join("release").join(&name);
-    std::fs::copy(&built, out.join(&name)).map_err(|e| format!("copy {}: {e}", built.display()))?;
+    let program = std::fs::read(&built).map_err(|e| format!("read {}: {e}", built.display()))?;
+    let digest: String = Sha256::digest(&program).iter().map(|byte| format!("{byte:02x}")).collect();
+    for (file, content) in [(name.clone(), program), (format!("{name}.sha256"), digest.into_bytes())] {
+        std::fs::write(out.join(&file), content).map_err(|e| format!("write {file}: {e}"))?;
+    }
     Ok(())
 }

@@ -193,11 +193,6 @@ fn mib(bytes: u64) -> f64 {
     bytes / f64::from(1 << 20)
 }
 
-/// SHA-256 as 64 hex digits.
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// What an import left out or changed, one line each.
 fn lines(report: &Report) -> Vec<String> {
     [

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use isolab_images::job::Job;
-use isolab_images::programs::WORK;
+use isolab_images::programs::{WORK, WORK_DIGEST};
 use isolab_images::recipes::{Built, Recipe};
 use isolab_images::store::{Entry, NewImage, Store, StoreError};
 use isolab_images::users;
@@ -56,7 +56,7 @@ pub(crate) fn image(wanted: &str) -> anyhow::Result<Resolved> {
 }
 
 fn demo_source() -> String {
-    format!("isolab {} recipe demo {}", env!("CARGO_PKG_VERSION"), image::sha256_hex(WORK))
+    format!("isolab {} recipe demo {}", env!("CARGO_PKG_VERSION"), WORK_DIGEST)
 }
 
 fn demo(store: &Store) -> anyhow::Result<Entry> {

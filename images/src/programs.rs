@@ -7,6 +7,9 @@ pub static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-init")
 /// The workloads; also the whole content of the built-in image `demo`.
 pub static WORK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-work"));
 
+/// SHA-256 of [`WORK`], in hexadecimal: known when isolab is built, and asked for at every start.
+pub const WORK_DIGEST: &str = include_str!(concat!(env!("OUT_DIR"), "/isolab-work.sha256"));
+
 #[cfg(test)]
 mod tests {
     use super::{INIT, WORK};
