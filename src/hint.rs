@@ -163,7 +163,7 @@ pub fn userns_off(why: UsernsOff) -> Hint {
         ),
         UsernsOff::Full => hint(
             "no more namespaces can be made (a limit in /proc/sys/user, here or in an outer user namespace, is reached)",
-            "raise it outside (`sudo sysctl user.max_user_namespaces=15000`), or use --on lab",
+            "raise it outside (`sysctl user` lists them; `sudo sysctl user.max_user_namespaces=15000`), or use --on lab",
         ),
     }
 }

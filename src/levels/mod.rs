@@ -18,6 +18,7 @@ use isolab_container::root::{RootError, RootSource};
 use isolab_images::job::Job;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
+use isolab_wire::mark::{Failure, Step};
 use rustix::io::Errno;
 
 use crate::config::Asked;
@@ -88,6 +89,18 @@ fn explained(error: LaunchError) -> StartError {
         LaunchError::Spawn(SpawnError::Clone { source: Errno::PERM, namespaces }) => {
             let user = namespaces & namespace::USER != 0;
             if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
+        }
+        // The child has made its user namespace by then, and may not use what it should have been given with it.
+        LaunchError::Child(Failure { step: Step::Namespaces, errno }) if !root => {
+            hint::userns_off(match Errno::from_raw_os_error(errno.into()) {
+                Errno::NOSPC => UsernsOff::Full,
+                _ if doctor::apparmor_restricts() => UsernsOff::AppArmor,
+                _ => UsernsOff::Refused,
+            })
+            .into()
+        }
+        LaunchError::Child(Failure { step: Step::Namespaces, errno: 28 }) => {
+            hint::userns_off(UsernsOff::Full).into()
         }
         LaunchError::Root(RootError::Open(Errno::PERM)) => hint::no_sys_admin().into(),
         LaunchError::UserNotMapped { .. } if !root => {
