@@ -79,6 +79,16 @@ fn namespaces() -> Result<(), Unavailable> {
     doctor::userns_off().map_or(Ok(()), |why| Err(hint::userns_off(why).into()))
 }
 
+/// Why the child could not make the other namespaces after its user namespace.
+pub(crate) fn namespaces_failed(errno: u16) -> Hint {
+    match Errno::from_raw_os_error(errno.into()) {
+        Errno::NOSPC | Errno::USERS => hint::userns_off(UsernsOff::Full),
+        _ if doctor::apparmor_restricts() => hint::userns_off(UsernsOff::AppArmor),
+        _ if rustix::process::geteuid().is_root() => hint::no_sys_admin(),
+        _ => hint::userns_off(UsernsOff::Refused),
+    }
+}
+
 /// A failed start, in the words of `doctor` where it is one of the usual failures.
 fn explained(error: LaunchError) -> StartError {
     let root = rustix::process::geteuid().is_root();
@@ -90,18 +100,7 @@ fn explained(error: LaunchError) -> StartError {
             let user = namespaces & namespace::USER != 0;
             if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
         }
-        // The child has made its user namespace by then, and may not use what it should have been given with it.
-        LaunchError::Child(Failure { step: Step::Namespaces, errno }) if !root => {
-            hint::userns_off(match Errno::from_raw_os_error(errno.into()) {
-                Errno::NOSPC => UsernsOff::Full,
-                _ if doctor::apparmor_restricts() => UsernsOff::AppArmor,
-                _ => UsernsOff::Refused,
-            })
-            .into()
-        }
-        LaunchError::Child(Failure { step: Step::Namespaces, errno: 28 }) => {
-            hint::userns_off(UsernsOff::Full).into()
-        }
+        LaunchError::Child(Failure { step: Step::Namespaces, errno }) => namespaces_failed(errno).into(),
         LaunchError::Root(RootError::Open(Errno::PERM)) => hint::no_sys_admin().into(),
         LaunchError::UserNotMapped { .. } if !root => {
             let Hint { reason, remedy } = doctor::one_id();
