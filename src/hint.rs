@@ -177,6 +177,16 @@ pub fn no_sys_admin() -> Hint {
     )
 }
 
+/// A `/proc` with parts that an outer container hides.
+#[must_use]
+pub fn masked_proc() -> Hint {
+    hint(
+        "parts of /proc are hidden here (isolab runs in a container), so the kernel refuses a container inside a /proc of its own",
+        "start the outer container with all of it (Podman: --security-opt unmask=ALL, Docker: --security-opt \
+         systempaths=unconfined), run isolab outside of it, or use --level process or --on lab",
+    )
+}
+
 /// Cgroup controllers that are nowhere mounted or enabled.
 #[must_use]
 pub fn cgroup_missing(controllers: &[&str]) -> Hint {

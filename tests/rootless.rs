@@ -409,6 +409,25 @@ fn gc_removes_the_private_copy_of_a_killed_run() {
     }
 }
 
+#[test]
+fn a_proc_with_hidden_parts_is_named_with_the_remedy() {
+    root_or_skip!();
+    let user = User::new();
+    let isolab = user.dir.join("isolab");
+    let script = "mount --bind /dev/null /proc/cpuinfo && exec setpriv --reuid=\"$0\" --clear-groups \"$@\"";
+    let as_in_a_container = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, &user.uid.to_string()]).arg(&isolab).args(args);
+        done(command.env("HOME", user.home()).env_remove("ISOLAB_HOME").output().expect("starts"))
+    };
+    let result = as_in_a_container(&["run", "--level", "container", "demo"]);
+    assert_eq!(result.status, Some(125), "{}", result.stderr);
+    assert!(result.stderr.contains("parts of /proc are hidden"), "{}", result.stderr);
+    assert_eq!(result.stderr.lines().count(), 1, "{}", result.stderr);
+    assert_eq!(as_in_a_container(&["run", "--level", "process", "demo"]).status, Some(0));
+    assert!(as_in_a_container(&["doctor"]).stdout.contains("with hidden parts"));
+}
+
 /// What the isolab of an ordinary user does in a part of the version 2 tree that was delegated to him, as a service
 /// manager does it. The lab has such a tree, whatever this host has.
 #[test]
