@@ -163,7 +163,7 @@ pub fn userns_off(why: UsernsOff) -> Hint {
         ),
         UsernsOff::Full => hint(
             "no more namespaces can be made (a limit in /proc/sys/user, here or in an outer user namespace, is reached)",
-            "raise it outside (`sudo sysctl user.max_user_namespaces=15000`), or use --on lab",
+            "raise it outside (`sysctl user` lists them; `sudo sysctl user.max_user_namespaces=15000`), or use --on lab",
         ),
     }
 }
@@ -174,6 +174,16 @@ pub fn no_sys_admin() -> Hint {
     hint(
         "root lacks CAP_SYS_ADMIN over this machine (this seems to be a container), so images can't be mounted",
         "run isolab outside of it, as another user than root, with that capability, or use --on lab",
+    )
+}
+
+/// A `/proc` with parts that an outer container hides.
+#[must_use]
+pub fn masked_proc() -> Hint {
+    hint(
+        "parts of /proc are hidden here (isolab runs in a container), so the kernel refuses a container inside a /proc of its own",
+        "start the outer container with all of it (Podman: --security-opt unmask=ALL, Docker: --security-opt \
+         systempaths=unconfined), run isolab outside of it, or use --level process or --on lab",
     )
 }
 

@@ -101,6 +101,12 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
             let error = std::io::Error::from_raw_os_error(i32::from(errno));
             eprintln!("isolab: command {program:?} can't be executed: {error}");
         }
+        End::Failed(Failure { step: Step::Namespaces, errno }) => {
+            return Err(levels::namespaces_failed(errno).into());
+        }
+        End::Failed(Failure { step: Step::Mounts, errno: 1 }) if doctor::proc_is_masked() => {
+            return Err(hint::masked_proc().into());
+        }
         End::Failed(Failure { step, errno }) => {
             let error = std::io::Error::from_raw_os_error(i32::from(errno));
             // A user namespace whose maker has no privileges in it: the first mount is refused.

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
-use support::{Done, binary, done};
+use support::{Done, binary, done, run};
 
 const LEVELS: [&str; 2] = ["process", "container"];
 const WORK: &str = "/isolab-work";
@@ -343,8 +343,11 @@ fn forbidden_user_namespaces_are_one_line_with_the_remedy() {
     // And the limit of an outer one, which can't be read from inside.
     let outside =
         "echo 1 > /proc/sys/user/max_user_namespaces && exec unshare --user --map-current-user \"$@\"";
-    for (script, reason) in [(inside, "user namespaces are off"), (outside, "no more namespaces can be made")]
-    {
+    // And one kind of the others.
+    let mounts = "echo 0 > /proc/sys/user/max_mnt_namespaces && \
+         exec setpriv --inh-caps=-all --ambient-caps=-all \"$@\"";
+    let none_left = "no more namespaces can be made";
+    for (script, reason) in [(inside, "user namespaces are off"), (outside, none_left), (mounts, none_left)] {
         for level in LEVELS {
             let unshare = ["--user", "--map-current-user", "--keep-caps", "sh", "-c", script, "sh"];
             let run = [isolab, "run", "--level", level, "demo"];
@@ -404,4 +407,66 @@ fn gc_removes_the_private_copy_of_a_killed_run() {
         assert!(result.stdout.starts_with("removed private copy of a run "), "{level}: {}", result.stdout);
         assert_eq!(user.scratch(), [] as [PathBuf; 0], "{level}");
     }
+}
+
+#[test]
+fn a_proc_with_hidden_parts_is_named_with_the_remedy() {
+    root_or_skip!();
+    let user = User::new();
+    let isolab = user.dir.join("isolab");
+    let script = "mount --bind /dev/null /proc/cpuinfo && exec setpriv --reuid=\"$0\" --clear-groups \"$@\"";
+    let as_in_a_container = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, &user.uid.to_string()]).arg(&isolab).args(args);
+        done(command.env("HOME", user.home()).env_remove("ISOLAB_HOME").output().expect("starts"))
+    };
+    let result = as_in_a_container(&["run", "--level", "container", "demo"]);
+    assert_eq!(result.status, Some(125), "{}", result.stderr);
+    assert!(result.stderr.contains("parts of /proc are hidden"), "{}", result.stderr);
+    assert_eq!(result.stderr.lines().count(), 1, "{}", result.stderr);
+    assert_eq!(as_in_a_container(&["run", "--level", "process", "demo"]).status, Some(0));
+    assert!(as_in_a_container(&["doctor"]).stdout.contains("with hidden parts"));
+}
+
+/// What the isolab of an ordinary user does in a part of the version 2 tree that was delegated to him, as a service
+/// manager does it. The lab has such a tree, whatever this host has.
+#[test]
+fn delegated_cgroups_are_used() {
+    root_or_skip!();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let root = dir.path().join("root");
+    for part in ["bin", "etc", "cgroup", "home"] {
+        fs::create_dir_all(root.join(part)).expect("directory");
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    for name in ["sh", "mount", "mkdir", "chown", "su", "ls"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).expect("link");
+    }
+    fs::copy(binary(), root.join("bin/isolab")).expect("the binary");
+    fs::set_permissions(root.join("bin/isolab"), fs::Permissions::from_mode(0o755)).expect("mode");
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n")
+        .expect("write");
+    chown(root.join("home"), Some(1000), Some(1000)).expect("owner");
+    let script = "set -e; mount -t cgroup2 none /cgroup; cd /cgroup
+        echo '+memory +cpu +pids' > cgroup.subtree_control; mkdir -p slice/own
+        echo '+memory +cpu +pids' > slice/cgroup.subtree_control; chown -R 1000:1000 slice
+        echo $$ > slice/own/cgroup.procs; unset ISOLAB_HOME
+        su user -c 'set +e; export HOME=/home; run() { isolab run --level container \"$@\"; echo status $?; }
+            run --memory 64M --cpus 1 --pids 50 demo
+            run --memory 64M demo -- /isolab-work touch 128
+            run demo
+            ls -d /cgroup/slice/isolab-*'";
+    let image = format!("rootless-{}", std::process::id());
+    let imported = run(&["image", "import", root.to_str().expect("UTF-8"), "--name", &image]);
+    assert_eq!(imported.status, Some(0), "{}", imported.stderr);
+    let job = ["run", "--level", "process", "--memory", "256M", &image, "--", "/bin/sh", "-c", script];
+    let lab = ["lab", "--lab-memory", "1500M", "--"];
+    // A lab that gets stuck is the emulator's fault and told as such.
+    let stuck = |result: &Done| result.status == Some(125) && result.stderr.contains("is stuck");
+    let result = (0..8).map(|_| run(&[&lab[..], &job].concat())).find(|result| !stuck(result));
+    let result = result.expect("one lab in eight that does not get stuck");
+    run(&["image", "rm", &image]);
+    assert_eq!(result.stdout, "status 0\nstatus 137\nstatus 0\n", "{}", result.stderr);
+    assert!(result.stderr.contains("out of memory: the limit is 64 MiB"), "{}", result.stderr);
+    assert!(result.stderr.contains("/cgroup/slice/isolab-*: No such file"), "{}", result.stderr);
 }

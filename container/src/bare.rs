@@ -20,7 +20,7 @@ use rustix::process::{chdir, chroot, geteuid, pivot_root, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, Limits};
-use crate::child::{PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn};
+use crate::child::{Child, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn, told};
 use crate::clock::ClockPair;
 use crate::idmap::IdMap;
 use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
@@ -145,10 +145,14 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
 
     let start = ClockPair::read();
     let held = spawn(&options, |_handed| entry.run(parents_end.as_fd()))?;
-    if let Some(ids) = ids {
-        ids.write(held.child().pid())?;
-    }
-    let child = held.release(cgroup.as_ref(), &[])?;
+    let equip = || -> Result<Child, LaunchError> {
+        if let Some(ids) = ids {
+            ids.write(held.child().pid())?;
+        }
+        Ok(held.release(cgroup.as_ref(), &[])?)
+    };
+    // A child that failed at its half has said why; what we ran into because of that says less.
+    let child = equip().map_err(|e| told(&marks_read).map_or(e, LaunchError::Child))?;
     drop(entry);
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(parents_end));

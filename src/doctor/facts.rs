@@ -46,6 +46,9 @@ pub struct Facts {
     pub overlay: Presence,
     /// `/dev/loop-control`.
     pub loop_devices: bool,
+    /// Parts of `/proc` are hidden by other mounts.
+    #[serde(default)]
+    pub proc_masked: bool,
     /// Seccomp filters that can refuse and kill.
     pub seccomp: bool,
     /// Controllers for memory, cpu and pids.
@@ -140,6 +143,17 @@ pub(super) fn userns_settings() -> Userns {
     }
 }
 
+/// Something is mounted below `/proc`.
+pub(super) fn proc_is_masked() -> bool {
+    hides_proc(&read("/proc/self/mountinfo"))
+}
+
+/// The same of a mountinfo. An ever empty directory of the kernel's, as for binfmt_misc, hides nothing.
+pub(super) fn hides_proc(mountinfo: &str) -> bool {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| point.starts_with("/proc/")).any(|point| point != "/proc/sys/fs/binfmt_misc")
+}
+
 /// The cgroup controllers as this process sees them.
 pub(super) fn controllers() -> Vec<Controller> {
     cgroup::controllers(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
@@ -176,6 +190,7 @@ pub(super) fn observe() -> Facts {
         loop_devices: Path::new("/dev/loop-control").exists(),
         seccomp: seccomp_filters(&read("/proc/sys/kernel/seccomp/actions_avail")),
         cgroup: controllers(),
+        proc_masked: proc_is_masked(),
         qemu: find_program("qemu-system-x86_64").map(|path| Program { version: version_of(&path), path }),
         package_manager: ["apt-get", "dnf", "pacman"]
             .into_iter()

@@ -78,3 +78,11 @@ fn reads_one_capability() {
     assert!(!has_sys_admin("CapEff:\tzz\n"));
     assert!(!has_sys_admin(""));
 }
+
+#[test]
+fn a_mount_below_proc_hides_a_part_of_it() {
+    let plain =
+        "23 1 0:21 / /proc rw - proc proc rw\n24 23 0:22 / /proc/sys/fs/binfmt_misc rw - autofs a rw\n";
+    assert!(!hides_proc(plain));
+    assert!(hides_proc(&format!("{plain}25 23 0:5 /null /proc/kcore rw - tmpfs tmpfs rw\n")));
+}

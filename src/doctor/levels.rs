@@ -44,6 +44,8 @@ fn container(facts: &Facts) -> LevelReport {
         if facts.seccomp { "yes" } else { "no" },
         if facts.seccomp { None } else { no(hint::no_seccomp()) },
     );
+    let masked = if facts.proc_masked { no(hint::masked_proc()) } else { None };
+    level.found("/proc", if facts.proc_masked { "with hidden parts" } else { "whole" }, masked);
     cgroups(&mut level, &facts.cgroup);
     level
 }

@@ -163,6 +163,11 @@ pub(crate) fn apparmor_restricts() -> bool {
     !rustix::process::geteuid().is_root() && facts::userns_settings().apparmor_restricted == Some(1)
 }
 
+/// Whether an outer container hides parts of `/proc`.
+pub(crate) fn proc_is_masked() -> bool {
+    facts::proc_is_masked()
+}
+
 /// Why there is only one user inside the instances of this user.
 pub(crate) fn one_id() -> Hint {
     // Also without the programs: a range is of no use then, and who installs them gets both hints in turn.

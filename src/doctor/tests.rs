@@ -90,11 +90,12 @@ fn each_missing_feature_is_named() {
         (state(&report, "container", Place::Host), reasons(&report, "container"))
     };
     type Case<'a> = (&'a dyn Fn(&mut Facts), State, &'a str);
-    let cases: [Case<'_>; 10] = [
+    let cases: [Case<'_>; 11] = [
         (&|f| f.erofs = Presence::Absent, State::No, "EROFS"),
         (&|f| (f.erofs_file_backed, f.loop_devices) = (false, false), State::No, "loop devices"),
         (&|f| f.overlay = Presence::Absent, State::Limited, "overlay"),
         (&|f| f.seccomp = false, State::No, "seccomp"),
+        (&|f| f.proc_masked = true, State::No, "parts of /proc are hidden"),
         (&|f| f.userns.max = Some(0), State::No, "max_user_namespaces"),
         (&|f| f.userns.works = Some(false), State::No, "refused"),
         (&|f| f.sys_admin = false, State::No, "CAP_SYS_ADMIN"),

@@ -18,6 +18,7 @@ use isolab_container::root::{RootError, RootSource};
 use isolab_images::job::Job;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
+use isolab_wire::mark::{Failure, Step};
 use rustix::io::Errno;
 
 use crate::config::Asked;
@@ -78,6 +79,16 @@ fn namespaces() -> Result<(), Unavailable> {
     doctor::userns_off().map_or(Ok(()), |why| Err(hint::userns_off(why).into()))
 }
 
+/// Why the child could not make the other namespaces after its user namespace.
+pub(crate) fn namespaces_failed(errno: u16) -> Hint {
+    match Errno::from_raw_os_error(errno.into()) {
+        Errno::NOSPC | Errno::USERS => hint::userns_off(UsernsOff::Full),
+        _ if doctor::apparmor_restricts() => hint::userns_off(UsernsOff::AppArmor),
+        _ if rustix::process::geteuid().is_root() => hint::no_sys_admin(),
+        _ => hint::userns_off(UsernsOff::Refused),
+    }
+}
+
 /// A failed start, in the words of `doctor` where it is one of the usual failures.
 fn explained(error: LaunchError) -> StartError {
     let root = rustix::process::geteuid().is_root();
@@ -89,6 +100,7 @@ fn explained(error: LaunchError) -> StartError {
             let user = namespaces & namespace::USER != 0;
             if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
         }
+        LaunchError::Child(Failure { step: Step::Namespaces, errno }) => namespaces_failed(errno).into(),
         LaunchError::Root(RootError::Open(Errno::PERM)) => hint::no_sys_admin().into(),
         LaunchError::UserNotMapped { .. } if !root => {
             let Hint { reason, remedy } = doctor::one_id();

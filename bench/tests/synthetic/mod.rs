@@ -68,6 +68,7 @@ impl Executor for Invented {
             lower_fs: Some("erofs".to_owned()),
             lower_via: Some(if arm == "vm" { "virtio-blk" } else { "file" }.to_owned()),
             kernel: Some(if arm == "vm" { "6.1.0-synthetic-guest" } else { "6.12.0-synthetic" }.to_owned()),
+            limits_not_enforced: vec![],
         };
         let report = RunReport {
             level: arm.to_owned(),
