@@ -4,14 +4,16 @@ use crate::cli::JobArgs;
 
 /// Options, image (by digest: the same file everywhere) and command.
 pub(crate) fn of_job(job: &JobArgs, image: &str) -> Vec<String> {
-    let mut out: Vec<String> = vec!["--memory".into(), job.memory.clone(), "--cpus".into(), job.cpus.clone()];
+    let mut out: Vec<String> = Vec::new();
     let mut option = |name: &str, value: Option<&String>| {
         if let Some(value) = value {
             // With `=`, a value that begins with a dash stays a value.
             out.push(format!("{name}={value}"));
         }
     };
-    option("--pids", Some(&job.pids.to_string()));
+    option("--memory", job.memory.as_ref());
+    option("--cpus", job.cpus.as_ref());
+    option("--pids", job.pids.map(|n| n.to_string()).as_ref());
     option("--hostname", Some(&job.hostname));
     option("--workdir", job.workdir.as_ref());
     option("--user", job.user.as_ref());

@@ -98,15 +98,15 @@ pub(crate) struct JobArgs {
     /// Where to run
     #[arg(long, value_enum, default_value_t = On::Auto)]
     pub(crate) on: On,
-    /// Memory: the container's limit, the guest's RAM
-    #[arg(long, value_name = "SIZE", default_value = "128M")]
-    pub(crate) memory: String,
-    /// CPUs: the container's quota, the guest's vCPUs
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub(crate) cpus: String,
-    /// Most processes of a container
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    pub(crate) pids: u32,
+    /// Memory: the container's limit, the guest's RAM [default: 128M]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// CPUs: the container's quota, the guest's vCPUs [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<String>,
+    /// Most processes of a container [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u32>,
     /// Add or replace an environment variable
     #[arg(long, short, value_name = "K=V")]
     pub(crate) env: Vec<String>,

@@ -10,6 +10,12 @@ use crate::units::{UnitError, parse_duration, parse_size};
 
 /// Least memory of a job: below it not even init starts at the container level.
 pub(crate) const MIN_MEMORY: u64 = 4 << 20;
+/// Memory of a job that asks for none in particular.
+pub(crate) const DEFAULT_MEMORY: &str = "128M";
+/// CPUs of such a job.
+const DEFAULT_CPUS: &str = "1";
+/// Processes of such a job.
+const DEFAULT_PIDS: u32 = 1024;
 /// Most CPUs of a job: what the virtual machine is built and tested for.
 pub(crate) const MAX_CPUS: u32 = 8;
 
@@ -81,25 +87,27 @@ impl JobConfig {
     /// # Errors
     /// The first option that is refused.
     pub(crate) fn new(args: &JobArgs, window: Option<(u16, u16)>) -> Result<Self, ConfigError> {
-        let memory_bytes = parse_size("--memory", &args.memory)?;
+        let memory = args.memory.as_deref().unwrap_or(DEFAULT_MEMORY);
+        let memory_bytes = parse_size("--memory", memory)?;
         if memory_bytes < MIN_MEMORY {
             return Err(ConfigError::Range {
                 option: "--memory",
-                value: args.memory.clone(),
+                value: memory.to_owned(),
                 range: format!("at least {} MiB", MIN_MEMORY >> 20),
             });
         }
-        let cpus = args.cpus.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n)).ok_or_else(|| {
-            ConfigError::Range {
+        let cpus = args.cpus.as_deref().unwrap_or(DEFAULT_CPUS);
+        let cpus =
+            cpus.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n)).ok_or_else(|| ConfigError::Range {
                 option: "--cpus",
-                value: args.cpus.clone(),
+                value: cpus.to_owned(),
                 range: format!("a whole number from 1 to {MAX_CPUS}"),
-            }
-        })?;
-        if args.pids < 2 {
+            })?;
+        let pids = args.pids.unwrap_or(DEFAULT_PIDS);
+        if pids < 2 {
             return Err(ConfigError::Range {
                 option: "--pids",
-                value: args.pids.to_string(),
+                value: pids.to_string(),
                 range: "at least 2 (process 1 and the command)".into(),
             });
         }
@@ -133,7 +141,7 @@ impl JobConfig {
             hostname: args.hostname.clone(),
             memory_bytes,
             cpus,
-            pids: args.pids,
+            pids,
             read_only: args.read_only,
             stdio,
             timeout: args.timeout.as_deref().map(|t| parse_duration("--timeout", t)).transpose()?,

@@ -9,11 +9,11 @@ use isolab_images::store::Store;
 use isolab_vmm::probe;
 
 use crate::cli::{JobArgs, LabArgs, LabClock, On, RunArgs};
-use crate::config::JobConfig;
+use crate::config::{DEFAULT_MEMORY, JobConfig};
 use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
 use crate::resolve::{self, Resolved};
 use crate::units::parse_size;
-use crate::{arguments, hint, kernel, run, terminal};
+use crate::{arguments, hint, kernel, levels, run, terminal};
 
 /// Memory of the lab beside what the job asks for, in MiB.
 const LAB_MIB: u64 = 768;
@@ -46,6 +46,11 @@ pub(crate) fn choose(on: On, needs_vm: bool) -> Place {
 /// isolab's own: status 125.
 pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     let config = JobConfig::new(&args.job, terminal::window())?;
+    levels::check_name(&args.level)?;
+    // A comparison gives one job to all its levels, and its record says which of them have limits.
+    if args.report_fd.is_none() {
+        levels::check_limits(&args.level, &args.job)?;
+    }
     if args.job.print_config {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
@@ -127,7 +132,10 @@ impl LabJob {
             arguments,
             stdio,
             clock: job.lab_clock,
-            memory_mib: lab_memory(job.lab_memory.as_deref(), parse_size("--memory", &job.memory)?)?,
+            memory_mib: lab_memory(
+                job.lab_memory.as_deref(),
+                parse_size("--memory", job.memory.as_deref().unwrap_or(DEFAULT_MEMORY))?,
+            )?,
             cpus: job.lab_cpus,
             kernel: job.kernel.clone(),
         })
