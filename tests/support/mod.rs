@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the binary under test, a store of its own, one lab session for many commands.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod lab;
 pub(crate) mod leaks;
 pub(crate) mod random;
 
@@ -101,7 +102,7 @@ pub(crate) fn in_lab(commands: &[Vec<&str>]) -> Vec<Done> {
     panic!("the lab got stuck eight times");
 }
 
-fn answer(answer: &Value) -> Done {
+pub(crate) fn answer(answer: &Value) -> Done {
     let text = |name: &str| answer[name].as_str().expect("text").to_owned();
     let status = answer["status"].as_i64().and_then(|n| i32::try_from(n).ok());
     Done { status, stdout: text("stdout"), stderr: text("stderr") }
