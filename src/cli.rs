@@ -68,7 +68,10 @@ Examples:
     Man,
     /// Run commands from standard input, one JSON line each (used by the tests)
     #[command(hide = true)]
-    Batch,
+    Batch {
+        /// Images that the commands use: the lab hands in what is named on its command line.
+        images: Vec<String>,
+    },
 }
 
 /// Where to run.

@@ -10,9 +10,11 @@ use crate::units::{UnitError, parse_duration, parse_size};
 
 /// Least memory of a job: below it not even init starts at the container level.
 pub(crate) const MIN_MEMORY: u64 = 4 << 20;
-/// Without `--memory`.
+/// Memory of a job that asks for none in particular.
 pub(crate) const DEFAULT_MEMORY: &str = "128M";
+/// CPUs of such a job.
 const DEFAULT_CPUS: &str = "1";
+/// Processes of such a job.
 const DEFAULT_PIDS: u32 = 1024;
 /// Most CPUs of a job: what the virtual machine is built and tested for.
 pub(crate) const MAX_CPUS: u32 = 8;

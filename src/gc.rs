@@ -1,5 +1,9 @@
 //! `isolab gc`: what killed runs left behind, listed and removed.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
 use isolab_container::cgroup::stale;
 use isolab_images::store::Store;
 use serde::Serialize;
@@ -21,6 +25,7 @@ struct Item {
 pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
     let item = |what, path: &std::path::Path, bytes| Item { what, path: path.display().to_string(), bytes };
     let mut items = Vec::new();
+    items.extend(processes(&stale::list()?));
     let cgroups = if args.dry_run { stale::list()? } else { stale::sweep()? };
     items.extend(cgroups.iter().map(|path| item("cgroup", path, 0)));
     let store = Store::open_or_create()?;
@@ -43,4 +48,17 @@ pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// The processes in these cgroups, which end with them. One may be in several hierarchies.
+fn processes(cgroups: &[PathBuf]) -> impl Iterator<Item = Item> {
+    let members = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let pids: BTreeSet<u32> = cgroups
+        .iter()
+        .flat_map(|dir| members(dir).lines().flat_map(str::parse).collect::<Vec<_>>())
+        .collect();
+    pids.into_iter().map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Item { what: "process", path: format!("{pid} ({})", name.trim_end()), bytes: 0 }
+    })
 }

@@ -13,7 +13,6 @@ use isolab_images::recipes::{Built, Recipe};
 use isolab_images::report::Report;
 use isolab_images::source::{self, Imported, Options, Progress};
 use isolab_images::store::{Entry, NewImage, Store};
-use sha2::{Digest, Sha256};
 
 use crate::cli::ImageCommand;
 use crate::resolve;

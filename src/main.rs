@@ -45,9 +45,13 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Where the terminal is gone there is nobody left to tell.
-            let _ = error.print();
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            if asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                // Where the terminal is gone there is nobody left to tell.
+                let _ = error.print();
+            } else {
+                eprintln!("isolab: {}", usage_line(&error.to_string()));
+            }
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(OWN_ERROR) };
         }
     };
@@ -66,6 +70,20 @@ fn line(error: &anyhow::Error) -> String {
     format!("{error:#}").chars().map(escape).collect()
 }
 
+/// What was wrong with the command line in one line: clap's paragraphs up to the usage, joined.
+fn usage_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let told: Vec<&str> = text.split("\n\n").take_while(|part| !part.starts_with("Usage:")).collect();
+    let told =
+        told.iter().flat_map(|part| part.split("\n  tip: ")).map(|part| part.trim_start_matches("  tip: "));
+    let joined: Vec<String> = told
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|p| !p.is_empty())
+        .collect();
+    let joined: Vec<&str> = joined.iter().map(|part| part.trim_end_matches('.')).collect();
+    joined.join("; ").replace("; For more information, try", "; for more, try")
+}
+
 fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
     match cli.command {
         Command::Run(args) => place::run(&args, main_ns),
@@ -79,7 +97,7 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Gc(args) => gc::gc(&args),
-        Command::Batch => {
+        Command::Batch { .. } => {
             batch::run(std::io::stdin().lock(), std::io::stdout().lock())?;
             Ok(0)
         }

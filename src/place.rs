@@ -13,7 +13,7 @@ use crate::config::{DEFAULT_MEMORY, JobConfig};
 use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
 use crate::resolve::{self, Resolved};
 use crate::units::parse_size;
-use crate::{arguments, hint, kernel, run, terminal};
+use crate::{arguments, hint, kernel, levels, run, terminal};
 
 /// Memory of the lab beside what the job asks for, in MiB.
 const LAB_MIB: u64 = 768;
@@ -46,6 +46,11 @@ pub(crate) fn choose(on: On, needs_vm: bool) -> Place {
 /// isolab's own: status 125.
 pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     let config = JobConfig::new(&args.job, terminal::window())?;
+    levels::check_name(&args.level)?;
+    // A comparison gives one job to all its levels, and its record says which of them have limits.
+    if args.report_fd.is_none() {
+        levels::check_limits(&args.level, config.asked)?;
+    }
     if args.job.print_config {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);

@@ -2,7 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Opens the inherited descriptor anew, by its name in /proc: a pipe's write end.
 ///
@@ -13,4 +15,18 @@ pub(crate) fn take(number: i32) -> anyhow::Result<File> {
         .write(true)
         .open(format!("/proc/self/fd/{number}"))
         .with_context(|| format!("open report descriptor {number}"))
+}
+
+/// Ends this run when the comparison that waits for its report ends, however it does.
+///
+/// # Errors
+/// It has ended already.
+pub(crate) fn tie(report: &File) -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM)).context("tie the run to its comparison")?;
+    let mut fds = [PollFd::new(report, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).context("look for the comparison")?;
+    if fds[0].revents().contains(PollFlags::ERR) {
+        bail!("the comparison that started this run has ended");
+    }
+    Ok(())
 }

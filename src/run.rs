@@ -24,11 +24,12 @@ use crate::{doctor, hint, report_fd, stdio};
 /// # Errors
 /// isolab's own: status 125.
 pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::Result<u8> {
-    levels::check_name(&args.level)?;
     // Taken before anything else opens descriptors, so that a wrong number can't name one of ours.
     let report_to = args.report_fd.map(report_fd::take).transpose()?;
-    let mut signals = Signals::catch().context("catch signals")?;
+    report_to.as_ref().map_or(Ok(()), report_fd::tie)?;
     let image = resolve::image(&config.image)?;
+    // Not before: importing an image may take long, and a signal then ends us as it ends any program.
+    let mut signals = Signals::catch().context("catch signals")?;
     let job = resolve::job(config, &image, report_to.is_some())?;
     let setup = Setup {
         image: image.file,
@@ -56,11 +57,13 @@ fn start(level: &dyn Level, job: &Job, signals: &mut Signals) -> anyhow::Result<
     if let Err(unavailable) = level.check() {
         bail!("{}; {}", unavailable.reason, unavailable.remedy);
     }
-    let (ends, pumps) = if level.name() == "vm" {
-        (stdio::direct(job.stdio).context("connect standard input and output")?, stdio::Pumps::default())
-    } else {
-        stdio::connect(job.stdio).context("connect standard input and output")?
+    let connected = match (level.name(), job.stdio) {
+        ("vm", mode) => stdio::direct(mode).map(|ends| (ends, stdio::Pumps::default())),
+        // No init is there to make a terminal inside.
+        ("process", Stdio::Terminal { rows, cols }) => stdio::terminal(rows, cols),
+        (_, mode) => stdio::connect(mode),
     };
+    let (ends, pumps) = connected.context("connect standard input and output")?;
     let running = level.start(job, ends).map_err(anyhow::Error::from_boxed)?;
     // Not before the start: the launcher is single-threaded while it makes the instance.
     let terminal = match job.stdio {

@@ -13,6 +13,8 @@ use isolab_images::job::Stdio;
 use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
+use crate::terminal;
+
 /// Pipe size that keeps the pumps from waking for each page.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -40,6 +42,18 @@ pub(crate) fn connect(mode: Stdio) -> io::Result<(HostStdio, Pumps)> {
     let stdout = outward(io::stdout().as_fd(), &mut pumps)?;
     let stderr = outward(io::stderr().as_fd(), &mut pumps)?;
     Ok((HostStdio { stdin, stdout, stderr }, pumps))
+}
+
+/// A new terminal for a level whose workload takes it as it is (process), and the pumps between it and our own.
+///
+/// # Errors
+/// Out of descriptors or terminals.
+pub(crate) fn terminal(rows: u16, cols: u16) -> io::Result<(HostStdio, Pumps)> {
+    let (ours, users) = terminal::open(rows, cols)?;
+    let input = (File::from(io::stdin().as_fd().try_clone_to_owned()?), File::from(ours.try_clone()?));
+    let output = (File::from(ours), File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    let pumps = Pumps { input: Some(input), outputs: vec![output] };
+    Ok((HostStdio { stdin: Some(users.try_clone()?), stdout: users.try_clone()?, stderr: users }, pumps))
 }
 
 /// The host's own descriptors for a level that copies bytes itself (vm).

@@ -1,9 +1,10 @@
 //! The user's terminal while a workload with `-t` has it: raw mode, given back on every way out.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 /// Raw mode of standard input until dropped.
 #[derive(Debug)]
@@ -35,4 +36,26 @@ impl Drop for RawTerminal {
 pub(crate) fn window() -> Option<(u16, u16)> {
     let size = tcgetwinsize(io::stdin().as_fd()).ok()?;
     Some(if size.ws_row == 0 || size.ws_col == 0 { (24, 80) } else { (size.ws_row, size.ws_col) })
+}
+
+/// A new terminal of this size: our end and the user's.
+///
+/// # Errors
+/// There is no more to be had.
+pub(crate) fn open(rows: u16, cols: u16) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    let users = ioctl_tiocgptpeer(&ours, flags)?;
+    resize(&ours, rows, cols)?;
+    Ok((ours, users))
+}
+
+/// Gives a terminal, by either end, a size; its foreground processes are told.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn resize(terminal: impl AsFd, rows: u16, cols: u16) -> io::Result<()> {
+    Ok(tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 })?)
 }

@@ -206,11 +206,10 @@ impl Instance {
         self.exit.is_some() || self.failure.is_some()
     }
 
-    /// Whether this moment has come. A bare process has no other moment than its start to execute the command.
+    /// Whether this moment has come.
     #[must_use]
     pub fn has(&self, code: Code) -> bool {
-        self.exit_from == ExitFrom::Process && code == Code::Exec
-            || self.records.iter().any(|(m, _)| m.code == code)
+        self.records.iter().any(|(m, _)| m.code == code)
     }
 
     fn take(&mut self, mark: Mark, arrival_ns: u64) {

@@ -40,22 +40,38 @@ pub(crate) struct Setup {
 
 type Make = fn(Setup) -> Box<dyn Level>;
 
-/// All levels, from the least isolated.
-const LEVELS: &[(&str, Make)] = &[
-    (process::NAME, |setup| Box::new(process::Process::new(setup))),
-    (container::NAME, |setup| Box::new(container::Container::new(setup))),
-    (vm::NAME, |setup| Box::new(vm::Vm::new(setup))),
+/// All levels, from the least isolated, each with the options for limits that it enforces.
+const LEVELS: &[(&str, &[&str], Make)] = &[
+    (process::NAME, &[], |setup| Box::new(process::Process::new(setup))),
+    (container::NAME, &["--memory", "--cpus", "--pids"], |setup| Box::new(container::Container::new(setup))),
+    (vm::NAME, &["--memory", "--cpus"], |setup| Box::new(vm::Vm::new(setup))),
 ];
+
+/// Refuses a limit that was asked for and that the level does not enforce.
+///
+/// # Errors
+/// With the levels that do.
+pub(crate) fn check_limits(name: &str, asked: Asked) -> anyhow::Result<()> {
+    let asked = [("--memory", asked.memory), ("--cpus", asked.cpus), ("--pids", asked.pids)];
+    let enforces =
+        |level: &str, option| LEVELS.iter().any(|(n, limits, _)| *n == level && limits.contains(option));
+    for (option, _) in asked.iter().filter(|(option, given)| *given && !enforces(name, option)) {
+        let able: Vec<&str> =
+            LEVELS.iter().filter(|(_, limits, _)| limits.contains(option)).map(|(name, ..)| *name).collect();
+        bail!("level {name} does not enforce {option}; leave it out, or use --level {}", able.join(" or "));
+    }
+    Ok(())
+}
 
 /// Refuses a name that is no level.
 ///
 /// # Errors
 /// With the names that there are.
 pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
-    if LEVELS.iter().any(|(known, _)| *known == name) {
+    if LEVELS.iter().any(|(known, ..)| *known == name) {
         return Ok(());
     }
-    let names: Vec<&str> = LEVELS.iter().map(|(known, _)| *known).collect();
+    let names: Vec<&str> = LEVELS.iter().map(|(known, ..)| *known).collect();
     bail!("there is no level {name:?}; the levels are {}", names.join(", "))
 }
 
@@ -65,8 +81,8 @@ pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
 /// There is none.
 pub(crate) fn level(name: &str, setup: Setup) -> anyhow::Result<Box<dyn Level>> {
     check_name(name)?;
-    match LEVELS.iter().find(|(known, _)| *known == name) {
-        Some((_, make)) => Ok(make(setup)),
+    match LEVELS.iter().find(|(known, ..)| *known == name) {
+        Some((.., make)) => Ok(make(setup)),
         None => bail!("there is no level {name:?}"),
     }
 }

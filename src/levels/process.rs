@@ -3,7 +3,7 @@
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
 use isolab_container::bare::{self, BareConfig};
 use isolab_container::cgroup::Limits;
-use isolab_images::job::Job;
+use isolab_images::job::{Job, Stdio};
 
 use super::started::Started;
 use super::{Ends, Setup, detail_of, explained, namespaces, root_of};
@@ -33,9 +33,14 @@ impl Level for Process {
     fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
         let (root, scratch) = root_of(&self.0)?;
         let detail = detail_of(job, &root);
+        let terminal = match (job.stdio, &stdio.stdin) {
+            (Stdio::Terminal { .. }, Some(terminal)) => Some(terminal.try_clone()?),
+            _ => None,
+        };
         let ends = Ends::new(stdio)?;
         // No limits: this level shares everything. The cgroup is made all the same, to read the charge.
         let config = BareConfig { job, root: &root, stdio: ends.borrowed(), limits: Limits::default() };
-        Ok(Box::new(Started::new(bare::start(&config).map_err(explained)?, scratch, detail)))
+        let instance = bare::start(&config).map_err(explained)?;
+        Ok(Box::new(Started::new(instance, scratch, detail).with_terminal(terminal)))
     }
 }

@@ -1,7 +1,7 @@
 //! The port's running thing over an [`Instance`], the same for every level.
 
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use isolab_bench::port::{End, MemoryReading, Outcome, Running, Stamp, StartError};
 use isolab_bench::run_report::Detail;
@@ -9,6 +9,8 @@ use isolab_container::instance::{self, Instance, InstanceError};
 use isolab_images::store::Scratch;
 use isolab_wire::mark::Code;
 use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::terminal;
 
 /// A started instance with what must live as long as it.
 #[derive(Debug)]
@@ -18,17 +20,25 @@ pub(super) struct Started {
     scratch: Option<Scratch>,
     /// Where a VMM process says why it failed.
     complaint: Option<std::fs::File>,
+    /// The workload's terminal where no init has it.
+    terminal: Option<OwnedFd>,
     detail: Detail,
 }
 
 impl Started {
     pub(super) const fn new(instance: Instance, scratch: Option<Scratch>, detail: Detail) -> Self {
-        Self { instance, scratch, complaint: None, detail }
+        Self { instance, scratch, complaint: None, terminal: None, detail }
     }
 
     /// With the read end of a pipe on which the instance's own process says why it failed.
     pub(super) fn with_complaint(mut self, complaint: std::fs::File) -> Self {
         self.complaint = Some(complaint);
+        self
+    }
+
+    /// With a terminal that the workload has directly.
+    pub(super) fn with_terminal(mut self, terminal: Option<OwnedFd>) -> Self {
+        self.terminal = terminal;
         self
     }
 }
@@ -59,7 +69,11 @@ impl Running for Started {
     }
 
     fn resize(&mut self, rows: u16, cols: u16) {
-        self.instance.resize(rows, cols);
+        match &self.terminal {
+            // It fails only where the terminal is gone.
+            Some(terminal) => drop(terminal::resize(terminal, rows, cols)),
+            None => self.instance.resize(rows, cols),
+        }
     }
 
     fn kill(&mut self) {
@@ -67,7 +81,9 @@ impl Running for Started {
     }
 
     fn wait(self: Box<Self>) -> Result<Outcome, StartError> {
-        let Self { instance, scratch, complaint, detail } = *self;
+        let Self { instance, scratch, complaint, terminal, detail } = *self;
+        // Or the end of its output would never come.
+        drop(terminal);
         let outcome = match (instance.wait(), complaint) {
             (Err(InstanceError::Vanished(_)), Some(mut complaint)) => {
                 let mut text = String::new();

@@ -1,9 +1,17 @@
 //! What the end-to-end tests share: the binary under test, a store of its own, one lab session for many commands.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod lab;
+pub(crate) mod leaks;
+pub(crate) mod random;
+
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use serde_json::{Value, json};
 
@@ -18,6 +26,34 @@ pub(crate) struct Done {
 /// The release binary under test where `make test` names it, else the one that cargo built.
 pub(crate) fn binary() -> PathBuf {
     std::env::var_os("ISOLAB_BIN").map_or_else(|| env!("CARGO_BIN_EXE_isolab").into(), PathBuf::from)
+}
+
+/// The store of the commands under test.
+pub(crate) fn home() -> PathBuf {
+    std::env::var_os("ISOLAB_HOME").expect("tests name a store of their own with ISOLAB_HOME").into()
+}
+
+/// Makes sure that the image busybox is there.
+pub(crate) fn busybox() {
+    let built = run(&["image", "build", "busybox"]);
+    assert_eq!(built.status, Some(0), "{}", built.stderr);
+}
+
+/// Number of a child, for signals.
+pub(crate) fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a number")).expect("a process")
+}
+
+/// Sends a child that has not been waited for a signal.
+pub(crate) fn send(child: &Child, signal: Signal) {
+    kill_process(pid(child), signal).expect("the child is there");
+}
+
+/// Whether a child ends within this time.
+pub(crate) fn ends_within(child: &Child, time: Duration) -> bool {
+    let ended = pidfd_open(pid(child), PidfdFlags::empty()).expect("pidfd");
+    let time = Timespec::try_from(time).expect("a time");
+    poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&time)).expect("poll") > 0
 }
 
 /// `isolab ARGS`, ready to start.
@@ -66,7 +102,7 @@ pub(crate) fn in_lab(commands: &[Vec<&str>]) -> Vec<Done> {
     panic!("the lab got stuck eight times");
 }
 
-fn answer(answer: &Value) -> Done {
+pub(crate) fn answer(answer: &Value) -> Done {
     let text = |name: &str| answer[name].as_str().expect("text").to_owned();
     let status = answer["status"].as_i64().and_then(|n| i32::try_from(n).ok());
     Done { status, stdout: text("stdout"), stderr: text("stderr") }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,11 +20,10 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, WaitOptions, wait};
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use self::pump::{Control, Sender};
 use super::protocol::{FileSum, FromLab, HOME, JOB_FILE, LabJob, frame, port, sha256};
+use crate::terminal;
 
 /// Name (argument 0) under which isolab starts itself to get the lab's terminal as its own.
 pub(super) const TERMINAL_CHILD: &str = "isolab-lab-terminal";
@@ -112,11 +111,11 @@ impl Child {
         let mut command = Command::new(ISOLAB);
         command.env_clear().env("ISOLAB_HOME", HOME).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(job.env.iter().map(|(name, value)| (name, value))).current_dir("/root");
-        let terminal = match job.terminal {
-            Some((rows, cols)) => Some(open_terminal(rows, cols)?),
+        let pair = match job.terminal {
+            Some((rows, cols)) => Some(terminal::open(rows, cols).context("open a terminal")?),
             None => None,
         };
-        if let Some((_, user)) = &terminal {
+        if let Some((_, user)) = &pair {
             let user = || user.try_clone().map(Stdio::from).context("share the terminal");
             command.arg0(TERMINAL_CHILD);
             command.stdin(user()?).stdout(user()?).stderr(user()?);
@@ -126,7 +125,7 @@ impl Child {
         }
         let mut child = command.args(&job.args).spawn().context("start isolab")?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("read its id")?;
-        if let Some((master, _)) = terminal {
+        if let Some((master, _)) = pair {
             let master = Arc::new(master);
             let copy = || master.try_clone().context("share the terminal");
             let (stdin, stdout) = (Some(copy()?), Some(copy()?));
@@ -140,20 +139,6 @@ impl Child {
             terminal: None,
         })
     }
-}
-
-/// A new terminal: our end and the user's.
-fn open_terminal(rows: u16, cols: u16) -> Result<(OwnedFd, OwnedFd)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags).context("open a terminal")?;
-    grantpt(&master).and_then(|()| unlockpt(&master)).context("unlock the terminal")?;
-    let user = ioctl_tiocgptpeer(&master, flags).context("open the terminal's other end")?;
-    resize(&master, rows, cols).context("set the terminal's size")?;
-    Ok((master, user))
-}
-
-fn resize(terminal: impl AsFd, rows: u16, cols: u16) -> rustix::io::Result<()> {
-    tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 })
 }
 
 /// What isolab does under the name [`TERMINAL_CHILD`]: makes its standard input its controlling terminal and becomes

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::protocol::{CHUNK, Frames, FromLab, ToLab, frame, message, port};
-use super::resize;
+use crate::terminal::resize;
 
 /// Frames into a port.
 #[derive(Debug)]

@@ -1,0 +1,277 @@
+//! `kill -9` of isolab at random moments: what stays is listed and removed by the next `isolab gc`.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::lab::Session;
+use support::leaks::{Leak, Oracle};
+use support::random::Random;
+use support::{ends_within, home, isolab, run};
+
+/// Kills per level and workload.
+const MOMENTS: u64 = 20;
+/// A workload with processes of its own that ignore everything but SIGKILL.
+const BROOD: &str = "trap '' INT TERM HUP; sleep 1000 & (sleep 1000; :) & echo started; wait";
+
+/// Kills a child at a moment after its start, if it has not ended by then.
+fn kill_at(child: &mut Child, start: Instant, us: u64) {
+    ends_within(child, Duration::from_micros(us).saturating_sub(start.elapsed()));
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
+/// What `isolab gc` says, as kind and path.
+fn gc(args: &[&str]) -> BTreeSet<(String, String)> {
+    let result = run(&[&["gc", "--json"], args].concat());
+    assert_eq!(result.status, Some(0), "{}", result.stderr);
+    let items: Value = serde_json::from_str(&result.stdout).expect("JSON");
+    let text = |item: &Value, name: &str| item[name].as_str().expect("text").to_owned();
+    items.as_array().expect("a list").iter().map(|item| (text(item, "what"), text(item, "path"))).collect()
+}
+
+/// Whether gc lists it: a process by its number, anything else by its path.
+fn listed(leak: &Leak, items: &BTreeSet<(String, String)>) -> bool {
+    items.iter().any(|(_, path)| *path == leak.which)
+}
+
+/// Checks that the next gc lists and removes all that a kill left; gives how many things that were.
+fn check_and_collect(oracle: &Oracle, what: &str) -> usize {
+    let may_stay = |leak: &Leak| {
+        matches!(leak.what, "cgroup" | "folder") || leak.what == "process" && in_leaked_cgroup(leak)
+    };
+    let found = oracle.settled_when(|found| found.iter().all(may_stay));
+    let before = gc(&["--dry-run"]);
+    // A process that ended while gc looked needs no listing.
+    let still = oracle.now();
+    for leak in found.intersection(&still) {
+        assert!(listed(leak, &before), "{what}: gc does not list {leak}: {before:?}");
+    }
+    let removed = gc(&[]);
+    assert!(still.iter().all(|leak| listed(leak, &removed)), "{what}: {still:?}, removed {removed:?}");
+    oracle.assert_nothing(what);
+    found.len()
+}
+
+fn in_leaked_cgroup(leak: &Leak) -> bool {
+    let pid = leak.which.split(' ').next().unwrap_or_default();
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains("/isolab-"))
+}
+
+fn kills(level: &str, args: &[&str], span_us: u64, random: &mut Random) {
+    let oracle = Oracle::new(&home());
+    let mut left = 0;
+    for us in random.moments(MOMENTS, span_us) {
+        let start = Instant::now();
+        let mut child = isolab(&[&["run", "--level", level], args].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("isolab starts");
+        kill_at(&mut child, start, us);
+        left += check_and_collect(&oracle, &format!("{level} {args:?} killed after {us} us"));
+    }
+    println!(
+        "{level} {args:?}: {MOMENTS} kills within {span_us} us left {left} things, all listed and removed"
+    );
+}
+
+/// Microseconds that a command takes; the longest of three times.
+fn span(args: &[&str]) -> u64 {
+    let once = || {
+        let start = Instant::now();
+        assert_eq!(run(args).status, Some(0));
+        start.elapsed()
+    };
+    let longest = (0..3).map(|_| once()).max().expect("three times");
+    u64::try_from(longest.as_micros()).expect("a short time")
+}
+
+#[test]
+fn kill_9_at_random_moments_of_process_and_container_leaves_nothing_that_gc_does_not_remove() {
+    run(&["gc"]);
+    support::busybox();
+    let mut random = Random::seeded("killed");
+    for level in ["process", "container"] {
+        let args = ["demo", "--", "/isolab-work", "touch", "8"];
+        let span_us = span(&[&["run", "--level", level], &args[..]].concat());
+        kills(level, &args, span_us, &mut random);
+        // The same span twice over: the second half finds the brood hatched.
+        kills(level, &["busybox", "--", "sh", "-c", BROOD], span_us * 2, &mut random);
+    }
+}
+
+#[test]
+fn kill_9_of_a_comparison_and_of_a_lab_leaves_nothing_that_gc_does_not_remove() {
+    run(&["gc"]);
+    let mut random = Random::seeded("killed compare");
+    let oracle = Oracle::new(&home());
+    let compare = ["compare", "--on", "host", "--levels", "process,container", "--pairs", "3", "demo"];
+    let span_us = span(&compare);
+    let lab = ["run", "--on", "lab", "--level", "vm", "demo", "--", "/isolab-work", "pause"];
+    let cases = random.moments(8, span_us).into_iter().map(|us| (&compare[..], us));
+    let cases = cases.chain(random.moments(4, 6_000_000).into_iter().map(|us| (&lab[..], us)));
+    for (args, us) in cases.collect::<Vec<_>>() {
+        let start = Instant::now();
+        let mut command = isolab(args);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("isolab starts");
+        kill_at(&mut child, start, us);
+        check_and_collect(&oracle, &format!("{args:?} killed after {us} us"));
+    }
+}
+
+/// The oracle of the lab, as a script at the process level, which sees the lab's processes: what is there of each
+/// kind, one a line. Its own processes are the same each time; its own cgroup is left out.
+const LAB_ORACLE: &str = r#"
+cd /proc/1/root
+for p in /proc/[0-9]*; do
+  exe=$(readlink $p/exe) && echo "process $exe"
+  net=$(readlink $p/ns/net) && echo "network namespace $net"
+done | sort
+sed 's/^/mount /' /proc/1/mountinfo
+find sys/fs/cgroup -type d -name 'isolab-*' ! -name "isolab-$PPID-*" | sed 's/^/cgroup /'
+grep -H . sys/block/loop*/loop/backing_file 2>/dev/null | sed 's/^/loop device /'
+find tmp run var root dev/shm lab/home/tmp lab/home/scratch -mindepth 1 | sed 's/^/folder /'
+"#;
+
+/// The lab as its oracle sees it; nothing where it got stuck.
+fn look(session: &mut Session) -> Option<Vec<String>> {
+    let done = session.run(&["run", "--level", "process", "busybox", "--", "sh", "-c", LAB_ORACLE])?;
+    assert_eq!(done.status, Some(0), "{}", done.stderr);
+    Some(done.stdout.lines().map(str::to_owned).collect())
+}
+
+/// What is in the one and not in the other, counted.
+fn more(after: &[String], before: &[String]) -> Vec<String> {
+    let mut before = before.to_vec();
+    let new = |line: &&String| match before.iter().position(|b| b == *line) {
+        Some(at) => {
+            before.swap_remove(at);
+            false
+        }
+        None => true,
+    };
+    after.iter().filter(new).cloned().collect()
+}
+
+/// Kills at these parts of a run's time, as many as a session serves before it gets stuck; gives the moments in
+/// microseconds, with what each left.
+fn kills_in_lab(parts: &[f64]) -> Vec<(u64, Vec<String>)> {
+    let mut session = Session::start(&["busybox"], &["--lab-clock", "wall"]);
+    let mut kills = Vec::new();
+    let served = (|| -> Option<()> {
+        let args = ["run", "--level", "vm", "demo"];
+        let first = session.ask(&json!({ "args": args }))?;
+        assert_eq!(first["status"], 0, "{first}");
+        let span_ms = first["ms"].as_f64().expect("a time");
+        let before = look(&mut session)?;
+        for part in parts {
+            let us = (part * span_ms * 1000.0) as u64;
+            session.ask(&json!({ "args": args, "kill_after_us": us }))?;
+            let left = more(&look(&mut session)?, &before);
+            let removed = session.run(&["gc", "--json"])?.stdout;
+            for leak in &left {
+                let path = leak.rsplit(' ').next().unwrap_or_default();
+                assert!(removed.contains(path), "gc does not list {leak}: {removed}");
+            }
+            let clean = look(&mut session)?;
+            assert_eq!(more(&clean, &before), Vec::<String>::new(), "left after a kill at {us} us and gc");
+            kills.push((us, left));
+        }
+        Some(())
+    })();
+    session.end(served.is_some());
+    kills
+}
+
+#[test]
+fn kill_9_at_random_moments_of_the_vm_leaves_nothing_that_gc_does_not_remove() {
+    support::busybox();
+    let mut random = Random::seeded("killed vm");
+    // Parts of the run time, in millionths at first.
+    let parts: Vec<f64> = random.moments(MOMENTS, 1_100_000).iter().map(|n| *n as f64 / 1e6).collect();
+    let mut kills = Vec::new();
+    for _ in 0..8 {
+        let done = kills.len();
+        kills.extend(kills_in_lab(&parts[done..]));
+        if kills.len() == parts.len() {
+            let left: usize = kills.iter().map(|(_, left)| left.len()).sum();
+            let moments: Vec<u64> = kills.iter().map(|(us, _)| *us).collect();
+            println!("vm: kills after {moments:?} us left {left} things, all listed and removed");
+            // A cgroup has no owner that could remove it; if the oracle never saw one, it sees nothing.
+            assert!(left > 0);
+            return;
+        }
+        println!("the lab got stuck, on with a new one");
+    }
+    panic!("the lab got stuck eight times");
+}
+
+/// Runs a tool that plants something.
+fn tool(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The kinds of what is there now and was not before.
+fn kinds(oracle: &Oracle) -> BTreeSet<&'static str> {
+    oracle.now().iter().map(|leak| leak.what).collect()
+}
+
+#[test]
+fn the_oracle_sees_each_kind_of_leak() {
+    let dir = tempfile::Builder::new().prefix("isolab-").tempdir().expect("temporary folder");
+    let oracle = Oracle::new(&home());
+    let text = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    oracle.assert_nothing("doing nothing");
+
+    // An orphan in a session of its own: its parent ends at once.
+    tool("sh", &["-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $! > \"$0\"", &text("pid")]);
+    assert_eq!(kinds(&oracle), BTreeSet::from(["process"]));
+    let orphan = oracle.now().first().expect("a process").which.clone();
+    tool("kill", &["-9", orphan.split(' ').next().expect("a number")]);
+    oracle.assert_nothing("the orphan's end");
+
+    std::fs::create_dir(text("mount")).expect("create");
+    tool("mount", &["-t", "tmpfs", "tmpfs", &text("mount")]);
+    assert_eq!(kinds(&oracle), BTreeSet::from(["mount"]));
+    tool("umount", &[&text("mount")]);
+    oracle.assert_nothing("unmounting");
+
+    let hierarchy = ["memory", "unified", ""]
+        .map(|name| std::path::Path::new("/sys/fs/cgroup").join(name))
+        .into_iter()
+        .find(|dir| dir.join("cgroup.procs").exists())
+        .expect("a cgroup hierarchy");
+    let cgroup = hierarchy.join(format!("isolab-{}-1-1-planted", std::process::id()));
+    std::fs::create_dir(&cgroup).expect("create");
+    assert_eq!(kinds(&oracle), BTreeSet::from(["cgroup"]));
+    std::fs::remove_dir(&cgroup).expect("remove");
+    oracle.assert_nothing("removing the cgroup");
+
+    std::fs::write(text("disk"), vec![0; 1 << 20]).expect("write");
+    let device = Command::new("losetup").args(["--find", "--show", &text("disk")]).output().expect("losetup");
+    if device.status.success() {
+        assert_eq!(kinds(&oracle), BTreeSet::from(["loop device"]));
+        tool("losetup", &["-d", String::from_utf8_lossy(&device.stdout).trim()]);
+        oracle.assert_nothing("detaching the loop device");
+    } else {
+        println!("skipped: this kernel has no loop devices, none can leak");
+    }
+
+    std::fs::write(text("net"), "").expect("write");
+    tool("unshare", &[&format!("--net={}", text("net")), "true"]);
+    assert_eq!(kinds(&oracle), BTreeSet::from(["mount", "network namespace"]));
+    tool("umount", &[&text("net")]);
+    oracle.assert_nothing("unmounting the network namespace");
+
+    for folder in [home().join("scratch/planted"), "/tmp/isolab-planted".into()] {
+        std::fs::create_dir(&folder).expect("create");
+        assert_eq!(kinds(&oracle), BTreeSet::from(["folder"]));
+        std::fs::remove_dir(&folder).expect("remove");
+    }
+    oracle.assert_nothing("removing the folders");
+}
