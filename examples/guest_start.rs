@@ -135,7 +135,10 @@ impl Guest {
             initramfs,
             image: image.path,
             job: job.encode(&BlockOptions::default())?,
-            cmdline: format!("{} isolab_first_port=1", isolab_vmm::command_line()).replace("loglevel=1", if std::env::var_os("DBG").is_some() {"loglevel=8"} else {"loglevel=1"}),
+            cmdline: format!("{} isolab_first_port=1", isolab_vmm::command_line()).replace(
+                "loglevel=1",
+                if std::env::var_os("DBG").is_some() { "loglevel=8" } else { "loglevel=1" },
+            ),
         })
     }
 }
@@ -177,7 +180,9 @@ impl Microvm {
         command.args(["-M", self.machine, "-accel", "kvm", "-cpu", "host", "-smp", "1"]);
         command.args(["-m", &format!("{MEMORY_MIB}M"), "-nodefaults", "-no-user-config"]);
         command.args(["-display", "none", "-no-reboot"]);
-        if std::env::var_os("DBG").is_some() { command.args(["-serial", "file:/tmp/serial"]); }
+        if std::env::var_os("DBG").is_some() {
+            command.args(["-serial", "file:/tmp/serial"]);
+        }
         command.args(self.firmware.map(|file| ["-bios", file]).into_iter().flatten());
         command.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(&guest.initramfs);
         command.arg("-append").arg(&guest.cmdline);
