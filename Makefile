@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
 
-.PHONY: build compare test check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test bench bench-start bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -21,6 +21,13 @@ compare: build kernel
 
 test: build test-packages kernel
 	ISOLAB_BIN=$(abspath $(BIN)) bash tests/run
+
+# The figures of docs/performance.md, as Markdown; each part by its own name, too.
+bench: build
+	ISOLAB_BIN=$(abspath $(BIN)) bench/figures
+
+bench-start bench-guest bench-import: build
+	ISOLAB_BIN=$(abspath $(BIN)) bench/figures $(@:bench-%=%)
 
 # What a change must pass before it lands.
 check: linker docs-paths

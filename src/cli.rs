@@ -53,7 +53,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   isolab lab -- doctor
-  isolab lab -- run --level vm demo -- /isolab-work uname")]
+  isolab lab -- run --level vm demo -- /isolab-work uname
+  isolab lab --with ./tool --exec -- /lab/with/tool --its-option     a program of your own")]
     Lab(LabArgs),
     /// Say why a flag or refusal appeared, and the remedy
     Explain(ExplainArgs),
@@ -321,6 +322,12 @@ pub(crate) struct LabArgs {
     /// CPUs of the lab machine (2 needs --lab-clock wall)
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) lab_cpus: u32,
+    /// Copy a file or a directory into the lab, to /lab/with/NAME (repeatable)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) with: Vec<PathBuf>,
+    /// The arguments are a program inside and its arguments, not isolab's; it finds isolab as /lab/isolab
+    #[arg(long)]
+    pub(crate) exec: bool,
     /// Arguments of the isolab inside
     #[arg(last = true, required = true, value_name = "ISOLAB-ARGS")]
     pub(crate) args: Vec<OsString>,

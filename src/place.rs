@@ -1,6 +1,7 @@
 //! Where a command runs: on this machine or in the lab. Never silently somewhere else.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use isolab_images::job::Stdio;
@@ -107,6 +108,8 @@ pub(crate) fn lab(args: &LabArgs) -> anyhow::Result<u8> {
         memory_mib: lab_memory(args.lab_memory.as_deref(), 1 << 30)?,
         cpus: args.lab_cpus,
         kernel: None,
+        with: args.with.clone(),
+        exec: args.exec,
     };
     Ok(in_lab(job, wanted, vec![])?.status)
 }
@@ -120,6 +123,8 @@ pub(crate) struct LabJob {
     memory_mib: u32,
     cpus: u32,
     kernel: Option<String>,
+    with: Vec<PathBuf>,
+    exec: bool,
 }
 
 impl LabJob {
@@ -138,6 +143,8 @@ impl LabJob {
             )?,
             cpus: job.lab_cpus,
             kernel: job.kernel.clone(),
+            with: Vec::new(),
+            exec: false,
         })
     }
 }
@@ -163,6 +170,8 @@ pub(crate) fn in_lab(job: LabJob, images: Vec<Resolved>, returns: Vec<String>) -
     let images = images.into_iter().map(handed_in).collect::<anyhow::Result<_>>()?;
     let request = LabRequest {
         args: job.arguments,
+        exec: job.exec,
+        with: job.with,
         env: vec![(hint::LAB_ENV.to_owned(), clock_name(job.clock).to_owned())],
         images,
         kernel: stock,

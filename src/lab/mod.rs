@@ -16,13 +16,14 @@ mod streams;
 mod terminal;
 mod watchdog;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use isolab_images::initramfs;
+use isolab_images::initramfs::{self, Archive};
 use isolab_images::kernels::{KernelEntry, KernelFormat, ModuleSet};
 
 pub(crate) use self::machine::LabClock;
@@ -59,6 +60,10 @@ pub(crate) struct LabImage {
 pub(crate) struct LabRequest {
     /// Arguments for isolab, without its own name.
     pub args: Vec<String>,
+    /// The arguments are a program inside and its arguments.
+    pub exec: bool,
+    /// Files and directories for [`protocol::WITH`].
+    pub with: Vec<PathBuf>,
     /// Environment for it; `ISOLAB_HOME` is set besides.
     pub env: Vec<(String, String)>,
     /// Images of the lab's store.
@@ -121,13 +126,14 @@ pub(crate) fn run(request: LabRequest, progress: &mut dyn FnMut(LabProgress)) ->
     let terminal = (request.stdio == LabStdio::Terminal).then(terminal::size);
     let job = LabJob {
         args: request.args,
+        exec: request.exec,
         env: request.env,
         terminal,
         returns: request.returns,
         images: job_images(&request.images),
         now_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
     };
-    let initramfs = pack(&request.kernel, &request.kernels, &job)?;
+    let initramfs = pack(&request.kernel, &request.kernels, &request.with, &job)?;
     let images: Vec<File> = request.images.into_iter().map(|image| image.file).collect();
     // The ELF kernel starts at once, a bzImage unpacks itself on the emulated CPU first.
     let kernel = request.kernel.vmlinux().unwrap_or_else(|| request.kernel.kernel());
@@ -196,34 +202,40 @@ fn job_images(images: &[LabImage]) -> Vec<JobImage> {
     images.iter().enumerate().map(describe).collect()
 }
 
-/// The lab's initramfs: this binary, the modules, the job, the kernels handed in.
-fn pack(lab: &KernelEntry, kernels: &[KernelEntry], job: &LabJob) -> Result<Vec<u8>> {
+/// The lab's initramfs: this binary, the modules, the job, the kernels and files handed in.
+fn pack(lab: &KernelEntry, kernels: &[KernelEntry], with: &[PathBuf], job: &LabJob) -> Result<Vec<u8>> {
     let own = fs::read("/proc/self/exe").context("read isolab's own binary")?;
     let mut archive = initramfs::start(lab, &own, ModuleSet::Lab)?;
-    for dir in ["lab", "lab/home", "lab/home/kernels", "root"] {
+    for dir in ["lab", "lab/home", "lab/home/kernels", "root", &protocol::WITH[1..]] {
         archive.dir(dir, 0o755)?;
     }
     archive.file("lab/job.json", 0o600, &serde_json::to_vec(job)?)?;
     for kernel in kernels {
-        let mut dirs = vec![kernel.dir().to_owned()];
-        while let Some(dir) = dirs.pop() {
-            let inside = dir
-                .strip_prefix(kernel.dir())
-                .map(|rest| PathBuf::from("lab/home/kernels").join(&kernel.info().name).join(rest))?;
-            let inside = inside.to_string_lossy().trim_end_matches('/').to_owned();
-            archive.dir(&inside, 0o755)?;
-            let entries = fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?;
-            for entry in entries {
-                let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else {
-                    let file = path.file_name().unwrap_or_default().to_string_lossy();
-                    let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-                    archive.file(&format!("{inside}/{file}"), 0o644, &content)?;
-                }
-            }
-        }
+        add(&mut archive, kernel.dir(), &format!("lab/home/kernels/{}", kernel.info().name))?;
+    }
+    for path in with {
+        let name = path.file_name().and_then(OsStr::to_str);
+        let name = name.with_context(|| format!("{} has no name for the lab", path.display()))?;
+        add(&mut archive, path, &format!("{}/{name}", &protocol::WITH[1..]))?;
     }
     Ok(archive.finish()?)
+}
+
+/// Adds a file or a directory with all that it holds; symbolic links as what they name.
+fn add(archive: &mut Archive, path: &Path, inside: &str) -> Result<()> {
+    let read = || format!("read {}", path.display());
+    let meta = fs::metadata(path).with_context(read)?;
+    if !meta.is_dir() {
+        let content = fs::read(path).with_context(read)?;
+        return Ok(archive.file(inside, meta.permissions().mode() & 0o755, &content)?);
+    }
+    archive.dir(inside, 0o755)?;
+    for entry in fs::read_dir(path).with_context(read)? {
+        let entry = entry.with_context(read)?;
+        let name = entry.file_name();
+        let name =
+            name.to_str().with_context(|| format!("{} has no name for the lab", entry.path().display()))?;
+        add(archive, &entry.path(), &format!("{inside}/{name}"))?;
+    }
+    Ok(())
 }

@@ -34,12 +34,17 @@ pub(crate) const JOB_FILE: &str = "/lab/job.json";
 /// `$ISOLAB_HOME` inside the lab.
 pub(crate) const HOME: &str = "/lab/home";
 
+/// Where files from the host are.
+pub(crate) const WITH: &str = "/lab/with";
+
 /// What the lab is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabJob {
     /// Arguments for isolab, without its own name.
     pub(crate) args: Vec<String>,
+    /// The first argument is a program to run in place of isolab.
+    pub(crate) exec: bool,
     /// Environment for it.
     pub(crate) env: Vec<(String, String)>,
     /// Rows and columns of its terminal, if it gets one.

@@ -27,6 +27,12 @@ mod service;
 mod sys;
 mod vcpu;
 
+/// The guest kernel's command line, for a fair comparison with other monitors.
+#[must_use]
+pub fn command_line() -> String {
+    cmdline::line(false)
+}
+
 pub use arch::ArchError;
 pub use boot::initramfs::{Initramfs, InitramfsError};
 pub use boot::kernel::{KernelError, KernelFormat, KernelInfo, check_kernel};

@@ -28,6 +28,7 @@ use crate::devices::rng::Rng;
 use crate::devices::serial::DebugPort;
 use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
+use crate::probe::hypervisor_signature;
 use crate::service::Devices;
 use crate::vcpu::{self, End, Ending};
 
@@ -256,6 +257,7 @@ fn attach<D: VirtioDevice>(
 fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8, entry: u64) -> Result<Vec<VcpuFd>, VmError> {
     let supported =
         kvm_fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("read supported cpu features"))?;
+    let supported = cpuid::supported(supported, hypervisor_signature().as_deref());
     let deadline = kvm_fd.check_extension(Cap::TscDeadlineTimer);
     let mut vcpus = Vec::new();
     for cpu in 0..cpus {

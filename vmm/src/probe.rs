@@ -216,7 +216,7 @@ pub fn cpu_flags(cpuinfo: &str) -> Vec<String> {
 }
 
 /// The signature that a hypervisor leaves in CPUID leaf `0x4000_0000`.
-fn hypervisor_signature() -> Option<String> {
+pub(crate) fn hypervisor_signature() -> Option<String> {
     let leaf = std::arch::x86_64::__cpuid(0x4000_0000);
     let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].into_iter().flat_map(u32::to_le_bytes).collect();
     let text: String = bytes.into_iter().take_while(u8::is_ascii_graphic).map(char::from).collect();

@@ -9,7 +9,7 @@ mod store_view;
 mod system;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -108,7 +108,11 @@ struct Child {
 
 impl Child {
     fn start(job: &LabJob) -> Result<Self> {
-        let mut command = Command::new(ISOLAB);
+        let (program, args) = match job.args.split_first() {
+            Some((program, args)) if job.exec => (program.as_str(), args),
+            _ => (ISOLAB, job.args.as_slice()),
+        };
+        let mut command = Command::new(if job.terminal.is_some() { ISOLAB } else { program });
         command.env_clear().env("ISOLAB_HOME", HOME).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(job.env.iter().map(|(name, value)| (name, value))).current_dir("/root");
         let pair = match job.terminal {
@@ -117,13 +121,13 @@ impl Child {
         };
         if let Some((_, user)) = &pair {
             let user = || user.try_clone().map(Stdio::from).context("share the terminal");
-            command.arg0(TERMINAL_CHILD);
+            command.arg0(TERMINAL_CHILD).arg(program);
             command.stdin(user()?).stdout(user()?).stderr(user()?);
         } else {
-            command.arg0("isolab");
+            command.arg0(name_of(program));
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         }
-        let mut child = command.args(&job.args).spawn().context("start isolab")?;
+        let mut child = command.args(args).spawn().with_context(|| format!("start {program}"))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("read its id")?;
         if let Some((master, _)) = pair {
             let master = Arc::new(master);
@@ -141,14 +145,21 @@ impl Child {
     }
 }
 
+/// Argument 0 of a program: isolab goes by its name.
+fn name_of<P: AsRef<OsStr> + ?Sized>(program: &P) -> &OsStr {
+    let program = program.as_ref();
+    if program == ISOLAB { OsStr::new("isolab") } else { program }
+}
+
 /// What isolab does under the name [`TERMINAL_CHILD`]: makes its standard input its controlling terminal and becomes
-/// isolab proper. Returns only with an error.
-pub(super) fn exec_with_terminal(args: impl Iterator<Item = OsString>) -> anyhow::Error {
+/// the program of the first argument. Returns only with an error.
+pub(super) fn exec_with_terminal(mut args: impl Iterator<Item = OsString>) -> anyhow::Error {
+    let program = args.next().unwrap_or_default();
     let prepared = rustix::process::setsid()
         .and_then(|_| rustix::process::ioctl_tiocsctty(std::io::stdin()))
         .context("take the terminal");
     match prepared {
-        Ok(()) => Command::new("/proc/self/exe").arg0("isolab").args(args).exec().into(),
+        Ok(()) => Command::new(&program).arg0(name_of(&program)).args(args).exec().into(),
         Err(error) => error,
     }
 }

@@ -44,6 +44,25 @@ const HYPERVISOR: u32 = bit(31);
 const HTT: u32 = bit(28);
 const AMX_STATE: u32 = bit(17) | bit(18);
 
+/// KVM's own leaf of features, and the one that lets a guest end an interrupt without an exit.
+const KVM_FEATURES: u32 = 0x4000_0001;
+const PV_EOI: u32 = bit(6);
+
+/// What this host's KVM supports, less what the processor under it can't do right.
+///
+/// QEMU's emulation of SVM may deliver an injected interrupt a second time, whatever the guest's interrupt flag says,
+/// when its emulated time slice ends before the guest's next exit (its `helper_vmrun` leaves the vector in
+/// `exception_index`; seen with 7.2). With PV EOI that next exit is the end of the interrupt's handler, and the second
+/// delivery finds locks held: the guest spins for ever. Without, it is the end-of-interrupt register, which Linux writes
+/// before it does anything else.
+pub(crate) fn supported(mut supported: CpuId, hypervisor: Option<&str>) -> CpuId {
+    if hypervisor.is_some_and(|signature| signature.starts_with("TCG")) {
+        let features = supported.as_mut_slice().iter_mut().filter(|e| e.function == KVM_FEATURES);
+        features.for_each(|entry| entry.eax &= !PV_EOI);
+    }
+    supported
+}
+
 /// The table of one processor. Topology: one package, `cpus` cores, one thread each; APIC id = number.
 pub(crate) fn table(supported: &CpuId, cpu: u8, cpus: u8, tsc_deadline: bool) -> Result<CpuId, ArchError> {
     let mut entries: Vec<kvm_cpuid_entry2> = supported
@@ -145,6 +164,15 @@ mod tests {
         assert_eq!(leaf(&table, 0xa).eax, 0);
         assert_eq!(leaf(&table, 0x8000_000a).eax, 0);
         assert_ne!(leaf(&table, 1).ecx & bit(31), 0);
+    }
+
+    #[test]
+    fn guest_on_an_emulated_processor_ends_interrupts_by_the_register() {
+        let features = kvm_cpuid_entry2 { function: KVM_FEATURES, eax: u32::MAX, ..Default::default() };
+        let host = CpuId::from_entries(&[features]).unwrap();
+        assert_eq!(leaf(&supported(host.clone(), Some("TCGTCGTCGTCG")), KVM_FEATURES).eax, !PV_EOI);
+        assert_eq!(leaf(&supported(host.clone(), Some("KVMKVMKVM")), KVM_FEATURES).eax, u32::MAX);
+        assert_eq!(leaf(&supported(host, None), KVM_FEATURES).eax, u32::MAX);
     }
 
     #[test]
