@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: the binary under test, a store of its own, one lab session for many commands.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod samples;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -41,11 +43,11 @@ fn done(output: Output) -> Done {
 }
 
 /// Runs commands one after another in one lab machine. Where QEMU gets stuck (its own fault, which isolab reports as
-/// such), the session is started over: no result of a stuck one is kept.
-pub(crate) fn in_lab(commands: &[Vec<&str>]) -> Vec<Done> {
+/// such), the session is started over: no result of a stuck one is kept. `demo` is always there, `images` are handed in.
+pub(crate) fn in_lab(images: &[&str], commands: &[Vec<&str>]) -> Vec<Done> {
     let input: String = commands.iter().map(|args| format!("{}\n", json!({ "args": args }))).collect();
     for _ in 0..8 {
-        let mut child = isolab(&["lab", "--", "batch"])
+        let mut child = isolab(&[&["lab", "--", "batch"], images].concat())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -74,8 +76,16 @@ fn answer(answer: &Value) -> Done {
 
 /// The same commands at each level: process and container on this host, vm in one lab session.
 pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
+    at_every_level_with(&[], commands)
+}
+
+/// The same with images of the store besides `demo`.
+pub(crate) fn at_every_level_with(
+    images: &[&str],
+    commands: &[Vec<&str>],
+) -> Vec<(&'static str, Vec<Done>)> {
     let with =
         |level| commands.iter().map(|c| [&["run", "--level", level][..], c].concat()).collect::<Vec<_>>();
     let here = |level| with(level).iter().map(|args| run(args)).collect();
-    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(&with("vm")))]
+    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(images, &with("vm")))]
 }
