@@ -12,7 +12,7 @@ use isolab_images::programs::WORK;
 use isolab_images::pull::PullOptions;
 use isolab_images::recipes::{Built, Recipe};
 use isolab_images::report::Report;
-use isolab_images::source::{self, ImportError, Imported, Options, Progress};
+use isolab_images::source::{self, Imported, Options, Progress};
 use isolab_images::store::{self, Entry, NewImage, Removed, Store, StoreError};
 
 use crate::cli::{ExportFormat, ImageCommand, JsonArg};
@@ -110,7 +110,7 @@ fn import(store: &Store, path: &Path, name: &str, reference: Option<&str>) -> an
     let mut bar = Bar::new(format!("importing {}", path.display()));
     let options = Options { reference, ..Options::default() };
     let imported = source::read(path, options, store.spool()?, &mut |p| bar.show(p))
-        .map_err(|error| refused(store, error))?;
+        .map_err(|error| refused(store, error.remedy(), error))?;
     drop(bar);
     add(store, imported, ImageConfig::default(), path.display().to_string(), name)
 }
@@ -121,19 +121,22 @@ fn pull(store: &Store, reference: &str, name: &str, plain_http: bool) -> anyhow:
     let mut bar = Bar::new(format!("pulling {reference}"));
     let options = PullOptions { plain_http, ..PullOptions::default() };
     isolab_images::pull::pull(reference, scratch.path(), &options, &Budgets::default(), &mut |p| bar.show(p))
-        .map_err(|error| if store::no_space(&error) { store.full().into() } else { anyhow::Error::from(error) })?;
+        .map_err(|error| refused(store, error.remedy(), error))?;
     let imported = source::read(scratch.path(), Options::default(), store.spool()?, &mut |p| bar.show(p))
-        .map_err(|error| refused(store, error))?;
+        .map_err(|error| refused(store, error.remedy(), error))?;
     drop(bar);
     add(store, imported, ImageConfig::default(), reference.to_owned(), name)
 }
 
-/// An import that failed, with what to do about it.
-fn refused(store: &Store, error: ImportError) -> anyhow::Error {
+/// A step that failed, with what to do about it.
+fn refused(
+    store: &Store,
+    remedy: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> anyhow::Error {
     if store::no_space(&error) {
         return store.full().into();
     }
-    let remedy = error.remedy();
     anyhow::anyhow!("{:#}; {remedy}", anyhow::Error::from(error))
 }
 
@@ -184,7 +187,7 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
             std::io::copy(&mut stream, &mut file).context("build the recipe's archive")?;
             drop(file);
             let imported = source::read(&path, Options::default(), spool, &mut |_| ())
-                .map_err(|error| refused(store, error))?;
+                .map_err(|error| refused(store, error.remedy(), error))?;
             add(store, imported, recipe.config, source, &name)
         }
     }

@@ -94,6 +94,39 @@ pub enum PullError {
     Budget(#[from] BudgetError),
 }
 
+impl PullError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Reference { .. } => {
+                "write it as HOST[:PORT]/NAME[:TAG], or with @sha256:DIGEST for the tag"
+            }
+            Self::Registry { source, .. } => match &**source {
+                OciDistributionError::RegistryError { .. }
+                | OciDistributionError::ImageManifestNotFoundError(_)
+                | OciDistributionError::ServerError { code: 404, .. } => {
+                    "the registry has none: check name, tag and digest"
+                }
+                OciDistributionError::AuthenticationFailure(_)
+                | OciDistributionError::UnauthorizedError { .. } => {
+                    "the registry wants a login: fetch the image with `skopeo copy` and import it"
+                }
+                OciDistributionError::RequestError(_) => {
+                    "check the address and that the registry runs; one without TLS needs --plain-http"
+                }
+                _ => "the registry does not answer as one should: push the image again or ask who runs it",
+            },
+            Self::Json { .. } | Self::Digest(_) | Self::Content { .. } => {
+                "the registry's copy is damaged: push the image again"
+            }
+            Self::Platform { .. } => "ask for an image that has that platform",
+            Self::Budget(_) => "isolab takes no image that large",
+            Self::Prepare(_) | Self::Write { .. } => "nothing was changed",
+        }
+    }
+}
+
 /// How to reach the registry.
 #[derive(Clone, Default)]
 pub struct PullOptions {

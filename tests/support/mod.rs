@@ -4,7 +4,7 @@
 pub(crate) mod samples;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -34,7 +34,13 @@ pub(crate) fn run(args: &[&str]) -> Done {
     done(isolab(args).output().expect("isolab starts"))
 }
 
-fn done(output: Output) -> Done {
+/// The same in a store of its own.
+pub(crate) fn run_in(home: &Path, args: &[&str]) -> Done {
+    done(isolab(args).env("ISOLAB_HOME", home).output().expect("isolab starts"))
+}
+
+/// What a finished `isolab` did.
+pub(crate) fn done(output: Output) -> Done {
     Done {
         status: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -76,16 +82,8 @@ fn answer(answer: &Value) -> Done {
 
 /// The same commands at each level: process and container on this host, vm in one lab session.
 pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
-    at_every_level_with(&[], commands)
-}
-
-/// The same with images of the store besides `demo`.
-pub(crate) fn at_every_level_with(
-    images: &[&str],
-    commands: &[Vec<&str>],
-) -> Vec<(&'static str, Vec<Done>)> {
     let with =
         |level| commands.iter().map(|c| [&["run", "--level", level][..], c].concat()).collect::<Vec<_>>();
     let here = |level| with(level).iter().map(|args| run(args)).collect();
-    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(images, &with("vm")))]
+    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(&[], &with("vm")))]
 }
