@@ -107,6 +107,7 @@ pub(crate) fn import_path(store: &Store, path: &Path) -> anyhow::Result<Entry> {
 }
 
 fn import(store: &Store, path: &Path, name: &str, reference: Option<&str>) -> anyhow::Result<Entry> {
+    Store::check_name(name)?;
     let mut bar = Bar::new(format!("importing {}", path.display()));
     let options = Options { reference, ..Options::default() };
     let imported = source::read(path, options, store.spool()?, &mut |p| bar.show(p))
@@ -117,6 +118,7 @@ fn import(store: &Store, path: &Path, name: &str, reference: Option<&str>) -> an
 
 /// Pulls into a private OCI layout, then imports that as any other.
 fn pull(store: &Store, reference: &str, name: &str, plain_http: bool) -> anyhow::Result<Entry> {
+    Store::check_name(name)?;
     let scratch = store.scratch()?;
     let mut bar = Bar::new(format!("pulling {reference}"));
     let options = PullOptions { plain_http, ..PullOptions::default() };
@@ -165,6 +167,7 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
     }
     let recipe = Recipe::find(recipe)?;
     let name = name.unwrap_or(&recipe.name).to_owned();
+    Store::check_name(&name)?;
     eprintln!("isolab: building {name}: {}", recipe.summary);
     let source = format!("recipe {}", recipe.name);
     match recipe.build(WORK, store.spool()?)? {

@@ -296,9 +296,8 @@ impl<'a> Pulling<'a> {
         }
         let file =
             File::create_new(&path).map_err(|source| PullError::Write { path: path.clone(), source })?;
-        let mut out = Capped { file, count: 0, limit: part.size(), failed: None };
+        let mut out = Capped { file, count: 0, limit: part.size(), failed: None, progress };
         let pulled = self.client.pull_blob(&self.reference, text, &mut out).await;
-        progress(out.count);
         if let Some(source) = out.failed.take() {
             return Err(PullError::Write { path, source });
         }
@@ -331,14 +330,15 @@ impl<'a> Pulling<'a> {
 }
 
 /// A file that takes no more than was promised. Writing blocks: there is one thread and one download.
-struct Capped {
+struct Capped<'p> {
     file: File,
     count: u64,
     limit: u64,
     failed: Option<io::Error>,
+    progress: &'p mut dyn FnMut(u64),
 }
 
-impl AsyncWrite for Capped {
+impl AsyncWrite for Capped<'_> {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.count = self.count.saturating_add(bytes.len() as u64);
         if self.count > self.limit {
@@ -349,6 +349,8 @@ impl AsyncWrite for Capped {
             self.failed = Some(error);
             return Poll::Ready(Err(kind.into()));
         }
+        let count = self.count;
+        (self.progress)(count);
         Poll::Ready(Ok(bytes.len()))
     }
 

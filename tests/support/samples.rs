@@ -18,6 +18,18 @@ pub(crate) fn tool(dir: &Path, line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Bytes that don't compress.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 /// An image of busybox as an OCI layout (one layer, tag `latest`) and as a docker archive, made by umoci and skopeo.
 pub(crate) fn busybox(dir: &Path) -> (PathBuf, PathBuf) {
     tool(dir, "umoci init --layout layout");

@@ -123,6 +123,14 @@ impl Store {
         Ok(Spool { file: Temp::create(self)?.into_unnamed()?, len: 0 })
     }
 
+    /// Whether an image can have this name, to be asked before there is much to lose.
+    ///
+    /// # Errors
+    /// It can't.
+    pub fn check_name(name: &str) -> Result<(), StoreError> {
+        Name::new(name).map(drop)
+    }
+
     /// Writes, checks and records an image. On any error nothing is left.
     ///
     /// # Errors
