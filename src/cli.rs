@@ -70,7 +70,7 @@ Examples:
     /// Run commands from standard input, one JSON line each (used by the tests)
     #[command(hide = true)]
     Batch {
-        /// Images that the commands use: the lab hands in what is named on its command line.
+        /// Images that the commands use: `isolab lab` hands in what its arguments name.
         images: Vec<String>,
     },
 }
@@ -214,6 +214,12 @@ pub(crate) enum ImageCommand {
         /// Name in the store (default: the file's name).
         #[arg(long)]
         name: Option<String>,
+        /// Which image, where the source holds several.
+        #[arg(long, value_name = "NAME")]
+        reference: Option<String>,
+        /// The result as JSON.
+        #[command(flatten)]
+        json: JsonArg,
     },
     /// Build an image from a recipe: demo, busybox, debian
     Build {
@@ -222,6 +228,9 @@ pub(crate) enum ImageCommand {
         /// Name in the store (default: the recipe's name).
         #[arg(long)]
         name: Option<String>,
+        /// The result as JSON.
+        #[command(flatten)]
+        json: JsonArg,
     },
     /// Pull an image from a registry
     Pull {
@@ -233,6 +242,9 @@ pub(crate) enum ImageCommand {
         /// Allow plain HTTP (allowed anyway for loopback).
         #[arg(long)]
         plain_http: bool,
+        /// The result as JSON.
+        #[command(flatten)]
+        json: JsonArg,
     },
     /// List images
     Ls(JsonArg),
@@ -240,21 +252,43 @@ pub(crate) enum ImageCommand {
     Inspect {
         /// Name or digest.
         image: String,
+        /// Accepted, as in the other commands: it is JSON anyway.
+        #[command(flatten)]
+        json: JsonArg,
     },
-    /// Write an image's files as a tar archive
+    /// Write an image as a tar archive of its files or as an OCI layout; nothing is overwritten
+    #[command(after_help = "\
+Examples:
+  isolab image export debian -o - | tar t
+  isolab image export debian --format oci -o debian-oci && skopeo inspect oci:debian-oci")]
     Export {
         /// Name or digest.
         image: String,
-        /// Output file (`-`: standard output).
+        /// New file (`-`: standard output), or new directory of an OCI layout.
         #[arg(long, short)]
         output: PathBuf,
+        /// As what.
+        #[arg(long, value_enum, default_value_t = ExportFormat::Tar)]
+        format: ExportFormat,
     },
     /// Remove images
     Rm {
         /// Names or digests.
         #[arg(required = true)]
         images: Vec<String>,
+        /// What was removed as JSON.
+        #[command(flatten)]
+        json: JsonArg,
     },
+}
+
+/// What `image export` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The files.
+    Tar,
+    /// An OCI layout with one layer and the image's configuration.
+    Oci,
 }
 
 /// `isolab kernel`.
@@ -288,8 +322,8 @@ pub(crate) enum KernelCommand {
     },
 }
 
-/// `--json` of listings.
-#[derive(Debug, Args)]
+/// `--json` of listings and results.
+#[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct JsonArg {
     /// As JSON
     #[arg(long)]

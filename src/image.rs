@@ -1,5 +1,6 @@
 //! `isolab image`: import, build, list, inspect, export, remove.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -12,9 +13,9 @@ use isolab_images::pull::PullOptions;
 use isolab_images::recipes::{Built, Recipe};
 use isolab_images::report::Report;
 use isolab_images::source::{self, Imported, Options, Progress};
-use isolab_images::store::{Entry, NewImage, Store};
+use isolab_images::store::{self, Entry, NewImage, Removed, Store, StoreError};
 
-use crate::cli::ImageCommand;
+use crate::cli::{ExportFormat, ImageCommand, JsonArg};
 use crate::resolve;
 
 /// Carries out the command.
@@ -24,41 +25,77 @@ use crate::resolve;
 pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
     let store = Store::open_or_create()?;
     match command {
-        ImageCommand::Import { path, name } => {
+        ImageCommand::Import { path, name, reference, json } => {
             let name = name.map_or_else(|| name_of(&path), Ok)?;
-            announce(&import(&store, &path, &name)?);
+            announce(&import(&store, &path, &name, reference.as_deref())?, json)
         }
-        ImageCommand::Build { recipe, name } => announce(&build(&store, &recipe, name.as_deref())?),
-        ImageCommand::Pull { reference, name, plain_http } => {
+        ImageCommand::Build { recipe, name, json } => {
+            announce(&build(&store, &recipe, name.as_deref())?, json)
+        }
+        ImageCommand::Pull { reference, name, plain_http, json } => {
             let last = reference.rsplit('/').next().unwrap_or(&reference);
             let name =
                 name.map_or_else(|| name_of(Path::new(last.split([':', '@']).next().unwrap_or(last))), Ok)?;
-            announce(&pull(&store, &reference, &name, plain_http)?);
+            announce(&pull(&store, &reference, &name, plain_http)?, json)
         }
-        ImageCommand::Ls(json) => list(&store, json.json)?,
-        ImageCommand::Inspect { image } => {
-            let resolved = resolve::image(&image)?;
-            println!("{}", serde_json::to_string_pretty(&resolved.entry)?);
+        ImageCommand::Ls(json) => list(&store, json.json),
+        ImageCommand::Inspect { image, json: _ } => {
+            println!("{}", serde_json::to_string_pretty(&resolve::image(&image)?.entry)?);
+            Ok(())
         }
-        ImageCommand::Export { image, output } => {
-            let file = resolve::image(&image)?.file;
-            if output == Path::new("-") {
-                export::tar(&file, std::io::stdout().lock())?;
-            } else {
-                let to = std::fs::File::create_new(&output)
-                    .with_context(|| format!("create {}", output.display()))?;
-                export::tar(&file, to)?;
-            }
-        }
-        ImageCommand::Rm { images } => {
-            for image in images {
-                for removed in store.remove(&image)? {
-                    println!("removed {} {}", removed.what, removed.path.display());
-                }
-            }
+        ImageCommand::Export { image, output, format } => export(&image, &output, format),
+        ImageCommand::Rm { images, json } => remove(&store, &images, json),
+    }?;
+    Ok(0)
+}
+
+/// Removes all of them, or nothing where one is missing.
+fn remove(store: &Store, images: &[String], json: JsonArg) -> anyhow::Result<()> {
+    for image in images {
+        store.resolve(image).map_err(|error| resolve::missing(store, image, error))?;
+    }
+    let mut removed = Vec::new();
+    for image in images {
+        match store.remove(image) {
+            // The same image twice, or another isolab was faster.
+            Err(StoreError::NotFound { .. }) => {}
+            done => removed.extend(done?),
         }
     }
-    Ok(0)
+    if json.json {
+        println!("{}", serde_json::to_string_pretty(&removed)?);
+    } else {
+        for Removed { what, path, .. } in removed {
+            println!("removed {what} {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn export(image: &str, output: &Path, format: ExportFormat) -> anyhow::Result<()> {
+    let resolved = resolve::image(image)?;
+    let to_stdout = output == Path::new("-");
+    let failed = || format!("export {image:?} to {}", output.display());
+    if !to_stdout && output.symlink_metadata().is_ok() {
+        bail!("{} exists and is not overwritten; remove it or choose another name", output.display());
+    }
+    match format {
+        ExportFormat::Oci if to_stdout => bail!("an OCI layout is a directory; name one with -o"),
+        ExportFormat::Tar if to_stdout => {
+            export::tar(&resolved.file, std::io::stdout().lock()).with_context(failed)
+        }
+        ExportFormat::Tar => {
+            let file = File::create_new(output).with_context(failed)?;
+            export::tar(&resolved.file, file).with_context(failed).inspect_err(|_| {
+                // The first error is the one to tell.
+                let _ = std::fs::remove_file(output);
+            })
+        }
+        ExportFormat::Oci => {
+            let name = resolved.entry.name.as_deref().unwrap_or("latest");
+            export::oci_layout(&resolved.file, &resolved.entry.config, name, output).with_context(failed)
+        }
+    }
 }
 
 /// Imports a path under the name that its file name gives, or gives the entry of an earlier, unchanged import.
@@ -66,27 +103,43 @@ pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
 /// # Errors
 /// It can't be imported.
 pub(crate) fn import_path(store: &Store, path: &Path) -> anyhow::Result<Entry> {
-    import(store, path, &name_of(path)?)
+    import(store, path, &name_of(path)?, None)
 }
 
-fn import(store: &Store, path: &Path, name: &str) -> anyhow::Result<Entry> {
+fn import(store: &Store, path: &Path, name: &str, reference: Option<&str>) -> anyhow::Result<Entry> {
+    Store::check_name(name)?;
     let mut bar = Bar::new(format!("importing {}", path.display()));
-    let imported = source::read(path, Options::default(), store.spool()?, &mut |p| bar.show(p))?;
+    let options = Options { reference, ..Options::default() };
+    let imported = source::read(path, options, store.spool()?, &mut |p| bar.show(p))
+        .map_err(|error| refused(store, error.remedy(), error))?;
     drop(bar);
     add(store, imported, ImageConfig::default(), path.display().to_string(), name)
 }
 
 /// Pulls into a private OCI layout, then imports that as any other.
 fn pull(store: &Store, reference: &str, name: &str, plain_http: bool) -> anyhow::Result<Entry> {
+    Store::check_name(name)?;
     let scratch = store.scratch()?;
     let mut bar = Bar::new(format!("pulling {reference}"));
     let options = PullOptions { plain_http, ..PullOptions::default() };
-    isolab_images::pull::pull(reference, scratch.path(), &options, &Budgets::default(), &mut |p| {
-        bar.show(p)
-    })?;
-    let imported = source::read(scratch.path(), Options::default(), store.spool()?, &mut |p| bar.show(p))?;
+    isolab_images::pull::pull(reference, scratch.path(), &options, &Budgets::default(), &mut |p| bar.show(p))
+        .map_err(|error| refused(store, error.remedy(), error))?;
+    let imported = source::read(scratch.path(), Options::default(), store.spool()?, &mut |p| bar.show(p))
+        .map_err(|error| refused(store, error.remedy(), error))?;
     drop(bar);
     add(store, imported, ImageConfig::default(), reference.to_owned(), name)
+}
+
+/// A step that failed, with what to do about it.
+fn refused(
+    store: &Store,
+    remedy: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> anyhow::Error {
+    if store::no_space(&error) {
+        return store.full().into();
+    }
+    anyhow::anyhow!("{:#}; {remedy}", anyhow::Error::from(error))
 }
 
 fn add(
@@ -114,6 +167,7 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
     }
     let recipe = Recipe::find(recipe)?;
     let name = name.unwrap_or(&recipe.name).to_owned();
+    Store::check_name(&name)?;
     eprintln!("isolab: building {name}: {}", recipe.summary);
     let source = format!("recipe {}", recipe.name);
     match recipe.build(WORK, store.spool()?)? {
@@ -134,7 +188,9 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
             let path = scratch.path().join("rootfs.tar");
             let mut file = std::fs::File::create_new(&path).context("create the recipe's archive")?;
             std::io::copy(&mut stream, &mut file).context("build the recipe's archive")?;
-            let imported = source::read(&path, Options::default(), spool, &mut |_| ())?;
+            drop(file);
+            let imported = source::read(&path, Options::default(), spool, &mut |_| ())
+                .map_err(|error| refused(store, error.remedy(), error))?;
             add(store, imported, recipe.config, source, &name)
         }
     }
@@ -154,7 +210,11 @@ fn name_of(path: &Path) -> anyhow::Result<String> {
     Ok(name)
 }
 
-fn announce(entry: &Entry) {
+fn announce(entry: &Entry, json: JsonArg) -> anyhow::Result<()> {
+    if json.json {
+        println!("{}", serde_json::to_string_pretty(entry)?);
+        return Ok(());
+    }
     // A report that we can't read is one of another version's: nothing to tell.
     if let Ok(report) = serde_json::from_value::<Report>(entry.report.clone()) {
         for line in lines(&report) {
@@ -163,6 +223,7 @@ fn announce(entry: &Entry) {
     }
     let name = entry.name.as_deref().unwrap_or("-");
     println!("{name} {} {:.1} MiB, {} inodes", entry.digest, mib(entry.size), entry.inodes);
+    Ok(())
 }
 
 fn list(store: &Store, json: bool) -> anyhow::Result<()> {

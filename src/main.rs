@@ -84,7 +84,25 @@ fn usage_line(text: &str) -> String {
     joined.join("; ").replace("; For more information, try", "; for more, try")
 }
 
+/// Whether the command's output is all that it does at the end: a reader that goes away then ends it quietly, as it ends
+/// other programs.
+const fn prints(command: &Command) -> bool {
+    match command {
+        Command::Run(_) | Command::Compare(_) | Command::Lab(_) | Command::Batch { .. } => false,
+        Command::Image(_)
+        | Command::Kernel(_)
+        | Command::Doctor(_)
+        | Command::Explain(_)
+        | Command::Gc(_)
+        | Command::Completions { .. }
+        | Command::Man => true,
+    }
+}
+
 fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
+    if prints(&cli.command) {
+        signals::end_with_a_closed_pipe()?;
+    }
     match cli.command {
         Command::Run(args) => place::run(&args, main_ns),
         Command::Compare(args) => compare::compare(&args),

@@ -41,18 +41,24 @@ pub(crate) fn image(wanted: &str) -> anyhow::Result<Resolved> {
         Err(StoreError::NotFound { .. }) if wanted.contains('/') || Path::new(wanted).exists() => {
             image::import_path(&store, Path::new(wanted))?
         }
-        Err(StoreError::NotFound { .. }) => {
-            let names: Vec<String> = store.list()?.into_iter().flat_map(|entry| entry.names).collect();
-            let nearest = names
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(a, wanted).total_cmp(&strsim::jaro_winkler(b, wanted)));
-            let missing = hint::image_missing(wanted, nearest.map(String::as_str));
-            bail!("{}; {}", missing.reason, missing.remedy);
-        }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(missing(&store, wanted, error)),
     };
     let file = entry.open()?;
     Ok(Resolved { entry, file })
+}
+
+/// Why an image of the store can't be had, with the nearest name where there is none of this one.
+pub(crate) fn missing(store: &Store, wanted: &str, error: StoreError) -> anyhow::Error {
+    /// Names less alike than this have nothing to do with each other.
+    const ALIKE: f64 = 0.75;
+    if !matches!(error, StoreError::NotFound { .. }) {
+        return error.into();
+    }
+    let names = store.list().into_iter().flatten().flat_map(|entry| entry.names);
+    let alike = names.map(|name| (strsim::jaro_winkler(&name, wanted), name));
+    let nearest = alike.filter(|(alike, _)| *alike >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = hint::image_missing(wanted, nearest.as_ref().map(|(_, name)| name.as_str()));
+    anyhow::anyhow!("{}; {}", hint.reason, hint.remedy)
 }
 
 fn demo_source() -> String {

@@ -3,9 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use isolab_container::child::ignores;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -13,6 +15,15 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 pub(crate) const WINCH: u8 = 28;
 /// Signals that ask for the end.
 pub(crate) const ENDING: [u8; 4] = [1, 2, 3, 15];
+
+/// From now on a write to a pipe without a reader ends the process by SIGPIPE, which Rust programs ignore at first.
+///
+/// # Errors
+/// The signal can't be caught.
+pub(crate) fn end_with_a_closed_pipe() -> io::Result<()> {
+    let always = Arc::new(AtomicBool::new(true));
+    signal_hook::flag::register_conditional_default(SIGPIPE, always).map(drop)
+}
 
 /// The signals that isolab answers, delivered through a socket pair.
 #[derive(Debug)]

@@ -2,34 +2,11 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use support::run;
-
-/// An image of busybox as an OCI layout and as a docker archive, made by umoci and skopeo.
-fn busybox(dir: &Path) -> (PathBuf, PathBuf) {
-    let (layout, archive) = (dir.join("layout"), dir.join("docker.tar"));
-    let at = format!("{}:latest", layout.display());
-    let bundle = dir.join("bundle");
-    let tool = |program: &str, args: &[&str]| {
-        let status = Command::new(program).args(args).status().unwrap_or_else(|e| panic!("{program}: {e}"));
-        assert!(status.success(), "{program} {args:?}");
-    };
-    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-    tool("umoci", &["init", "--layout", &text(&layout)]);
-    tool("umoci", &["new", "--image", &at]);
-    tool("umoci", &["unpack", "--image", &at, &text(&bundle)]);
-    let root = bundle.join("rootfs");
-    std::fs::create_dir_all(root.join("bin")).expect("create");
-    std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-    std::os::unix::fs::symlink("busybox", root.join("bin/sh")).expect("link");
-    tool("umoci", &["repack", "--image", &at, &text(&bundle)]);
-    tool("umoci", &["config", "--image", &at, "--config.cmd", "/bin/sh"]);
-    let (from, to) = (format!("oci:{at}"), format!("docker-archive:{}:busybox:latest", archive.display()));
-    tool("skopeo", &["copy", "--insecure-policy", "-q", &from, &to]);
-    (layout, archive)
-}
+use support::samples::busybox;
 
 fn import(path: &Path, name: &str) -> String {
     let result = run(&["image", "import", path.to_str().expect("UTF-8"), "--name", name]);

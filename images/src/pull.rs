@@ -94,6 +94,39 @@ pub enum PullError {
     Budget(#[from] BudgetError),
 }
 
+impl PullError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Reference { .. } => {
+                "write it as HOST[:PORT]/NAME[:TAG], or with @sha256:DIGEST for the tag"
+            }
+            Self::Registry { source, .. } => match &**source {
+                OciDistributionError::RegistryError { .. }
+                | OciDistributionError::ImageManifestNotFoundError(_)
+                | OciDistributionError::ServerError { code: 404, .. } => {
+                    "the registry has none: check name, tag and digest"
+                }
+                OciDistributionError::AuthenticationFailure(_)
+                | OciDistributionError::UnauthorizedError { .. } => {
+                    "the registry wants a login: fetch the image with `skopeo copy` and import it"
+                }
+                OciDistributionError::RequestError(_) => {
+                    "check the address and that the registry runs; one without TLS needs --plain-http"
+                }
+                _ => "the registry does not answer as one should: push the image again or ask who runs it",
+            },
+            Self::Json { .. } | Self::Digest(_) | Self::Content { .. } => {
+                "the registry's copy is damaged: push the image again"
+            }
+            Self::Platform { .. } => "ask for an image that has that platform",
+            Self::Budget(_) => "isolab takes no image that large",
+            Self::Prepare(_) | Self::Write { .. } => "nothing was changed",
+        }
+    }
+}
+
 /// How to reach the registry.
 #[derive(Clone, Default)]
 pub struct PullOptions {
@@ -263,9 +296,8 @@ impl<'a> Pulling<'a> {
         }
         let file =
             File::create_new(&path).map_err(|source| PullError::Write { path: path.clone(), source })?;
-        let mut out = Capped { file, count: 0, limit: part.size(), failed: None };
+        let mut out = Capped { file, count: 0, limit: part.size(), failed: None, progress };
         let pulled = self.client.pull_blob(&self.reference, text, &mut out).await;
-        progress(out.count);
         if let Some(source) = out.failed.take() {
             return Err(PullError::Write { path, source });
         }
@@ -298,14 +330,15 @@ impl<'a> Pulling<'a> {
 }
 
 /// A file that takes no more than was promised. Writing blocks: there is one thread and one download.
-struct Capped {
+struct Capped<'p> {
     file: File,
     count: u64,
     limit: u64,
     failed: Option<io::Error>,
+    progress: &'p mut dyn FnMut(u64),
 }
 
-impl AsyncWrite for Capped {
+impl AsyncWrite for Capped<'_> {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.count = self.count.saturating_add(bytes.len() as u64);
         if self.count > self.limit {
@@ -316,6 +349,8 @@ impl AsyncWrite for Capped {
             self.failed = Some(error);
             return Poll::Ready(Err(kind.into()));
         }
+        let count = self.count;
+        (self.progress)(count);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -90,6 +90,27 @@ pub enum ImportError {
     },
 }
 
+impl ImportError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Open { .. } | Self::Type { .. } => {
+                "give the path of an archive, an OCI layout or a root directory"
+            }
+            Self::Image { source: OciError::Choice { .. }, .. } => "name it with --reference",
+            Self::Image { source: OciError::Platform { .. }, .. } => "get the image for linux/amd64",
+            Self::Image { source: OciError::MediaType { .. }, .. } => {
+                "save it again in a form with plain, gzip or zstd tar layers"
+            }
+            Self::Directory { .. } => "nothing was changed; mend the directory or leave that part out",
+            Self::Archive { .. } | Self::Read { .. } | Self::Image { .. } | Self::Rootfs { .. } => {
+                "nothing was changed; save or fetch the image again, or use another"
+            }
+        }
+    }
+}
+
 /// How far an import is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {

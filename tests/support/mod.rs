@@ -4,9 +4,10 @@
 pub(crate) mod lab;
 pub(crate) mod leaks;
 pub(crate) mod random;
+pub(crate) mod samples;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -68,6 +69,12 @@ pub(crate) fn run(args: &[&str]) -> Done {
     done(isolab(args).output().expect("isolab starts"))
 }
 
+/// The same in a store of its own.
+pub(crate) fn run_in(home: &Path, args: &[&str]) -> Done {
+    done(isolab(args).env("ISOLAB_HOME", home).output().expect("isolab starts"))
+}
+
+/// What a finished `isolab` did.
 pub(crate) fn done(output: Output) -> Done {
     Done {
         status: output.status.code(),
@@ -77,11 +84,11 @@ pub(crate) fn done(output: Output) -> Done {
 }
 
 /// Runs commands one after another in one lab machine. Where QEMU gets stuck (its own fault, which isolab reports as
-/// such), the session is started over: no result of a stuck one is kept.
-pub(crate) fn in_lab(commands: &[Vec<&str>]) -> Vec<Done> {
+/// such), the session is started over: no result of a stuck one is kept. `demo` is always there, `images` are handed in.
+pub(crate) fn in_lab(images: &[&str], commands: &[Vec<&str>]) -> Vec<Done> {
     let input: String = commands.iter().map(|args| format!("{}\n", json!({ "args": args }))).collect();
     for _ in 0..8 {
-        let mut child = isolab(&["lab", "--", "batch"])
+        let mut child = isolab(&[&["lab", "--", "batch"], images].concat())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -113,5 +120,5 @@ pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<D
     let with =
         |level| commands.iter().map(|c| [&["run", "--level", level][..], c].concat()).collect::<Vec<_>>();
     let here = |level| with(level).iter().map(|args| run(args)).collect();
-    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(&with("vm")))]
+    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(&[], &with("vm")))]
 }

@@ -52,11 +52,19 @@ pub fn tar(image: &File, out: impl Write) -> Result<(), ExportError> {
 /// Makes an OCI image layout in a new directory; `name` becomes its reference.
 ///
 /// # Errors
-/// A directory that exists already, an image that is not ours, or output that fails.
+/// A directory that exists already, an image that is not ours, or output that fails; then nothing is left of it.
 pub fn oci_layout(image: &File, config: &ImageConfig, name: &str, dir: &Path) -> Result<(), ExportError> {
+    std::fs::create_dir(dir).map_err(|source| ExportError::Layout { path: dir.to_path_buf(), source })?;
+    fill_layout(image, config, name, dir).inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_dir_all(dir);
+    })
+}
+
+fn fill_layout(image: &File, config: &ImageConfig, name: &str, dir: &Path) -> Result<(), ExportError> {
     let blobs = dir.join("blobs/sha256");
-    let made = std::fs::create_dir(dir).and_then(|()| std::fs::create_dir_all(&blobs));
-    made.map_err(|source| ExportError::Layout { path: dir.to_path_buf(), source })?;
+    let made = std::fs::create_dir_all(&blobs);
+    made.map_err(|source| ExportError::Layout { path: blobs.clone(), source })?;
     let (layer_digest, layer_size) = layer(image, &blobs)?;
     let config_blob = blob(&blobs, &oci_config(config, &layer_digest))?;
     let manifest = json!({

@@ -77,6 +77,19 @@ pub enum StoreError {
     },
 }
 
+/// Whether an error or one below it says that the disk is full.
+#[must_use]
+pub fn no_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref().is_some_and(is_full) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 pub(super) fn is_full(e: &io::Error) -> bool {
     matches!(
         e.kind(),

@@ -27,12 +27,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::config::ImageConfig;
-use crate::erofs::{self, ErofsWriteError};
+use crate::erofs;
 use crate::tree::{Spool, Tree};
 
 pub use entry::Entry;
 use entry::{Digest, Record, Stamp};
-pub use error::StoreError;
+pub use error::{StoreError, no_space};
 use error::{io_step, is_full};
 pub use gc::Removed;
 use name::Name;
@@ -123,6 +123,14 @@ impl Store {
         Ok(Spool { file: Temp::create(self)?.into_unnamed()?, len: 0 })
     }
 
+    /// Whether an image can have this name, to be asked before there is much to lose.
+    ///
+    /// # Errors
+    /// It can't.
+    pub fn check_name(name: &str) -> Result<(), StoreError> {
+        Name::new(name).map(drop)
+    }
+
     /// Writes, checks and records an image. On any error nothing is left.
     ///
     /// # Errors
@@ -131,10 +139,8 @@ impl Store {
         let name = new.name.map(Name::new).transpose()?;
         self.sweep_temporary()?;
         let temp = Temp::create(self)?;
-        let written = erofs::write(new.tree, new.spool, temp.file()).map_err(|e| match &e {
-            ErofsWriteError::Write { source, .. } if is_full(source) => self.full(),
-            _ => e.into(),
-        })?;
+        let written = erofs::write(new.tree, new.spool, temp.file())
+            .map_err(|e| if no_space(&e) { self.full() } else { e.into() })?;
         erofs::check(temp.file())?;
         temp.complete()?;
         let digest = Digest::from_hex(written.sha256);
@@ -312,7 +318,9 @@ impl Store {
         Ok(file)
     }
 
-    fn full(&self) -> StoreError {
+    /// What to tell where the store's disk is full.
+    #[must_use]
+    pub fn full(&self) -> StoreError {
         StoreError::Full { path: self.home.clone() }
     }
 
