@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn refuses_what_is_not_a_size() {
         for text in ["", "M", "1.5G", "-1", "1X", "9999999999999T", "18446744073709551616"] {
-            assert!(parse_size("--memory", text).is_err(), "{text}");
+            parse_size("--memory", text).expect_err(text);
         }
     }
 
@@ -96,6 +96,6 @@ mod tests {
     fn reads_durations() {
         assert_eq!(parse_duration("--timeout", "500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("--timeout", "2m"), Ok(Duration::from_secs(120)));
-        assert!(parse_duration("--timeout", "0s").is_err());
+        parse_duration("--timeout", "0s").expect_err("no time at all");
     }
 }

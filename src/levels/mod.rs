@@ -55,7 +55,7 @@ pub(crate) fn check_limits(name: &str, asked: Asked) -> anyhow::Result<()> {
     let asked = [("--memory", asked.memory), ("--cpus", asked.cpus), ("--pids", asked.pids)];
     let enforces =
         |level: &str, option| LEVELS.iter().any(|(n, limits, _)| *n == level && limits.contains(option));
-    for (option, _) in asked.iter().filter(|(option, given)| *given && !enforces(name, option)) {
+    if let Some((option, _)) = asked.iter().find(|(option, given)| *given && !enforces(name, option)) {
         let able: Vec<&str> =
             LEVELS.iter().filter(|(_, limits, _)| limits.contains(option)).map(|(name, ..)| *name).collect();
         bail!("level {name} does not enforce {option}; leave it out, or use --level {}", able.join(" or "));
