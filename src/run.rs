@@ -40,11 +40,12 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     let level = levels::level(&args.level, setup)?;
     let (outcome, cause) = start(level.as_ref(), &job, &mut signals)?;
     let code = status(&outcome, cause);
-    if report_to.is_none() && std::io::stderr().is_terminal() {
-        let names: Vec<&str> = outcome.detail.limits_not_enforced.iter().map(String::as_str).collect();
-        if !names.is_empty() {
-            eprintln!("isolab: {}", levels::limits::without_defaults(level.name(), &names));
-        }
+    let lost = &outcome.detail.limits_not_enforced;
+    if !lost.is_empty() && report_to.is_none() && std::io::stderr().is_terminal() {
+        eprintln!(
+            "isolab: no limits of {} in this run: not delegated; `isolab explain cgroup`",
+            lost.join(", ")
+        );
     }
     if let Some(file) = report_to {
         report(file, level.as_ref(), main_ns, &outcome, code)?;

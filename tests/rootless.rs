@@ -302,10 +302,8 @@ fn compare_says_what_was_not_enforced() {
     assert!(samples.iter().all(|sample| sample["ok"] == true), "{samples:?}");
     assert_eq!(result.stderr.matches("without its default limits").count(), 1, "{}", result.stderr);
     let asked = user.run(&[&levels[..], &["--memory", "64M", "demo"]].concat());
-    let record: Value = serde_json::from_str(&asked.stdout).expect("one JSON document");
-    let skipped = &record["skipped"][0];
-    assert_eq!(skipped["level"], "container", "{record}");
-    assert!(skipped["reason"].as_str().is_some_and(|why| why.contains("--memory can't be enforced")));
+    let why = "container can't run here: --memory can't be enforced";
+    assert!(asked.stderr.contains(why), "{}", asked.stderr);
 }
 
 #[test]
@@ -459,7 +457,7 @@ fn delegated_cgroups_are_used() {
     let image = format!("rootless-{}", std::process::id());
     let imported = run(&["image", "import", root.to_str().expect("UTF-8"), "--name", &image]);
     assert_eq!(imported.status, Some(0), "{}", imported.stderr);
-    let job = ["run", "--level", "process", "--memory", "256M", &image, "--", "/bin/sh", "-c", script];
+    let job = ["run", "--level", "process", &image, "--", "/bin/sh", "-c", script];
     let lab = ["lab", "--lab-memory", "1500M", "--"];
     // A lab that gets stuck is the emulator's fault and told as such.
     let stuck = |result: &Done| result.status == Some(125) && result.stderr.contains("is stuck");

@@ -83,7 +83,8 @@ pub(super) const TOPICS: &[Topic] = &[
          guest's RAM, of which the guest kernel takes its part first. Going over it ends the run with status 137 at \
          both levels; the host is untouched.",
             "The process level has no limit: it is the floor of every comparison.",
-            "A limit that was asked for and can't be enforced (no memory controller, no delegation) is an error, not a warning.",
+            "A limit that was asked for and can't be enforced (no memory controller, no delegation) is an error, not a warning. The \
+         default of 128 MiB is enforced where that is possible: see `isolab explain cgroup`.",
         ],
     ),
     topic(
@@ -95,6 +96,8 @@ pub(super) const TOPICS: &[Topic] = &[
          this user may make cgroups. Root may; a user needs a delegated part of the version 2 tree:",
             "  systemd-run --user --scope -p Delegate=yes isolab run ...",
             "Version 1 knows no safe delegation: there a user runs as root, or with --on lab. `isolab doctor` shows each controller.",
+            "--memory, --cpus and --pids are enforced or the run is refused. Their defaults (128M, 1, 1024) stop nothing: where they \
+         can't be enforced, run says so on a terminal, compare on standard error and in the record (limits_not_enforced).",
         ],
     ),
     topic(
@@ -105,8 +108,12 @@ pub(super) const TOPICS: &[Topic] = &[
             "A user needs user namespaces (user.max_user_namespaces, and where they exist kernel.unprivileged_userns_clone=1 and \
          kernel.apparmor_restrict_unprivileged_userns=0) and, for more than one user inside, a range in /etc/subuid and \
          /etc/subgid.",
-            "An unprivileged user can't mount EROFS, so the image is unpacked into a private copy in the store. The record names \
-         this medium, and comparisons with other media are flagged (T06).",
+            "Root inside is the user outside. With a range, and newuidmap and newgidmap to give it out, --user and an image's own \
+         user work; without, such a job is refused, and supplementary groups stay those of the user outside.",
+            "An unprivileged user can't mount EROFS, so each run unpacks the image into a private copy in the store, read-only below \
+         an overlay in memory (Linux 5.11). All its files belong to root inside. The record names this medium, and comparisons with \
+         other media are flagged (T06). Where the process level has no cgroup, what its command started outlives an isolab that \
+         is itself killed with SIGKILL; else all of it ends with the run. For limits see `isolab explain cgroup`.",
         ],
     ),
     topic(
