@@ -103,13 +103,13 @@ pub(crate) struct JobArgs {
     #[arg(long, value_enum, default_value_t = On::Auto)]
     pub(crate) on: On,
     /// Memory: the container's limit, the guest's RAM [default: 128M]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
     /// CPUs: the container's quota, the guest's vCPUs [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub(crate) cpus: Option<String>,
     /// Most processes of a container [default: 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub(crate) pids: Option<u32>,
     /// Add or replace an environment variable
     #[arg(long, short, value_name = "K=V")]
@@ -127,7 +127,7 @@ pub(crate) struct JobArgs {
     #[arg(long)]
     pub(crate) read_only: bool,
     /// Wall-clock limit, such as 30s or 2m (status 124)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, allow_negative_numbers = true, value_name = "TIME")]
     pub(crate) timeout: Option<String>,
     /// Guest kernel by name (see `isolab kernel ls`)
     #[arg(long, value_name = "NAME")]

@@ -52,6 +52,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     if args.report_fd.is_none() {
         levels::check_limits(&args.level, config.asked)?;
     }
+    without_effect(args)?;
     if args.job.print_config {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
@@ -73,6 +74,28 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
             };
             Ok(in_lab(LabJob::of(&args.job, arguments, stdio)?, vec![image], vec![])?.status)
         }
+    }
+}
+
+/// Refuses options that could have no effect.
+fn without_effect(args: &RunArgs) -> anyhow::Result<()> {
+    let job = &args.job;
+    if job.kernel.is_some() && args.level != "vm" && args.report_fd.is_none() {
+        bail!(
+            "--kernel is for the guest of level vm, not for level {}; leave it out, or use --level vm",
+            args.level
+        );
+    }
+    let of_lab = [
+        ("--lab-memory", job.lab_memory.is_some()),
+        ("--lab-cpus", job.lab_cpus != 1),
+        ("--lab-clock", job.lab_clock != LabClock::Instructions),
+    ];
+    match of_lab.iter().find(|(_, given)| *given) {
+        Some((option, _)) if job.on == On::Host => {
+            bail!("{option} is for the lab and --on host excludes it; leave one of the two out")
+        }
+        _ => Ok(()),
     }
 }
 

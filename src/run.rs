@@ -117,7 +117,23 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
             if error.kind() == std::io::ErrorKind::PermissionDenied && doctor::apparmor_restricts() {
                 return Err(hint::userns_off(UsernsOff::AppArmor).into());
             }
-            bail!("process 1 failed at step {step:?}: {error}; `isolab doctor` says what this host lacks");
+            match (step, error.kind()) {
+                (Step::Workdir, _) => bail!(
+                    "working directory {:?} can't be entered: {error}; give another one with --workdir",
+                    job.workdir
+                ),
+                (Step::Mounts, std::io::ErrorKind::NotFound) if job.read_only => bail!(
+                    "the image lacks one of the directories /proc, /sys and /dev, which can't be made with --read-only; \
+                     leave --read-only out, or add them to the image"
+                ),
+                (Step::Mounts, std::io::ErrorKind::NotADirectory) => bail!(
+                    "the image has something else than a directory at /proc, /sys or /dev (a file or a symbolic link); \
+                     use an image that has real directories there, or none"
+                ),
+                _ => bail!(
+                    "process 1 failed at step {step:?}: {error}; `isolab doctor` says what this host lacks"
+                ),
+            }
         }
         End::Workload(_) | End::Killed => {}
     }

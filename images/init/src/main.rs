@@ -36,7 +36,15 @@ enum Place {
     Guest,
 }
 
+/// Status of "there, but can't be executed".
+const NOT_EXECUTABLE: i32 = 126;
+
 fn main(start: Start) -> ! {
+    // A workload can name us (`/proc/self/exe`); nobody but process 1 has any business here. Above all, `kill(-1)` at the
+    // end must never meet a host's processes.
+    if process::pid() != 1 {
+        process::exit(NOT_EXECUTABLE)
+    }
     let place = if start.arg(1).is_some_and(|a| a == c"container") { Place::Container } else { Place::Guest };
     let marks = match place {
         Place::Container => Marks::Pipe(channels::MARKS),
@@ -59,10 +67,6 @@ fn main(start: Start) -> ! {
 
 /// The recipe, the same at both levels; where they differ, the step says so.
 fn boot(place: Place, marks: Marks, start: &Start) -> Result<Exit, Failure> {
-    // `kill(-1)` at the end must never meet a host's processes.
-    if process::pid() != 1 {
-        return Err(Failure { step: Step::Channels, errno: Errno::PERM.0 });
-    }
     supervise::take_signals().at(Step::Channels)?;
     let channels = match place {
         Place::Container => channels::inherited(),
