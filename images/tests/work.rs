@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use isolab_images::programs::WORK;
@@ -149,20 +149,31 @@ fn environment_and_arguments_are_shown_as_they_are() {
     assert_eq!(output.stdout, format!("{}\nargs\n\na b\n", path.display()).into_bytes());
 }
 
-#[test]
-fn server_answers_and_ends_after_its_requests() {
-    let path = program();
+/// A server for two requests on a free port; nothing where the port was taken meanwhile.
+fn server() -> Option<(Child, u16)> {
+    // Another thread's child holds the port's socket from its fork until it executes.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("free port").port();
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("pipe");
     let shown = rustix::io::fcntl_dupfd_cloexec(&write, 40).expect("descriptor");
     rustix::io::fcntl_setfd(&shown, rustix::io::FdFlags::empty()).expect("inheritable");
-    let mut child = Command::new(path)
+    let mut child = Command::new(program())
         .args(["serve", &port.to_string(), "2"])
         .env(isolab_wire::MARK_ENV, format!("fd:{}", shown.as_raw_fd()))
+        .stderr(Stdio::null())
         .spawn()
         .expect("runs");
+    drop((write, shown));
     // W and R: it listens.
-    fs::File::from(read).read_exact(&mut [0; 2 * RECORD_LEN]).expect("two records");
+    if fs::File::from(read).read_exact(&mut [0; 2 * RECORD_LEN]).is_ok() {
+        return Some((child, port));
+    }
+    assert!(!child.wait().expect("ends").success());
+    None
+}
+
+#[test]
+fn server_answers_and_ends_after_its_requests() {
+    let (mut child, port) = (0..20).find_map(|_| server()).expect("a port that stays free");
     for _ in 0..2 {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).expect("connect");
         connection.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("request");
