@@ -4,10 +4,12 @@ use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest; shown as `sha256:` and 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest(pub [u8; 32]);
 
 /// Text that is not a digest.
@@ -25,13 +27,7 @@ impl Digest {
     /// The 64 hex digits alone.
     #[must_use]
     pub fn hex(&self) -> String {
-        let mut out = String::with_capacity(64);
-        for byte in self.0 {
-            for nibble in [byte >> 4, byte & 15] {
-                out.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
-            }
-        }
-        out
+        hex(&self.0)
     }
 
     /// From 64 lower-case hex digits.
@@ -50,6 +46,30 @@ impl Digest {
             *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
         Some(Self(out))
+    }
+}
+
+/// Bytes as lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
+        for nibble in [b >> 4, b & 15] {
+            out.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
+        }
+        out
+    })
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestParseError;
+
+    fn try_from(text: String) -> Result<Self, DigestParseError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
     }
 }
 

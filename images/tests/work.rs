@@ -6,25 +6,33 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use isolab_images::programs::WORK;
 use isolab_wire::mark::{Clock, Code, Mark, RECORD_LEN};
 use tempfile::TempDir;
 
-/// The program as a file.
-fn program() -> (TempDir, PathBuf) {
-    let dir = TempDir::new().expect("temporary directory");
-    let path = dir.path().join("isolab-work");
-    fs::write(&path, WORK).expect("program");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
-    (dir, path)
+/// The program as a file. It is written before this process forks for the first time: a child that another thread forks
+/// meanwhile would hold it open for writing until it executes, and a file that is written can't be executed (ETXTBSY).
+fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let unnamed =
+            tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempfile_in(dir);
+        let mut file = unnamed.expect("temporary file");
+        file.write_all(WORK).expect("program");
+        // By rename: another run's processes may be executing the one that is there.
+        let path = dir.join("isolab-work");
+        drop(file.persist(&path).expect("renamed"));
+        path
+    });
+    &PROGRAM
 }
 
 fn run(args: &[&str]) -> Output {
-    let (_dir, path) = program();
-    Command::new(path).args(args).output().expect("runs")
+    Command::new(program()).args(args).output().expect("runs")
 }
 
 #[test]
@@ -88,16 +96,16 @@ fn measurement_is_one_json_line_with_time_that_passed() {
 
 #[test]
 fn name_of_the_link_chooses_the_workload() {
-    let (dir, path) = program();
+    let dir = TempDir::new().expect("temporary directory");
     let link = dir.path().join("echo");
-    symlink(&path, &link).expect("link");
+    symlink(program(), &link).expect("link");
     let output = Command::new(link).args(["one", "two"]).output().expect("runs");
     assert_eq!(output.stdout, b"one two\n");
 }
 
 #[test]
 fn marks_are_written_first_and_when_ready() {
-    let (_dir, path) = program();
+    let path = program();
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("pipe");
     let shown = rustix::io::fcntl_dupfd_cloexec(&write, 20).expect("descriptor");
     rustix::io::fcntl_setfd(&shown, rustix::io::FdFlags::empty()).expect("inheritable");
@@ -121,7 +129,7 @@ fn marks_are_written_first_and_when_ready() {
 
 #[test]
 fn cat_dies_of_a_closed_reader() {
-    let (_dir, path) = program();
+    let path = program();
     let mut child =
         Command::new(path).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");
     drop(child.stdout.take());
@@ -133,28 +141,39 @@ fn cat_dies_of_a_closed_reader() {
 
 #[test]
 fn environment_and_arguments_are_shown_as_they_are() {
-    let (_dir, path) = program();
+    let path = program();
     let output =
-        Command::new(&path).arg("env").env_clear().env("A", "1").env("B", "x y").output().expect("runs");
+        Command::new(path).arg("env").env_clear().env("A", "1").env("B", "x y").output().expect("runs");
     assert_eq!(output.stdout, b"A=1\nB=x y\n");
-    let output = Command::new(&path).args(["args", "", "a b"]).output().expect("runs");
+    let output = Command::new(path).args(["args", "", "a b"]).output().expect("runs");
     assert_eq!(output.stdout, format!("{}\nargs\n\na b\n", path.display()).into_bytes());
 }
 
-#[test]
-fn server_answers_and_ends_after_its_requests() {
-    let (_dir, path) = program();
+/// A server for two requests on a free port; nothing where the port was taken meanwhile.
+fn server() -> Option<(Child, u16)> {
+    // Another thread's child holds the port's socket from its fork until it executes.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("free port").port();
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("pipe");
     let shown = rustix::io::fcntl_dupfd_cloexec(&write, 40).expect("descriptor");
     rustix::io::fcntl_setfd(&shown, rustix::io::FdFlags::empty()).expect("inheritable");
-    let mut child = Command::new(path)
+    let mut child = Command::new(program())
         .args(["serve", &port.to_string(), "2"])
         .env(isolab_wire::MARK_ENV, format!("fd:{}", shown.as_raw_fd()))
+        .stderr(Stdio::null())
         .spawn()
         .expect("runs");
+    drop((write, shown));
     // W and R: it listens.
-    fs::File::from(read).read_exact(&mut [0; 2 * RECORD_LEN]).expect("two records");
+    if fs::File::from(read).read_exact(&mut [0; 2 * RECORD_LEN]).is_ok() {
+        return Some((child, port));
+    }
+    assert!(!child.wait().expect("ends").success());
+    None
+}
+
+#[test]
+fn server_answers_and_ends_after_its_requests() {
+    let (mut child, port) = (0..20).find_map(|_| server()).expect("a port that stays free");
     for _ in 0..2 {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).expect("connect");
         connection.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("request");
@@ -167,13 +186,13 @@ fn server_answers_and_ends_after_its_requests() {
 
 #[test]
 fn tree_reads_every_file() {
-    let (dir, path) = program();
+    let dir = TempDir::new().expect("temporary directory");
     let top = dir.path().join("top");
     fs::create_dir_all(top.join("a/b")).expect("directories");
     fs::write(top.join("one"), [1; 10]).expect("file");
     fs::write(top.join("a/b/two"), [2; 20_000]).expect("file");
     symlink("one", top.join("link")).expect("link");
-    let output = Command::new(path).arg("tree").arg(&top).output().expect("runs");
+    let output = Command::new(program()).arg("tree").arg(&top).output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(text.lines().nth(1), Some(r#"{"dirs":3,"files":2,"bytes":20010}"#), "{text}");
 }

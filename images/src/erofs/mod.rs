@@ -20,5 +20,4 @@ pub use check::{Checked, ErofsCheckError, check};
 pub use format::{BLOCK, MAX_DEPTH, MAX_NAME};
 pub use plan::PlanError;
 pub use read::{DirEntry, ErofsReadError, Image, Node, NodeKind};
-pub(crate) use writer::hex;
 pub use writer::{ErofsWriteError, Written, write};

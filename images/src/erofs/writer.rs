@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::format::BLOCK_LEN;
 use super::plan::{PlanError, plan};
+use crate::digest::Digest;
 use crate::tree::{Content, InodeId, Kind, Spool, Tree};
 
 /// Bytes that go to the file at once.
@@ -45,8 +46,8 @@ pub enum ErofsWriteError {
 pub struct Written {
     /// Bytes of the image.
     pub len: u64,
-    /// SHA-256 of the image, in hex.
-    pub sha256: String,
+    /// Digest of the image.
+    pub digest: Digest,
     /// Inodes of the image.
     pub inodes: u64,
 }
@@ -86,8 +87,8 @@ pub fn write(tree: &Tree, spool: &Spool, out: &File) -> Result<Written, ErofsWri
         }
         sink.pad(bytes).map_err(failed)?;
     }
-    let sha256 = sink.finish().map_err(failed)?;
-    Ok(Written { len, sha256, inodes: plan.inodes })
+    let digest = sink.finish().map_err(failed)?;
+    Ok(Written { len, digest, inodes: plan.inodes })
 }
 
 /// Hashes and writes in large pieces.
@@ -135,18 +136,8 @@ impl Sink<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<String> {
+    fn finish(mut self) -> io::Result<Digest> {
         self.flush()?;
-        Ok(hex(&self.hash.finalize()))
+        Ok(Digest(self.hash.finalize().into()))
     }
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
-        for nibble in [b >> 4, b & 15] {
-            out.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
-        }
-        out
-    })
 }

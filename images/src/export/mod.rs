@@ -9,9 +9,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::ImageConfig;
+use crate::digest::Digest;
 use crate::erofs::{self, ErofsCheckError, ErofsReadError};
 
 /// Why an image was not exported.
@@ -117,14 +118,14 @@ fn layer(image: &File, blobs: &Path) -> Result<(String, u64), ExportError> {
     let failed = |source| ExportError::Layout { path: unnamed.clone(), source };
     let mut out = Hashed { file: File::create_new(&unnamed).map_err(failed)?, hash: Sha256::new(), len: 0 };
     tar(image, &mut out)?;
-    let hex = erofs::hex(&out.hash.finalize());
+    let hex = Digest(out.hash.finalize().into()).hex();
     std::fs::rename(&unnamed, blobs.join(&hex)).map_err(failed)?;
     Ok((format!("sha256:{hex}"), out.len))
 }
 
 fn blob(blobs: &Path, value: &Value) -> Result<(String, u64), ExportError> {
     let bytes = value.to_string().into_bytes();
-    let hex = erofs::hex(&Sha256::digest(&bytes));
+    let hex = Digest::of(&bytes).hex();
     put(&blobs.join(&hex), &bytes)?;
     Ok((format!("sha256:{hex}"), bytes.len() as u64))
 }

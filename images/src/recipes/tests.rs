@@ -10,7 +10,7 @@ fn spool() -> Spool {
 fn tree_of(name: &str) -> Option<std::fs::File> {
     let recipe = Recipe::find(name).expect("built in");
     if let Err(e) = recipe.check() {
-        println!("skip: {e}");
+        println!("skipped: {e}");
         return None;
     }
     let Built::Tree(tree, spool) = recipe.build(b"\x7fELF-work", spool()).expect("build") else {

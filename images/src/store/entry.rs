@@ -1,6 +1,5 @@
 //! One image of the store and its record.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -8,58 +7,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::{Store, StoreError, io_step, private};
 use crate::config::ImageConfig;
+use crate::digest::{Digest, Hashing};
 use crate::erofs;
 
-/// `sha256:` and 64 lower-case hex digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(super) struct Digest(String);
-
 impl Digest {
-    pub(super) fn from_hex(hex: String) -> Self {
-        Self(hex)
-    }
-
-    pub(super) fn hex(&self) -> &str {
-        &self.0
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let hex = text.strip_prefix("sha256:")?;
-        let good = hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        good.then(|| Self(hex.to_owned()))
-    }
-
     pub(super) fn file_stem(&self) -> String {
-        format!("sha256-{}", self.0)
+        format!("sha256-{}", self.hex())
     }
 
     pub(super) fn from_file_stem(stem: &str) -> Option<Self> {
-        Self::parse(&stem.replacen('-', ":", 1))
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.0)
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text).ok_or("not a sha256 digest")
+        Self::from_hex(stem.strip_prefix("sha256-")?.as_bytes())
     }
 }
 
@@ -190,26 +150,20 @@ impl Entry {
         if !meta.is_file() || meta.len() != self.size {
             return Err(changed());
         }
-        let hex = hash(&file).map_err(io_step("read", &self.path))?;
-        if self.digest.strip_prefix("sha256:") != Some(hex.as_str()) {
+        let digest = hash(&file).map_err(io_step("read", &self.path))?;
+        if self.digest != digest.to_string() {
             return Err(changed());
         }
         erofs::check(&file)?;
-        if let Some(digest) = Digest::parse(&self.digest) {
-            // On a read-only store this fails and the next open hashes again: slower, as safe.
-            let _ = self.store.restamp(&digest, Stamp::from(&meta));
-        }
+        // On a read-only store this fails and the next open hashes again: slower, as safe.
+        let _ = self.store.restamp(&digest, Stamp::from(&meta));
         Ok(file)
     }
 }
 
-fn hash(mut file: &File) -> io::Result<String> {
-    let mut hash = Sha256::new();
+fn hash(file: &File) -> io::Result<Digest> {
+    let mut hashing = Hashing::new(file);
     let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(erofs::hex(&hash.finalize())),
-            n => hash.update(&buffer[..n]),
-        }
-    }
+    while hashing.read(&mut buffer)? > 0 {}
+    Ok(hashing.digest())
 }

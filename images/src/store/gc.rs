@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::entry::Digest;
 use super::{Store, StoreError, files, io_step};
+use crate::digest::Digest;
 
 /// Something that was removed, or would be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

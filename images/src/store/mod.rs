@@ -27,11 +27,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::config::ImageConfig;
+use crate::digest::Digest;
 use crate::erofs;
 use crate::tree::{Spool, Tree};
 
 pub use entry::Entry;
-use entry::{Digest, Record, Stamp};
+use entry::{Record, Stamp};
 pub use error::{StoreError, no_space};
 use error::{io_step, is_full};
 pub use gc::Removed;
@@ -143,7 +144,7 @@ impl Store {
             .map_err(|e| if no_space(&e) { self.full() } else { e.into() })?;
         erofs::check(temp.file())?;
         temp.complete()?;
-        let digest = Digest::from_hex(written.sha256);
+        let digest = written.digest;
         let image = self.image_path(&digest);
         let _guard = self.lock()?;
         // Where the same image is there untouched, its pages may be in use: keep it.
@@ -155,7 +156,7 @@ impl Store {
         let created_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let record = Record {
             version: Record::VERSION,
-            digest: digest.clone(),
+            digest,
             size: written.len,
             inodes: written.inodes,
             config: new.config,
@@ -228,7 +229,7 @@ impl Store {
     fn named(&self, name: &str) -> Result<Option<Digest>, StoreError> {
         let Ok(name) = Name::new(name) else { return Ok(None) };
         match read(&self.home.join("names").join(name.file_name())) {
-            Ok(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| Digest::parse(text.trim_end()))),
+            Ok(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok())),
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }

@@ -123,5 +123,5 @@ fn random() -> Result<String, StoreError> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| io_step("read random bytes for", Path::new("tmp"))(e.into()))?;
-    Ok(crate::erofs::hex(&bytes))
+    Ok(crate::digest::hex(&bytes))
 }

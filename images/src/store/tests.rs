@@ -65,11 +65,10 @@ fn an_image_is_found_by_name_digest_and_digits() {
 }
 
 fn hash_of(file: &File) -> String {
-    use sha2::Digest as _;
     let mut bytes = Vec::new();
     let mut file = file;
     file.read_to_end(&mut bytes).expect("read");
-    crate::erofs::hex(&sha2::Sha256::digest(&bytes))
+    crate::digest::Digest::of(&bytes).hex()
 }
 
 #[test]
@@ -181,7 +180,7 @@ fn a_full_disk_gives_one_error_and_leaves_nothing() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let size = std::ffi::CString::new("size=1m,mode=755").expect("no NUL");
     if let Err(e) = mount("none", dir.path(), "tmpfs", MountFlags::empty(), size.as_c_str()) {
-        println!("skip: mount a small tmpfs: {e} (needs root)");
+        println!("skipped: mount a small tmpfs: {e} (needs root)");
         return;
     }
     let home = Store::at(dir.path()).expect("open");

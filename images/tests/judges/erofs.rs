@@ -60,7 +60,7 @@ fn the_kernel_shows_the_same_tree() {
     match mount(&path, at.path(), "erofs", MountFlags::RDONLY, None) {
         Ok(()) => {}
         Err(e) => {
-            println!("skip: mount an image by its file: {e} (needs root and Linux 6.12)");
+            println!("skipped: mount an image by its file: {e} (needs root and Linux 6.12)");
             return;
         }
     }

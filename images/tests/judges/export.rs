@@ -19,7 +19,7 @@ fn image() -> (Model, File) {
 fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("skip: owners can be restored only by root");
+        println!("skipped: owners can be restored only by root");
     }
     root
 }

@@ -12,7 +12,7 @@ fn judge(program: &str, args: &[&Path]) -> Option<String> {
     let out = match Command::new(program).args(args).output() {
         Ok(out) => out,
         Err(e) => {
-            println!("skip: {program}: {e}");
+            println!("skipped: {program}: {e}");
             return None;
         }
     };
