@@ -107,7 +107,7 @@ pub(crate) fn import_path(store: &Store, path: &Path) -> anyhow::Result<Entry> {
 }
 
 fn import(store: &Store, path: &Path, name: &str, reference: Option<&str>) -> anyhow::Result<Entry> {
-    Store::check_name(name)?;
+    check_new_name(name)?;
     let mut bar = Bar::new(format!("importing {}", path.display()));
     let options = Options { reference, ..Options::default() };
     let imported = source::read(path, options, store.spool()?, &mut |p| bar.show(p))
@@ -118,7 +118,7 @@ fn import(store: &Store, path: &Path, name: &str, reference: Option<&str>) -> an
 
 /// Pulls into a private OCI layout, then imports that as any other.
 fn pull(store: &Store, reference: &str, name: &str, plain_http: bool) -> anyhow::Result<Entry> {
-    Store::check_name(name)?;
+    check_new_name(name)?;
     let scratch = store.scratch()?;
     let mut bar = Bar::new(format!("pulling {reference}"));
     let options = PullOptions { plain_http, ..PullOptions::default() };
@@ -140,6 +140,14 @@ fn refused(
         return store.full().into();
     }
     anyhow::anyhow!("{:#}; {remedy}", anyhow::Error::from(error))
+}
+
+/// Refuses what is no name, and the one that stands for the built-in image.
+fn check_new_name(name: &str) -> anyhow::Result<()> {
+    if name == resolve::DEMO {
+        bail!("the name {name:?} is the built-in image's; give another one with --name");
+    }
+    Ok(Store::check_name(name)?)
 }
 
 fn add(
@@ -167,7 +175,7 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
     }
     let recipe = Recipe::find(recipe)?;
     let name = name.unwrap_or(&recipe.name).to_owned();
-    Store::check_name(&name)?;
+    check_new_name(&name)?;
     eprintln!("isolab: building {name}: {}", recipe.summary);
     let source = format!("recipe {}", recipe.name);
     match recipe.build(WORK, store.spool()?)? {
@@ -232,12 +240,12 @@ fn list(store: &Store, json: bool) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&entries)?);
         return Ok(());
     }
-    let width = entries.iter().map(|e| e.names.join(",").len()).max().unwrap_or(0).max(4);
+    let width = entries.iter().map(|e| e.name.as_deref().map_or(1, str::len)).max().unwrap_or(0).max(4);
     println!("{:width$}  {:19}  {:>9}  SOURCE", "NAME", "DIGEST", "MiB");
     for entry in entries {
-        let names = entry.names.join(",");
+        let name = entry.name.as_deref().unwrap_or("-");
         println!(
-            "{names:width$}  {:19}  {:>9.1}  {}",
+            "{name:width$}  {:19}  {:>9.1}  {}",
             entry.digest.get(..19).unwrap_or(&entry.digest),
             mib(entry.size),
             entry.source.escape_debug()

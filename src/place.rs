@@ -66,7 +66,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
             if args.guest_console {
                 arguments.push("--guest-console".into());
             }
-            arguments.extend(arguments::of_job(&args.job, &image.entry.digest));
+            arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
             let stdio = match config.stdio {
                 Stdio::Output => LabStdio::Output,
                 Stdio::Interactive => LabStdio::Interactive,
@@ -227,9 +227,8 @@ fn stock() -> anyhow::Result<KernelEntry> {
 }
 
 fn handed_in(image: Resolved) -> anyhow::Result<LabImage> {
-    let path = image.entry.path.with_extension("json");
-    let record = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(LabImage { names: image.entry.names, digest: image.entry.digest, record, file: image.file })
+    let (record, names) = Store::open_or_create()?.records_of(&image.entry)?;
+    Ok(LabImage { names, digest: image.entry.digest, record, file: image.file })
 }
 
 /// Progress, on a terminal only; warnings always.

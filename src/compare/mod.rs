@@ -78,7 +78,7 @@ fn from_lab(args: &CompareArgs, image: Resolved) -> anyhow::Result<Result<Record
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
     // Chosen out here: inside, the clock starts at the same moment each time.
     arguments.push(format!("--seed={}", seed(args)));
-    arguments.extend(arguments::of_job(&args.job, &image.entry.digest));
+    arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
     let name = args.job.image.clone();
     let mut image = Some(image);
     let mut tries = 1..=LAB_TRIES;
@@ -112,7 +112,7 @@ fn seed(args: &CompareArgs) -> u64 {
 }
 
 fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::Result<Record> {
-    let digest = image.entry.digest.clone();
+    let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
     let (runnable, skipped) = split(args, config, &image)?;
     if runnable.is_empty() {
@@ -131,7 +131,7 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
     let (class, clock) = class();
     let mut host = Host::read(Path::new("/"), class, clock);
     let before = Noise::now(Path::new("/"));
-    let mut executor = RunExecutor { arguments: arguments::of_job(&args.job, &digest) };
+    let mut executor = RunExecutor { arguments: arguments::of_job(&args.job, &reference) };
     let samples = measure(&plan, &mut executor, &mut Progress::new(&plan));
     host.noise = Noise::now(Path::new("/")).since(&before);
     let arms =

@@ -45,8 +45,8 @@ pub(crate) enum LabStdio {
 /// An image handed into the lab.
 #[derive(Debug)]
 pub(crate) struct LabImage {
-    /// Its names in the store.
-    pub names: Vec<String>,
+    /// Files of its names in the store, with their content.
+    pub names: Vec<(String, String)>,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
     /// The store's record of it (`images/sha256-HEX.json`).

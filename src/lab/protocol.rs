@@ -61,8 +61,8 @@ pub(crate) struct LabJob {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobImage {
-    /// Names in the store.
-    pub(crate) names: Vec<String>,
+    /// Files below `names/` of the store, with their content.
+    pub(crate) names: Vec<(String, String)>,
     /// `sha256:` and 64 hex digits.
     pub(crate) digest: String,
     /// The host store's record of it, as JSON.

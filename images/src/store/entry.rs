@@ -58,7 +58,18 @@ impl Stamp {
     }
 }
 
-/// The record on disk.
+/// What is known of an image besides its files. Bound to each name: who imports the same files with another
+/// configuration under another name changes nothing here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Description {
+    pub(super) config: ImageConfig,
+    pub(super) source: String,
+    pub(super) report: serde_json::Value,
+    pub(super) created_s: u64,
+}
+
+/// The record of the files on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
@@ -66,15 +77,21 @@ pub(super) struct Record {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) inodes: u64,
-    pub(super) config: ImageConfig,
-    pub(super) source: String,
-    pub(super) report: serde_json::Value,
-    pub(super) created_s: u64,
     pub(super) stamp: Stamp,
+    /// Of the first import: what the bare digest stands for.
+    pub(super) description: Description,
 }
 
 impl Record {
-    pub(super) const VERSION: u32 = 1;
+    pub(super) const VERSION: u32 = 2;
+}
+
+/// The record of a name on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NameRecord {
+    pub(super) digest: Digest,
+    pub(super) description: Description,
 }
 
 /// One image of the store.
@@ -84,8 +101,6 @@ pub struct Entry {
     pub digest: String,
     /// The name that led here, if one did.
     pub name: Option<String>,
-    /// All names.
-    pub names: Vec<String>,
     /// The EROFS file.
     pub path: PathBuf,
     /// Its bytes.
@@ -109,25 +124,34 @@ pub struct Entry {
 impl Entry {
     pub(super) fn new(
         record: Record,
-        name: Option<String>,
-        names: Vec<String>,
+        name: Option<(String, Description)>,
         path: PathBuf,
         store: Store,
     ) -> Self {
+        let (name, description) = match name {
+            Some((name, description)) => (Some(name), description),
+            None => (None, record.description),
+        };
+        let Description { config, source, report, created_s } = description;
         Self {
             digest: record.digest.to_string(),
             name,
-            names,
             path,
             size: record.size,
             inodes: record.inodes,
-            config: record.config,
-            source: record.source,
-            report: record.report,
-            created_s: record.created_s,
+            config,
+            source,
+            report,
+            created_s,
             stamp: record.stamp,
             store,
         }
+    }
+
+    /// What leads to this entry in its store, with its own configuration: the name, else the digest.
+    #[must_use]
+    pub fn reference(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.digest)
     }
 
     /// Opens the image for reading. The descriptor is proven to hold what was imported: by its stamp (inode,

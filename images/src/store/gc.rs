@@ -30,9 +30,9 @@ impl Store {
         let _guard = self.lock()?;
         let named = self.named(wanted)?;
         let by_name = named.is_some();
-        let digest = named.map_or_else(|| self.digest_of(wanted), Ok)?;
+        let digest = named.map_or_else(|| self.digest_of(wanted), |record| Ok(record.digest))?;
         let names: Vec<String> = self
-            .names()?
+            .digests_by_name()?
             .into_iter()
             .filter(|(_, to)| to.as_ref() == Some(&digest))
             .map(|(name, _)| name)
@@ -59,7 +59,7 @@ impl Store {
         let _guard = self.lock()?;
         let mut found = self.abandoned("tmp", "unfinished file")?;
         found.extend(self.abandoned("scratch", "private copy of a run")?);
-        let names = self.names()?;
+        let names = self.digests_by_name()?;
         let digests = self.digests()?;
         let (mut doomed, mut kept) = (Vec::new(), Vec::new());
         for digest in digests {
@@ -101,6 +101,10 @@ impl Store {
             remove(&path, what, &mut Vec::new())?;
         }
         Ok(())
+    }
+
+    fn digests_by_name(&self) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
+        Ok(self.names()?.into_iter().map(|(name, to)| (name, to.map(|record| record.digest))).collect())
     }
 
     fn name_path(&self, name: &str) -> PathBuf {

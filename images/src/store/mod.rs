@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! HOME/images/sha256-HEX.erofs   the image, 0444
-//! HOME/images/sha256-HEX.json    its record: config, source, report, stamp
-//! HOME/names/NAME                `sha256:HEX`
+//! HOME/images/sha256-HEX.json    its record: size, stamp, what the first import knew
+//! HOME/names/NAME                the record of a name: digest, config, source, report
 //! HOME/tmp/                      files being written, each locked by its writer
 //! HOME/scratch/                  private copies of running instances, each locked by its run
 //! HOME/lock                      held while any of these appears or goes
@@ -32,7 +32,7 @@ use crate::erofs;
 use crate::tree::{Spool, Tree};
 
 pub use entry::Entry;
-use entry::{Record, Stamp};
+use entry::{Description, NameRecord, Record, Stamp};
 pub use error::{StoreError, no_space};
 use error::{io_step, is_full};
 pub use gc::Removed;
@@ -146,30 +146,34 @@ impl Store {
         temp.complete()?;
         let digest = written.digest;
         let image = self.image_path(&digest);
-        let _guard = self.lock()?;
-        // Where the same image is there untouched, its pages may be in use: keep it.
-        let present = self.record(&digest).and_then(|record| Ok((Stamp::of_path(&image)?, record)));
-        let stamp = match present {
-            Ok((stamp, record)) if stamp == record.stamp => stamp,
-            _ => Stamp::of(&temp.publish(&image)?, &image)?,
-        };
         let created_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let description =
+            Description { config: new.config, source: new.source, report: new.report, created_s };
+        let _guard = self.lock()?;
+        let known = self.record(&digest).ok();
+        // Where the same image is there untouched, its pages may be in use: keep it.
+        let present = known
+            .as_ref()
+            .map(|record| record.stamp)
+            .filter(|stamp| Stamp::of_path(&image).ok() == Some(*stamp));
+        let stamp = match present {
+            Some(stamp) => stamp,
+            None => Stamp::of(&temp.publish(&image)?, &image)?,
+        };
         let record = Record {
             version: Record::VERSION,
-            digest,
+            digest: digest.clone(),
             size: written.len,
             inodes: written.inodes,
-            config: new.config,
-            source: new.source,
-            report: new.report,
-            created_s,
             stamp,
+            description: known.map_or_else(|| description.clone(), |record| record.description),
         };
         self.put_record(&record)?;
         if let Some(name) = &name {
-            self.put(&self.home.join("names").join(name.file_name()), format!("{digest}\n").as_bytes())?;
+            self.put_name(name, &NameRecord { digest, description: description.clone() })?;
         }
-        self.entry(&digest, name.map(Name::into_string))
+        let name = name.map(|name| (name.into_string(), description));
+        Ok(Entry::new(record, name, image, self.clone()))
     }
 
     /// The image of a name, of a digest (`sha256:HEX`), or of the first 8 or more digits of one.
@@ -178,7 +182,9 @@ impl Store {
     /// Nothing or several things there, or a damaged record.
     pub fn resolve(&self, wanted: &str) -> Result<Entry, StoreError> {
         match self.named(wanted)? {
-            Some(digest) => self.entry(&digest, Some(wanted.to_owned())),
+            Some(NameRecord { digest, description }) => {
+                self.entry(&digest, Some((wanted.to_owned(), description)))
+            }
             None => self.entry(&self.digest_of(wanted)?, None),
         }
     }
@@ -197,21 +203,49 @@ impl Store {
         }
     }
 
-    /// All images, oldest first.
+    /// All names, and the images without one, oldest first.
     ///
     /// # Errors
     /// A directory that can't be read, or a damaged record.
     pub fn list(&self) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = Vec::new();
+        let names = self.names()?;
+        let mut found = Vec::new();
         for digest in self.digests()? {
-            match self.entry(&digest, None) {
-                Ok(entry) => entries.push(entry),
-                Err(StoreError::NotFound { .. }) => {} // removed since
-                Err(e) => return Err(e),
+            let named = || {
+                names
+                    .iter()
+                    .filter_map(|(name, to)| Some((name, to.as_ref()?)))
+                    .filter(|(_, to)| to.digest == digest)
+            };
+            if named().next().is_none() {
+                found.push(self.entry(&digest, None));
+            }
+            found.extend(
+                named().map(|(name, to)| self.entry(&digest, Some((name.clone(), to.description.clone())))),
+            );
+        }
+        // What was removed since is no error.
+        found.retain(|entry| !matches!(entry, Err(StoreError::NotFound { .. })));
+        let mut entries = found.into_iter().collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by(|a, b| (a.created_s, &a.digest, &a.name).cmp(&(b.created_s, &b.digest, &b.name)));
+        Ok(entries)
+    }
+
+    /// The records of an image on disk, for a store elsewhere that has its bytes by other means: of the files, and of
+    /// each name (with the name of its file below `names/`).
+    ///
+    /// # Errors
+    /// No such image any more, or a file that can't be read.
+    pub fn records_of(&self, entry: &Entry) -> Result<(String, Vec<(String, String)>), StoreError> {
+        let text = |path: &Path| read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let mut names = Vec::new();
+        for (name, to) in self.names()? {
+            if to.is_some_and(|to| to.digest.to_string() == entry.digest) {
+                let file = Name::new(&name)?.file_name();
+                names.push((file.clone(), text(&self.home.join("names").join(file))?));
             }
         }
-        entries.sort_by(|a, b| (a.created_s, &a.digest).cmp(&(b.created_s, &b.digest)));
-        Ok(entries)
+        Ok((text(&entry.path.with_extension("json"))?, names))
     }
 
     /// Lets another name point to an image.
@@ -220,28 +254,34 @@ impl Store {
     /// No such image, or a bad name.
     pub fn tag(&self, wanted: &str, name: &str) -> Result<(), StoreError> {
         let name = Name::new(name)?;
-        let entry = self.resolve(wanted)?;
         let _guard = self.lock()?;
-        self.put(&self.home.join("names").join(name.file_name()), format!("{}\n", entry.digest).as_bytes())
+        let record = match self.named(wanted)? {
+            Some(record) => record,
+            None => {
+                let Record { digest, description, .. } = self.record(&self.digest_of(wanted)?)?;
+                NameRecord { digest, description }
+            }
+        };
+        self.put_name(&name, &record)
     }
 
-    /// The digest that a name points to.
-    fn named(&self, name: &str) -> Result<Option<Digest>, StoreError> {
+    /// What a name stands for; nothing for a damaged one.
+    fn named(&self, name: &str) -> Result<Option<NameRecord>, StoreError> {
         let Ok(name) = Name::new(name) else { return Ok(None) };
         match read(&self.home.join("names").join(name.file_name())) {
-            Ok(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok())),
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// All names with their digests, in order.
-    fn names(&self) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
+    /// All names with what they stand for, in order.
+    fn names(&self) -> Result<Vec<(String, Option<NameRecord>)>, StoreError> {
         let mut names = Vec::new();
         for file in files(&self.home.join("names"))? {
             let Some(name) = Name::from_file_name(&file) else { continue };
-            let digest = self.named(name.as_str())?;
-            names.push((name.into_string(), digest));
+            let record = self.named(name.as_str())?;
+            names.push((name.into_string(), record));
         }
         Ok(names)
     }
@@ -284,6 +324,13 @@ impl Store {
         self.put(&path, &text)
     }
 
+    fn put_name(&self, name: &Name, record: &NameRecord) -> Result<(), StoreError> {
+        let path = self.home.join("names").join(name.file_name());
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|source| StoreError::Record { path: path.clone(), source })?;
+        self.put(&path, &text)
+    }
+
     /// Remembers the stamp of an image that was just proven to be what its digest says.
     fn restamp(&self, digest: &Digest, stamp: Stamp) -> Result<(), StoreError> {
         let _guard = self.lock()?;
@@ -291,11 +338,8 @@ impl Store {
         self.put_record(&Record { stamp, ..record })
     }
 
-    fn entry(&self, digest: &Digest, name: Option<String>) -> Result<Entry, StoreError> {
-        let record = self.record(digest)?;
-        let names =
-            self.names()?.into_iter().filter(|(_, to)| to.as_ref() == Some(digest)).map(|(name, _)| name);
-        Ok(Entry::new(record, name, names.collect(), self.image_path(digest), self.clone()))
+    fn entry(&self, digest: &Digest, name: Option<(String, Description)>) -> Result<Entry, StoreError> {
+        Ok(Entry::new(self.record(digest)?, name, self.image_path(digest), self.clone()))
     }
 
     /// Writes a small file whole or not at all; the store is locked.

@@ -55,7 +55,7 @@ fn an_image_is_found_by_name_digest_and_digits() {
     let hex = added.digest.strip_prefix("sha256:").expect("prefix");
     for wanted in ["debian/test:12", &added.digest, hex, &hex[..8]] {
         let found = store.resolve(wanted).expect("resolve");
-        assert_eq!((&found.digest, &found.names), (&added.digest, &vec!["debian/test:12".to_owned()]));
+        assert_eq!(found.digest, added.digest);
         let file = found.open().expect("open");
         assert_eq!(hash_of(&file), hex);
     }
@@ -90,9 +90,40 @@ fn the_same_tree_twice_is_one_image() {
     let before = a.open().expect("open").metadata().expect("metadata").ino();
     let b = add(&store, b"same", Some("b")).expect("add");
     assert_eq!(a.digest, b.digest);
-    assert_eq!(b.names, ["a", "b"]);
     assert_eq!(b.open().expect("open").metadata().expect("metadata").ino(), before);
-    assert_eq!(store.list().expect("list").len(), 1);
+    let listed = store.list().expect("list");
+    assert_eq!(listed.iter().map(|e| e.name.as_deref()).collect::<Vec<_>>(), [Some("a"), Some("b")]);
+    assert!(listed.iter().all(|e| e.digest == a.digest));
+}
+
+#[test]
+fn the_same_files_with_another_configuration_change_no_other_name() {
+    let (_dir, store) = store();
+    let ours = add(&store, b"same", Some("ours")).expect("add");
+    let (tree, spool) = one_file(&store, b"same");
+    let hostile =
+        || ImageConfig { cmd: vec!["/hostile".into()], user: Some("0".into()), ..ImageConfig::default() };
+    for name in [Some("theirs"), None] {
+        let new = NewImage {
+            tree: &tree,
+            spool: &spool,
+            config: hostile(),
+            source: "theirs".into(),
+            report: serde_json::Value::Null,
+            name,
+        };
+        let added = store.add(new).expect("add");
+        assert_eq!((added.digest, added.config), (ours.digest.clone(), hostile()));
+    }
+    for wanted in ["ours", ours.digest.as_str()] {
+        let found = store.resolve(wanted).expect("resolve");
+        assert_eq!((found.config, found.source), (ours.config.clone(), ours.source.clone()), "{wanted}");
+    }
+    assert_eq!(store.resolve("theirs").expect("resolve").config, hostile());
+    store.tag("theirs", "more").expect("tag");
+    assert_eq!(store.resolve("more").expect("resolve").config, hostile());
+    store.remove("ours").expect("remove");
+    assert_eq!(store.resolve("theirs").expect("resolve").config, hostile());
 }
 
 #[test]
@@ -102,10 +133,10 @@ fn a_changed_image_is_noticed_and_a_copied_one_is_not_refused() {
     let copy = dir.path().join("copy");
     assert!(Command::new("cp").arg("-r").arg(&store.home).arg(&copy).status().expect("cp").success());
     let copied = Store::at(&copy).expect("open");
-    let before = copied.record(&copied.named("x").expect("read").expect("x")).expect("record").stamp;
+    let before = copied.record(&copied.named("x").expect("read").expect("x").digest).expect("record").stamp;
     let copied_entry = copied.resolve("x").expect("resolve");
     copied_entry.open().expect("same bytes");
-    let after = copied.record(&copied.named("x").expect("read").expect("x")).expect("record").stamp;
+    let after = copied.record(&copied.named("x").expect("read").expect("x").digest).expect("record").stamp;
     assert_ne!(before, after);
     assert_eq!(after, Stamp::of_path(&copied_entry.path).expect("stamp"));
     std::fs::set_permissions(&entry.path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
@@ -169,8 +200,9 @@ fn concurrent_imports_all_succeed() {
             });
         }
     });
-    assert_eq!(store.list().expect("list").len(), 1, "only the last image has names");
-    assert_eq!(store.resolve("n7").expect("resolve").names.len(), 8);
+    let listed = store.list().expect("list");
+    assert_eq!(listed.len(), 8, "each name once");
+    assert!(listed.iter().all(|e| e.digest == listed[0].digest), "only the last image has names");
     assert_eq!(files(&store.home.join("tmp")).expect("list"), Vec::<String>::new());
 }
 

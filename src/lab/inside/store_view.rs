@@ -2,7 +2,7 @@
 //!
 //! `images/sha256-HEX.erofs` is a device node, `images/sha256-HEX.json` the host's record with the stamp of that node:
 //! the store trusts an image whose file still has the stamp in its record, and the host has checked this one before it
-//! handed it in. `names/NAME` holds the digest.
+//! handed it in. Files below `names/` are the host's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -40,8 +40,8 @@ pub(super) fn place(home: &Path, image: &JobImage, device: &Path) -> Result<()> 
         "ctime_ns": meta.ctime_nsec(),
     });
     write(&node.with_extension("json"), record.to_string())?;
-    for name in &image.names {
-        write(&names.join(name.replace('/', "%2F")), format!("{}\n", image.digest))?;
+    for (file, record) in &image.names {
+        write(&names.join(file), record.clone())?;
     }
     Ok(())
 }
