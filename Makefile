@@ -53,7 +53,7 @@ test-packages:
 # Every path that the documents name exists.
 docs-paths:
 	@fail=0; for f in README.md docs/*.md; do \
-	  for p in $$(grep -oE '`(src|vmm|container|bench|images|tests|docs)/[A-Za-z0-9_./-]+`' $$f | tr -d '`'); do \
+	  for p in $$(grep -oE '`(src|vmm|container|bench|images|examples|tests|docs)/[A-Za-z0-9_./-]+`' $$f | tr -d '`'); do \
 	    [ -e "$$p" ] || { echo "$$f names $$p, which does not exist"; fail=1; }; done; done; exit $$fail
 
 clean:

@@ -1,7 +1,9 @@
 //! Notices a lab that is stuck: the emulated CPU spins at one place with interrupts off.
 //!
-//! QEMU 7.2's emulation of nested SVM now and then lets a guest kernel spin for ever on a lock of its own; the lab's
-//! clock hardly moves then, so that no deadline inside passes. Only somebody outside can tell, by the CPU's registers.
+//! QEMU's emulation of SVM may deliver an interrupt twice, which lets a guest kernel spin for ever on a lock of its own
+//! (`vmm/src/arch/x86_64/cpuid.rs` says how, and keeps our guests out of it; other monitors' guests may still meet it). The
+//! lab's clock hardly moves then, so that no deadline inside passes. Only somebody outside can tell, by the CPU's
+//! registers.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
