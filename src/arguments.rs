@@ -2,7 +2,7 @@
 
 use crate::cli::JobArgs;
 
-/// Options, image (by digest: the same file everywhere) and command.
+/// Options, image and command.
 pub(crate) fn of_job(job: &JobArgs, image: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut option = |name: &str, value: Option<&String>| {
@@ -15,7 +15,7 @@ pub(crate) fn of_job(job: &JobArgs, image: &str) -> Vec<String> {
     option("--memory", job.memory.as_ref());
     option("--cpus", job.cpus.as_ref());
     option("--pids", job.pids.map(|n| n.to_string()).as_ref());
-    option("--hostname", Some(&job.hostname));
+    option("--hostname", job.hostname.as_ref());
     option("--workdir", job.workdir.as_ref());
     option("--user", job.user.as_ref());
     option("--timeout", job.timeout.as_ref());

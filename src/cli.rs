@@ -29,7 +29,8 @@ pub(crate) enum Command {
     /// Run a command in an image at one level
     #[command(after_help = "\
 Examples:
-  isolab run demo                               the image's own command, as a container
+  isolab run demo -- /isolab-work echo hello     as a container
+  isolab run demo -- /isolab-work help           what the image demo can do
   isolab run --level vm --memory 256M debian -- python3 -c 'print(1)'
   tar c . | isolab run -i --level vm debian -- tar t
   isolab run -it debian -- bash")]
@@ -65,8 +66,11 @@ Examples:
         /// Which shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page (roff)
-    Man,
+    /// Print the manual page (roff) of isolab, or of one command
+    Man {
+        /// The command, such as `run` or `image import`.
+        command: Vec<String>,
+    },
     /// Run commands from standard input, one JSON line each (used by the tests)
     #[command(hide = true)]
     Batch {
@@ -82,7 +86,7 @@ pub(crate) enum On {
     Host,
     /// In an emulated machine with KVM (QEMU), counting instructions.
     Lab,
-    /// On the host where its KVM runs guest kernels in hardware, else in the lab.
+    /// On this host, if it can run the levels that are asked for (vm needs hardware KVM), else in the lab.
     Auto,
 }
 
@@ -120,9 +124,9 @@ pub(crate) struct JobArgs {
     /// User and group inside, names or numbers
     #[arg(long, short, value_name = "U[:G]")]
     pub(crate) user: Option<String>,
-    /// Host name inside
-    #[arg(long, value_name = "NAME", default_value = "isolab")]
-    pub(crate) hostname: String,
+    /// Host name of a container or guest [default: isolab]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
     /// No writable overlay
     #[arg(long)]
     pub(crate) read_only: bool,
@@ -150,7 +154,7 @@ pub(crate) struct JobArgs {
     /// Print the resolved configuration as JSON and stop
     #[arg(long)]
     pub(crate) print_config: bool,
-    /// Store name, `demo`, or a path (directory, tar, OCI layout), imported on first use
+    /// Store name, `demo`, or a path (directory, tar, OCI layout), which is imported
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// Command and arguments instead of the image's own

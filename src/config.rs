@@ -14,12 +14,15 @@ pub(crate) const MIN_MEMORY: u64 = 4 << 20;
 pub(crate) const DEFAULT_MEMORY: &str = "128M";
 /// CPUs of such a job.
 const DEFAULT_CPUS: &str = "1";
+/// Host name of such a job.
+const DEFAULT_HOSTNAME: &str = "isolab";
 /// Processes of such a job.
 const DEFAULT_PIDS: u32 = 1024;
 /// Most CPUs of a job: what the virtual machine is built and tested for.
 pub(crate) const MAX_CPUS: u32 = 8;
 
-/// Which limits were typed: those are enforced or the run is refused. The others are defaults.
+/// Which options were typed that not every level has: those have their effect or the run is refused. The others are
+/// defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Asked {
     /// `--memory`.
@@ -28,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) cpus: bool,
     /// `--pids`.
     pub(crate) pids: bool,
+    /// `--hostname`.
+    pub(crate) hostname: bool,
 }
 
 /// The job options, checked; what depends on the image is resolved later.
@@ -103,8 +108,13 @@ impl JobConfig {
         let memory = args.memory.as_deref().unwrap_or(DEFAULT_MEMORY);
         let cpus = args.cpus.as_deref().unwrap_or(DEFAULT_CPUS);
         let pids = args.pids.unwrap_or(DEFAULT_PIDS);
-        let asked =
-            Asked { memory: args.memory.is_some(), cpus: args.cpus.is_some(), pids: args.pids.is_some() };
+        let hostname = args.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
+        let asked = Asked {
+            hostname: args.hostname.is_some(),
+            memory: args.memory.is_some(),
+            cpus: args.cpus.is_some(),
+            pids: args.pids.is_some(),
+        };
         let memory_bytes = parse_size("--memory", memory)?;
         if memory_bytes < MIN_MEMORY {
             return Err(ConfigError::Range {
@@ -133,12 +143,7 @@ impl JobConfig {
         if let Some(dir) = &args.workdir {
             check(dir.starts_with('/'), "--workdir", dir, "is not an absolute path")?;
         }
-        check(
-            is_hostname(&args.hostname),
-            "--hostname",
-            &args.hostname,
-            "is not 1 to 64 of A-Z a-z 0-9 . -",
-        )?;
+        check(is_hostname(hostname), "--hostname", hostname, "is not 1 to 64 of A-Z a-z 0-9 . -")?;
         let stdio = match (args.tty, args.interactive) {
             (true, _) => {
                 let (rows, cols) = window.ok_or(ConfigError::NoTerminal)?;
@@ -153,7 +158,7 @@ impl JobConfig {
             env: args.env.clone(),
             workdir: args.workdir.clone(),
             user: args.user.clone(),
-            hostname: args.hostname.clone(),
+            hostname: hostname.to_owned(),
             memory_bytes,
             cpus,
             pids,

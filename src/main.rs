@@ -29,6 +29,7 @@ mod units;
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
@@ -95,8 +96,22 @@ const fn prints(command: &Command) -> bool {
         | Command::Explain(_)
         | Command::Gc(_)
         | Command::Completions { .. }
-        | Command::Man => true,
+        | Command::Man { .. } => true,
     }
+}
+
+/// The manual page of a command.
+fn manual(path: &[String]) -> anyhow::Result<clap_mangen::Man> {
+    // Built, the commands below know the names above them, and options of all.
+    let mut found = Cli::command();
+    found.build();
+    for name in path {
+        let next = found.find_subcommand(name).cloned();
+        found =
+            next.with_context(|| format!("isolab has no command {:?}; see `isolab --help`", path.join(" ")))?;
+    }
+    let title = found.get_bin_name().unwrap_or("isolab").replace(' ', "-");
+    Ok(clap_mangen::Man::new(found).title(title))
 }
 
 fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
@@ -123,9 +138,9 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
             clap_complete::generate(shell, &mut Cli::command(), "isolab", &mut std::io::stdout());
             Ok(0)
         }
-        Command::Man => {
+        Command::Man { command } => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            manual(&command)?.render(&mut page)?;
             std::io::stdout().write_all(&page)?;
             Ok(0)
         }

@@ -50,7 +50,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     levels::check_name(&args.level)?;
     // A comparison gives one job to all its levels, and its record says which of them have limits.
     if args.report_fd.is_none() {
-        levels::check_limits(&args.level, config.asked)?;
+        levels::check_options(&args.level, config.asked)?;
     }
     without_effect(args)?;
     if args.job.print_config {

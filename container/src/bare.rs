@@ -12,7 +12,8 @@ use isolab_wire::{MARK_ENV, fd};
 use rustix::fs::{CWD, Mode, mkdir};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
     move_mount, open_tree, unmount,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -54,6 +55,8 @@ struct Entry<'a> {
     leash: OwnedFd,
     root: Prepared,
     overlay: &'static CStr,
+    /// Bytes of each tmpfs.
+    size: CString,
     tmpfs: CString,
     workdir: CString,
     /// Each directory on the way to it, and itself.
@@ -118,6 +121,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let (marks_read, marks_write) = mark_pipe()?;
     let (leash, parents_end) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
     let [stdin, stdout, stderr] = config.stdio;
+    let size = (job.memory_bytes / 2).max(4096);
     let entry = Entry {
         job,
         stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
@@ -130,7 +134,8 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         } else {
             c"lowerdir=lower,upperdir=upper,workdir=work"
         },
-        tmpfs: c_string("the size", &format!("size={},mode=0755", (job.memory_bytes / 2).max(4096)))?,
+        tmpfs: c_string("the size", &format!("size={size},mode=0755"))?,
+        size: c_string("the size", &size.to_string())?,
         workdir: c_string("the working directory", &job.workdir)?,
         workdir_parts: ways_to(&job.workdir)?,
         groups,
@@ -220,6 +225,9 @@ impl Entry<'_> {
         chdir(root).map_err(at(Step::Root))?;
         for (source, target) in [(c"/proc", c"proc"), (c"/dev", c"dev")] {
             bind(source, target, self.job.read_only).map_err(at(Step::Mounts))?;
+        }
+        if self.job.read_only {
+            temporary(&self.size).map_err(at(Step::Mounts))?;
         }
         match pivot_root(c".", c".") {
             // What lies on the new root now: the old one, and on that the skeleton.
@@ -315,6 +323,20 @@ fn bind(source: &CStr, target: &CStr, read_only: bool) -> Result<(), Errno> {
             mkdir(target, Mode::from_raw_mode(0o755))?;
             attach()
         }
+        other => other,
+    }
+}
+
+/// *Child*: an empty, writable `/tmp`, where the image has a real directory for it.
+fn temporary(size: &CStr) -> Result<(), Errno> {
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, c"size", size)?;
+    fsconfig_set_string(&context, c"mode", c"1777")?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    match move_mount(&tree, c"", CWD, c"tmp", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         other => other,
     }
 }

@@ -52,6 +52,8 @@ fn wrong_use_is_status_2_with_a_reason() {
     let unknown = run(&["no-such-name"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).starts_with("usage: isolab-work NAME"));
+    let asked = run(&["help"]);
+    assert_eq!((asked.status.code(), asked.stdout), (Some(0), unknown.stderr));
     for args in [
         &["exit", "256"][..],
         &["exit", "x"],

@@ -40,25 +40,35 @@ pub(crate) struct Setup {
 
 type Make = fn(Setup) -> Box<dyn Level>;
 
-/// All levels, from the least isolated, each with the options for limits that it enforces.
+/// All levels, from the least isolated, each with those options that not all have.
 const LEVELS: &[(&str, &[&str], Make)] = &[
     (process::NAME, &[], |setup| Box::new(process::Process::new(setup))),
-    (container::NAME, &["--memory", "--cpus", "--pids"], |setup| Box::new(container::Container::new(setup))),
-    (vm::NAME, &["--memory", "--cpus"], |setup| Box::new(vm::Vm::new(setup))),
+    (container::NAME, &["--memory", "--cpus", "--pids", "--hostname"], |setup| {
+        Box::new(container::Container::new(setup))
+    }),
+    (vm::NAME, &["--memory", "--cpus", "--hostname"], |setup| Box::new(vm::Vm::new(setup))),
 ];
 
-/// Refuses a limit that was asked for and that the level does not enforce.
+/// Refuses an option that was asked for and would have no effect at the level.
 ///
 /// # Errors
-/// With the levels that do.
-pub(crate) fn check_limits(name: &str, asked: Asked) -> anyhow::Result<()> {
-    let asked = [("--memory", asked.memory), ("--cpus", asked.cpus), ("--pids", asked.pids)];
-    let enforces =
-        |level: &str, option| LEVELS.iter().any(|(n, limits, _)| *n == level && limits.contains(option));
-    if let Some((option, _)) = asked.iter().find(|(option, given)| *given && !enforces(name, option)) {
-        let able: Vec<&str> =
-            LEVELS.iter().filter(|(_, limits, _)| limits.contains(option)).map(|(name, ..)| *name).collect();
-        bail!("level {name} does not enforce {option}; leave it out, or use --level {}", able.join(" or "));
+/// With the levels that have it.
+pub(crate) fn check_options(name: &str, asked: Asked) -> anyhow::Result<()> {
+    let asked = [
+        ("--memory", asked.memory),
+        ("--cpus", asked.cpus),
+        ("--pids", asked.pids),
+        ("--hostname", asked.hostname),
+    ];
+    let has =
+        |level: &str, option| LEVELS.iter().any(|(n, options, _)| *n == level && options.contains(option));
+    if let Some((option, _)) = asked.iter().find(|(option, given)| *given && !has(name, option)) {
+        let able: Vec<&str> = LEVELS
+            .iter()
+            .filter(|(_, options, _)| options.contains(option))
+            .map(|(name, ..)| *name)
+            .collect();
+        bail!("{option} has no effect at level {name}; leave it out, or use --level {}", able.join(" or "));
     }
     Ok(())
 }

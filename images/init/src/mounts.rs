@@ -123,6 +123,13 @@ pub(crate) fn kernel_file_systems(
         io::close(point);
         mount_at(entry, c".", job)?;
     }
+    if job.has(job_flag::READ_ONLY)
+        && let Ok(point) = fs::open_real_dir(root, plan::TEMPORARY.at)
+    {
+        fs::chdir_fd(point)?;
+        io::close(point);
+        mount_at(&plan::TEMPORARY, c".", job)?;
+    }
     // From here on the names are those of our own tmpfs on /dev.
     fs::chdir_fd(root)?;
     fs::chdir(c"dev")?;

@@ -68,6 +68,15 @@ pub(crate) static ON_IMAGE: [Mount; 3] = [
     },
 ];
 
+/// On a root without a writable layer, where the image has a real directory for it: programs expect to write there.
+pub(crate) static TEMPORARY: Mount = Mount {
+    at: c"tmp",
+    fs: c"tmpfs",
+    flags: NOSUID | NODEV,
+    options: Options::Sized("mode=1777"),
+    level: Level::Both,
+};
+
 /// Mounts below our own /dev.
 pub(crate) static ON_DEV: [Mount; 2] = [
     // An instance of its own: terminals of the host are out of reach. Group 5 is `tty` everywhere.

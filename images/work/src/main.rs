@@ -35,42 +35,42 @@ pub(crate) const STDERR: Fd = Fd(2);
 /// How a workload ends: its exit status, or the error that stopped it (status 1).
 pub(crate) type End = Result<u8, Errno>;
 
-/// A workload: name, arguments for the usage, what it does.
-type Workload = (&'static str, &'static str, fn(&Run) -> End);
+/// A workload: name, arguments, what it does in words, what it does.
+type Workload = (&'static str, &'static str, &'static str, fn(&Run) -> End);
 
 static WORKLOADS: &[Workload] = &[
-    ("null", "", lifecycle::null),
-    ("true", "", lifecycle::null),
-    ("exit", "CODE", lifecycle::exit),
-    ("crash", "[SIGNAL]", lifecycle::crash),
-    ("spin", "[SECONDS]", lifecycle::spin),
-    ("pause", "", lifecycle::pause),
-    ("serve", "PORT|PATH [REQUESTS]", stream::serve),
-    ("cat", "", stream::cat),
-    ("echo", "WORDS...", stream::echo),
-    ("yes", "MIB", stream::yes),
-    ("args", "", show::args),
-    ("env", "", show::env),
-    ("id", "", show::id),
-    ("uname", "", show::uname),
-    ("mounts", "", show::mounts),
-    ("cwd", "", show::cwd),
-    ("ttysize", "", show::ttysize),
-    ("inherited", "", show::inherited),
-    ("touch", "MIB", memory::touch),
-    ("touch-read", "MIB", memory::touch_read),
-    ("fault", "anon|anon-again N", memory::fault),
-    ("chase", "KIB [N]", memory::chase),
-    ("alu", "N", micro::alu),
-    ("clock", "N", micro::clock),
-    ("sys", "null|open|stat|readdir|neglookup N", micro::sys),
-    ("pingpong", "pipe N", micro::pingpong),
-    ("proc", "fork|exec N", micro::proc),
-    ("timer", "N", micro::timer),
-    ("rand", "N", micro::rand),
-    ("pio", "N", micro::pio),
-    ("hash", "MIB", sum::hash),
-    ("tree", "[DIR]", tree::tree),
+    ("null", "", "ready at once, then ends", lifecycle::null),
+    ("true", "", "the same", lifecycle::null),
+    ("exit", "CODE", "ends with this status", lifecycle::exit),
+    ("crash", "[SIGNAL]", "ends by this signal (11)", lifecycle::crash),
+    ("spin", "[SECONDS]", "keeps a CPU busy", lifecycle::spin),
+    ("pause", "", "waits for a signal", lifecycle::pause),
+    ("serve", "PORT|PATH [REQUESTS]", "echo server on a port or socket", stream::serve),
+    ("cat", "", "input to output", stream::cat),
+    ("echo", "WORDS...", "prints its arguments", stream::echo),
+    ("yes", "MIB", "so much output", stream::yes),
+    ("args", "", "its arguments, one a line", show::args),
+    ("env", "", "its environment", show::env),
+    ("id", "", "user, group, groups", show::id),
+    ("uname", "", "kernel name, host name, release", show::uname),
+    ("mounts", "", "what is mounted", show::mounts),
+    ("cwd", "", "working directory", show::cwd),
+    ("ttysize", "", "size of the terminal", show::ttysize),
+    ("inherited", "", "descriptors and signals it started with", show::inherited),
+    ("touch", "MIB", "writes so much memory", memory::touch),
+    ("touch-read", "MIB", "writes and reads it", memory::touch_read),
+    ("fault", "anon|anon-again N", "page faults", memory::fault),
+    ("chase", "KIB [N]", "dependent loads in so much memory", memory::chase),
+    ("alu", "N", "arithmetic", micro::alu),
+    ("clock", "N", "reads the clock", micro::clock),
+    ("sys", "null|open|stat|readdir|neglookup N", "one system call, many times", micro::sys),
+    ("pingpong", "pipe N", "one byte between two processes", micro::pingpong),
+    ("proc", "fork|exec N", "starts processes", micro::proc),
+    ("timer", "N", "sleeps 1 ms, many times", micro::timer),
+    ("rand", "N", "random numbers of the kernel", micro::rand),
+    ("pio", "N", "port writes (guest only)", micro::pio),
+    ("hash", "MIB", "SHA-256 of so much", sum::hash),
+    ("tree", "[DIR]", "lists files below a directory", tree::tree),
 ];
 
 /// One run of a workload.
@@ -121,9 +121,10 @@ fn main(start: Start) -> ! {
     let find = |name: &[u8]| WORKLOADS.iter().find(|w| w.0.as_bytes() == name);
     let by_link = start.arg(0).and_then(|a| find(base(a))).map(|w| (w, 1));
     let chosen = by_link.or_else(|| start.arg(1).and_then(|a| find(a.to_bytes())).map(|w| (w, 2)));
-    let Some((&(name, _, workload), first)) = chosen else {
-        usage();
-        process::exit(2)
+    let Some((&(name, .., workload), first)) = chosen else {
+        let asked = start.arg(1).is_some_and(|a| a == c"help" || a == c"--help");
+        usage(if asked { STDOUT } else { STDERR });
+        process::exit(if asked { 0 } else { 2 })
     };
     match workload(&Run { start, marks, first }) {
         Ok(code) => process::exit(i32::from(code)),
@@ -134,12 +135,17 @@ fn main(start: Start) -> ! {
     }
 }
 
-fn usage() {
-    let _ = io::write_all(STDERR, b"usage: isolab-work NAME [ARGUMENT]..., with these names:\n");
-    for (name, arguments, _) in WORKLOADS {
-        let mut line = Text::<128>::new();
-        line.push(b"  ").push(name.as_bytes()).push(b" ").push(arguments.as_bytes()).push(b"\n");
-        let _ = io::write_all(STDERR, line.bytes());
+fn usage(to: Fd) {
+    const COLUMN: usize = 40;
+    let _ = io::write_all(to, b"usage: isolab-work NAME [ARGUMENT]..., with these names:\n");
+    for (name, arguments, words, _) in WORKLOADS {
+        let mut line = Text::<160>::new();
+        line.push(b"  ").push(name.as_bytes()).push(b" ").push(arguments.as_bytes());
+        while line.bytes().len() < COLUMN {
+            line.push(b" ");
+        }
+        line.push(b" ").push(words.as_bytes()).push(b"\n");
+        let _ = io::write_all(to, line.bytes());
     }
 }
 
