@@ -195,7 +195,12 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
             let scratch = store.scratch()?;
             let path = scratch.path().join("rootfs.tar");
             let mut file = std::fs::File::create_new(&path).context("create the recipe's archive")?;
-            std::io::copy(&mut stream, &mut file).context("build the recipe's archive")?;
+            if let Err(error) = std::io::copy(&mut stream, &mut file) {
+                if store::no_space(&error) {
+                    return Err(store.full().into());
+                }
+                return Err(error).context("build the recipe's archive");
+            }
             drop(file);
             let imported = source::read(&path, Options::default(), spool, &mut |_| ())
                 .map_err(|error| refused(store, error.remedy(), error))?;

@@ -243,7 +243,10 @@ fn imports_and_removals_at_the_same_time_leave_a_whole_store() {
         let hex: String =
             <sha2::Sha256 as sha2::Digest>::digest(file).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(digest, format!("sha256:{hex}"));
-        home.ok(&["image", "export", digest, "-o", &home.at(&hex)]);
+        // One image can be listed several times, with a configuration for each of its names.
+        if !Path::new(&home.at(&hex)).exists() {
+            home.ok(&["image", "export", digest, "-o", &home.at(&hex)]);
+        }
     }
     for name in ["shared", "other"] {
         home.ok(&["image", "import", &one, "--name", name]);
