@@ -221,6 +221,9 @@ pub(crate) enum ImageCommand {
         /// Which image, where the source holds several.
         #[arg(long, value_name = "NAME")]
         reference: Option<String>,
+        /// Most bytes that it may unpack to.
+        #[arg(long, value_name = "SIZE", default_value = "16G")]
+        max_size: String,
         /// The result as JSON.
         #[command(flatten)]
         json: JsonArg,
@@ -246,6 +249,9 @@ pub(crate) enum ImageCommand {
         /// Allow plain HTTP (allowed anyway for loopback).
         #[arg(long)]
         plain_http: bool,
+        /// Most bytes that it may unpack to.
+        #[arg(long, value_name = "SIZE", default_value = "16G")]
+        max_size: String,
         /// The result as JSON.
         #[command(flatten)]
         json: JsonArg,

@@ -17,6 +17,7 @@ use isolab_images::store::{self, Entry, NewImage, Removed, Store, StoreError};
 
 use crate::cli::{ExportFormat, ImageCommand, JsonArg};
 use crate::resolve;
+use crate::units::parse_size;
 
 /// Carries out the command.
 ///
@@ -25,18 +26,23 @@ use crate::resolve;
 pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
     let store = Store::open_or_create()?;
     match command {
-        ImageCommand::Import { path, name, reference, json } => {
+        ImageCommand::Import { path, name, reference, max_size, json } => {
+            let budgets = budgets(&max_size)?;
             let name = name.map_or_else(|| name_of(&path), Ok)?;
-            announce(&import(&store, &path, &name, reference.as_deref())?, json)
+            announce(
+                &import(&store, &path, &name, Options { budgets, reference: reference.as_deref() })?,
+                json,
+            )
         }
         ImageCommand::Build { recipe, name, json } => {
             announce(&build(&store, &recipe, name.as_deref())?, json)
         }
-        ImageCommand::Pull { reference, name, plain_http, json } => {
+        ImageCommand::Pull { reference, name, plain_http, max_size, json } => {
+            let budgets = budgets(&max_size)?;
             let last = reference.rsplit('/').next().unwrap_or(&reference);
             let name =
                 name.map_or_else(|| name_of(Path::new(last.split([':', '@']).next().unwrap_or(last))), Ok)?;
-            announce(&pull(&store, &reference, &name, plain_http)?, json)
+            announce(&pull(&store, &reference, &name, plain_http, budgets)?, json)
         }
         ImageCommand::Ls(json) => list(&store, json.json),
         ImageCommand::Inspect { image, json: _ } => {
@@ -103,31 +109,57 @@ fn export(image: &str, output: &Path, format: ExportFormat) -> anyhow::Result<()
 /// # Errors
 /// It can't be imported.
 pub(crate) fn import_path(store: &Store, path: &Path) -> anyhow::Result<Entry> {
-    import(store, path, &name_of(path)?, None)
+    let name = name_of(path)?;
+    match store.resolve(&name) {
+        // Running something moves no name that was given to something else.
+        Ok(entry) if entry.source != source_of(path) => bail!(
+            "the store has another image called {name:?}, of {}; give this one a name of its own: isolab image import {} --name NAME",
+            entry.source.escape_debug(),
+            path.display()
+        ),
+        _ => import(store, path, &name, Options::default()),
+    }
 }
 
-fn import(store: &Store, path: &Path, name: &str, reference: Option<&str>) -> anyhow::Result<Entry> {
+/// How the store remembers a path that was imported.
+fn source_of(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string()
+}
+
+fn import(store: &Store, path: &Path, name: &str, options: Options<'_>) -> anyhow::Result<Entry> {
     check_new_name(name)?;
     let mut bar = Bar::new(format!("importing {}", path.display()));
-    let options = Options { reference, ..Options::default() };
     let imported = source::read(path, options, store.spool()?, &mut |p| bar.show(p))
         .map_err(|error| refused(store, error.remedy(), error))?;
     drop(bar);
-    add(store, imported, ImageConfig::default(), path.display().to_string(), name)
+    add(store, imported, ImageConfig::default(), source_of(path), name)
 }
 
 /// Pulls into a private OCI layout, then imports that as any other.
-fn pull(store: &Store, reference: &str, name: &str, plain_http: bool) -> anyhow::Result<Entry> {
+fn pull(
+    store: &Store,
+    reference: &str,
+    name: &str,
+    plain_http: bool,
+    budgets: Budgets,
+) -> anyhow::Result<Entry> {
     check_new_name(name)?;
     let scratch = store.scratch()?;
     let mut bar = Bar::new(format!("pulling {reference}"));
     let options = PullOptions { plain_http, ..PullOptions::default() };
-    isolab_images::pull::pull(reference, scratch.path(), &options, &Budgets::default(), &mut |p| bar.show(p))
+    isolab_images::pull::pull(reference, scratch.path(), &options, &budgets, &mut |p| bar.show(p))
         .map_err(|error| refused(store, error.remedy(), error))?;
-    let imported = source::read(scratch.path(), Options::default(), store.spool()?, &mut |p| bar.show(p))
+    let imported =
+        source::read(scratch.path(), Options { budgets, reference: None }, store.spool()?, &mut |p| {
+            bar.show(p)
+        })
         .map_err(|error| refused(store, error.remedy(), error))?;
     drop(bar);
     add(store, imported, ImageConfig::default(), reference.to_owned(), name)
+}
+
+fn budgets(max_size: &str) -> anyhow::Result<Budgets> {
+    Ok(Budgets { decompressed_bytes: parse_size("--max-size", max_size)?, ..Budgets::default() })
 }
 
 /// A step that failed, with what to do about it.

@@ -164,7 +164,7 @@ enum Input {
 /// # Errors
 /// It can't be read, or is nothing that can be imported.
 pub fn detect(path: &Path) -> Result<SourceKind, ImportError> {
-    Ok(Source::open(path)?.kind())
+    Ok(Source::open(path, Budgets::default())?.kind())
 }
 
 /// Opens and reads a source.
@@ -177,15 +177,15 @@ pub fn read(
     spool: Spool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Imported, ImportError> {
-    Source::open(path)?.read(options, spool, progress)
+    Source::open(path, options.budgets.clone())?.read(options, spool, progress)
 }
 
 impl Source {
-    /// Opens a path once; all further reading is from that descriptor.
+    /// Opens a path once; all further reading is from that descriptor. An archive is looked through within the budgets.
     ///
     /// # Errors
     /// It can't be read, or is nothing that can be imported.
-    pub fn open(path: &Path) -> Result<Self, ImportError> {
+    pub fn open(path: &Path, budgets: Budgets) -> Result<Self, ImportError> {
         // Not blocking: the path may name a pipe.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let open = |errno: rustix::io::Errno| ImportError::Open { path: path.into(), source: errno.into() };
@@ -200,18 +200,18 @@ impl Source {
                 let kind = if is_oci { SourceKind::OciLayout } else { SourceKind::RootfsDir };
                 Ok(Self { path, kind, input: Input::Dir(fd) })
             }
-            FileType::RegularFile => Self::archive(path, File::from(fd)),
+            FileType::RegularFile => Self::archive(path, File::from(fd), budgets),
             _ => Err(ImportError::Type { path }),
         }
     }
 
-    fn archive(path: PathBuf, file: File) -> Result<Self, ImportError> {
+    fn archive(path: PathBuf, file: File, budgets: Budgets) -> Result<Self, ImportError> {
         let read = |source| ImportError::Read { path: path.clone(), source };
         let section = Section::whole(file.try_clone().map_err(read)?).map_err(read)?;
         let mut magic = [0; 4];
         let len = section.peek(&mut magic).map_err(read)?;
         let compressed = Compression::of_magic(&magic[..len]) != Compression::None;
-        let meter = Meter::new(Budgets::default());
+        let meter = Meter::new(budgets);
         let contents = if compressed {
             let (_, decoder) = Decoder::new(section, &meter).map_err(read)?;
             classify(decoder, &meter.budgets, |stream, left| {

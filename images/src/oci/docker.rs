@@ -43,6 +43,14 @@ pub(super) fn find(members: &Members, reference: Option<&str>, limits: Limits) -
     Ok(Image { digest, config, layers })
 }
 
+/// Whether this is such a `manifest.json`, good or bad, and not some other program's file.
+pub(super) fn is_manifest(bytes: &[u8]) -> bool {
+    let parsed: Result<Vec<serde_json::Map<String, serde_json::Value>>, _> = serde_json::from_slice(bytes);
+    parsed.is_ok_and(|entries| {
+        entries.iter().any(|entry| entry.contains_key("Config") && entry.contains_key("Layers"))
+    })
+}
+
 /// A name of `manifest.json` as a member's.
 fn member(name: &str) -> Result<Vec<u8>, OciError> {
     let path = TreePath::parse(name.as_bytes(), false, &Budgets::default());

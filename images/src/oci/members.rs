@@ -217,38 +217,64 @@ pub(crate) enum Contents {
     Rootfs,
 }
 
-/// Looks at names until one can't belong to an image archive.
+/// Largest `manifest.json` that is looked into.
+const MANIFEST_BYTES: u64 = 4 << 20;
+
+/// Looks at members until one can't belong to an image archive. A top-level `manifest.json` that names a configuration and
+/// layers makes it an image archive whatever else its members are called: what is meant as an image is imported or
+/// refused as one, never taken for the files of a root.
 pub(crate) fn classify<R: Read>(
     stream: R,
     budgets: &Budgets,
     seek: impl Fn(&mut R, u64) -> io::Result<()>,
 ) -> Result<Contents, TarError> {
     let mut reader = Reader::new(stream, budgets);
-    let (mut oci, mut docker) = (false, false);
+    let mut oci = false;
     while let Some(entry) = reader.next_entry()? {
         let Ok(path) = TreePath::parse(&entry.path, entry.kind == EntryKind::Dir, budgets) else {
             return Ok(Contents::Rootfs);
         };
         match path.bytes() {
             b"oci-layout" => oci = true,
-            b"manifest.json" => docker = true,
+            b"manifest.json" if entry.kind == EntryKind::File && entry.size <= MANIFEST_BYTES => {
+                let mut bytes = Vec::new();
+                reader.copy_data(&mut bytes)?;
+                // Such archives hold an OCI layout, too, since Docker 25; that one says more.
+                if super::docker::is_manifest(&bytes) && !oci {
+                    return Ok(if has_layout(&mut reader, seek)? { Contents::Oci } else { Contents::Docker });
+                }
+                continue;
+            }
             // Directories of any name: old archives have one for each layer.
             name if entry.kind != EntryKind::Dir && !belongs(name) => return Ok(Contents::Rootfs),
             _ => {}
         }
         reader.seek_data(&seek)?;
     }
-    Ok(match (oci, docker) {
-        (true, _) => Contents::Oci,
-        (false, true) => Contents::Docker,
-        (false, false) => Contents::Rootfs,
-    })
+    Ok(if oci { Contents::Oci } else { Contents::Rootfs })
 }
 
-/// Whether an image archive may have a file of this name: a known document, a layer, `blobs/`, or a digest.
+/// Whether `oci-layout` is among the members that follow.
+fn has_layout<R: Read>(
+    reader: &mut Reader<R>,
+    seek: impl Fn(&mut R, u64) -> io::Result<()>,
+) -> Result<bool, TarError> {
+    while let Some(entry) = reader.next_entry()? {
+        if TreePath::parse(&entry.path, false, &Budgets::default())
+            .is_ok_and(|path| path.bytes() == b"oci-layout")
+        {
+            return Ok(true);
+        }
+        reader.seek_data(&seek)?;
+    }
+    Ok(false)
+}
+
+/// Whether an image archive may have a file of this name: anything at the top (writers choose names for configuration and
+/// layers), a layer, `blobs/`, or a digest.
 fn belongs(name: &[u8]) -> bool {
     let mut parts = name.split(|&b| b == b'/');
-    let (top, last) = (parts.next().unwrap_or_default(), parts.next_back().unwrap_or_default());
+    let (top, last) = (parts.next().unwrap_or_default(), parts.next_back());
     let digest = top.windows(64).any(|part| part.iter().all(u8::is_ascii_hexdigit));
-    matches!(name, b"index.json" | b"repositories") || last == b"layer.tar" || top == b"blobs" || digest
+    last.is_none_or(|last| last.ends_with(b".tar") || last.ends_with(b".tar.gz")) || top == b"blobs" || digest
 }

@@ -247,3 +247,30 @@ fn reads_and_refuses_old_docker_archives() {
     std::os::unix::fs::symlink("../../../etc/passwd", &link).expect("symlink");
     refused(outcome(&config_name, &layers), "path with \"..\"");
 }
+
+/// Whatever its members are called, what has a manifest of layers is no root filesystem: taking it for one would let it past
+/// every check of its layers.
+#[test]
+fn an_image_archive_with_other_names_is_not_taken_for_a_root() {
+    let layout = Layout::new();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(dir.path().join("layers")).expect("directory");
+    let tar = layout.tar("a");
+    let config = layout.config("amd64", &[Digest::of(&tar)]).to_string();
+    fs::write(dir.path().join("c.json"), config).expect("config");
+    for layer in ["l.tar", "layers/l.tar"] {
+        fs::write(dir.path().join(layer), &tar).expect("layer");
+        let manifest = json!([{ "Config": "c.json", "RepoTags": null, "Layers": [layer] }]);
+        fs::write(dir.path().join("manifest.json"), manifest.to_string()).expect("manifest");
+        for order in [format!("manifest.json c.json {layer}"), format!("c.json {layer} manifest.json")] {
+            run(dir.path(), &format!("tar -cf image.tar {order}"));
+            let path = dir.path().join("image.tar");
+            assert_eq!(detect(&path).expect("archive"), SourceKind::DockerArchive, "{order}");
+            refused(import(&path), "not named by its digest");
+        }
+    }
+    // The file of a program that is called so says nothing.
+    fs::write(dir.path().join("manifest.json"), "{\"name\": \"app\"}").expect("manifest");
+    run(dir.path(), "tar -cf root.tar manifest.json c.json l.tar");
+    assert_eq!(detect(&dir.path().join("root.tar")).expect("archive"), SourceKind::RootfsTar);
+}
