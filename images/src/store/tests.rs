@@ -113,7 +113,9 @@ fn the_same_files_with_another_configuration_change_no_other_name() {
             name,
         };
         let added = store.add(new).expect("add");
-        assert_eq!((added.digest, added.config), (ours.digest.clone(), hostile()));
+        // Without a name it is the bare digest, which stands for what was first.
+        let config = if name.is_some() { hostile() } else { ours.config.clone() };
+        assert_eq!((added.digest, added.config), (ours.digest.clone(), config));
     }
     for wanted in ["ours", ours.digest.as_str()] {
         let found = store.resolve(wanted).expect("resolve");
