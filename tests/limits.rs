@@ -135,7 +135,11 @@ const LAB_READ: &str = r#"
 export ISOLAB_HOME=/lab/home
 nsenter -t 1 -m /lab/isolab run --memory 64M --cpus 1 --pids 7 busybox -- \
   sh -c 'while :; do :; done & while :; do :; done' &
-until cd /proc/1/root/sys/fs/cgroup/isolab-$!-* && [ -s cgroup.procs ]; do sleep 0.1; done 2>/dev/null
+n=0
+until cd /proc/1/root/sys/fs/cgroup/isolab-$!-* && grep -q . cgroup.procs; do
+  sleep 0.1
+  [ $((n += 1)) -lt 300 ] || exit 1
+done 2>/dev/null
 for f in cpu.max memory.max memory.swap.max memory.oom.group pids.max; do echo "$f $(cat $f)"; done
 now() { read -r up _ < /proc/uptime; echo "${up/./}"; }
 used() { sed -n 's/^usage_usec //p' cpu.stat; }
@@ -195,6 +199,7 @@ fn version_2_of_cgroups_and_the_guest_keep_the_limits_too() {
     assert_eq!((pids.status, pids.stdout.as_str()), (Some(2), "1\n2\n3\n"), "{}", pids.stderr);
     assert_eq!(memory.status, Some(137), "{}", memory.stderr);
     assert_eq!((nproc.status, nproc.stdout.as_str()), (Some(0), "2\n"), "{}", nproc.stderr);
+    assert_eq!(total.status, Some(0), "{}", total.stderr);
     let kib: u64 = total.stdout.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!((60 << 10..96 << 10).contains(&kib), "{kib} KiB of 96 MiB");
 }
