@@ -51,7 +51,10 @@ fn check_and_collect(oracle: &Oracle, what: &str) -> usize {
         assert!(listed(leak, &before), "{what}: gc does not list {leak}: {before:?}");
     }
     let removed = gc(&[]);
-    assert!(still.iter().all(|leak| listed(leak, &removed)), "{what}: {still:?}, removed {removed:?}");
+    assert!(
+        still.iter().all(|leak| leak.what == "process" || listed(leak, &removed)),
+        "{what}: {still:?}, removed {removed:?}"
+    );
     oracle.assert_nothing(what);
     found.len()
 }
