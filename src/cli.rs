@@ -186,7 +186,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_delimiter = ',', default_value = "process,container,vm", value_name = "LIST")]
     pub(crate) levels: Vec<String>,
     /// Interleaved rounds of all levels (default: 20 on a host, 5 in the lab)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
     /// Seed of the order (default: from the clock; stored in the record)
     #[arg(long, value_name = "N")]

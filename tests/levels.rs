@@ -2,31 +2,51 @@
 
 mod support;
 
+use support::lab::each_in_lab;
 use support::{at_every_level, run};
+
+/// Signals whose default is to end the process.
+const DEADLY: [u8; 23] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31];
+/// What the vm is asked for of the 256 statuses: each a boot of a guest kernel.
+const OF_VM: [u8; 21] =
+    [0, 1, 2, 3, 7, 8, 15, 42, 63, 64, 100, 124, 125, 126, 127, 128, 129, 137, 200, 254, 255];
+
+/// Commands with the status that they end with at every level.
+fn table(statuses: &[u8], signals: &[u8]) -> Vec<(Vec<String>, i32)> {
+    let work =
+        |name: &str, n: &u8| ["demo", "--", "/isolab-work", name, &n.to_string()].map(str::to_owned).to_vec();
+    let owned = |args: &[&str]| args.iter().map(|&arg| arg.to_owned()).collect();
+    let mut table = vec![
+        (owned(&["demo"]), 0),
+        (owned(&["demo", "--", "/no/such/command"]), 127),
+        (owned(&["demo", "--", "no-such-command"]), 127),
+        (owned(&["demo", "--", "/etc/passwd"]), 126),
+        (owned(&["--timeout", "3s", "demo", "--", "/isolab-work", "spin"]), 124),
+    ];
+    table.extend(statuses.iter().map(|n| (work("exit", n), i32::from(*n))));
+    table.extend(signals.iter().map(|n| (work("crash", n), 128 + i32::from(*n))));
+    table
+}
 
 #[test]
 fn exit_status_is_the_same_at_every_level() {
-    let table: &[(&[&str], i32)] = &[
-        (&["demo"], 0),
-        (&["demo", "--", "/isolab-work", "exit", "1"], 1),
-        (&["demo", "--", "/isolab-work", "exit", "42"], 42),
-        (&["demo", "--", "/isolab-work", "exit", "124"], 124),
-        (&["demo", "--", "/isolab-work", "exit", "125"], 125),
-        (&["demo", "--", "/isolab-work", "exit", "127"], 127),
-        (&["demo", "--", "/isolab-work", "exit", "137"], 137),
-        (&["demo", "--", "/isolab-work", "exit", "255"], 255),
-        (&["demo", "--", "/isolab-work", "crash", "11"], 139),
-        (&["demo", "--", "/isolab-work", "crash", "15"], 143),
-        (&["demo", "--", "/no/such/command"], 127),
-        (&["demo", "--", "no-such-command"], 127),
-        (&["demo", "--", "/etc/passwd"], 126),
-        (&["--timeout", "3s", "demo", "--", "/isolab-work", "spin"], 124),
-    ];
-    let commands: Vec<Vec<&str>> = table.iter().map(|(args, _)| args.to_vec()).collect();
-    for (level, results) in at_every_level(&commands) {
-        for ((args, expected), result) in table.iter().zip(results) {
-            assert_eq!(result.status, Some(*expected), "{level} {args:?}: {}", result.stderr);
+    let all: Vec<u8> = (0..=255).collect();
+    for level in ["process", "container"] {
+        for (args, expected) in table(&all, &DEADLY) {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let result = run(&[&["run", "--level", level], &args[..]].concat());
+            assert_eq!(result.status, Some(expected), "{level} {args:?}: {}", result.stderr);
         }
+    }
+    let table = table(&OF_VM, &[1, 6, 9, 11, 15, 31]);
+    let commands: Vec<Vec<&str>> = table
+        .iter()
+        .map(|(args, _)| {
+            ["run", "--level", "vm"].into_iter().chain(args.iter().map(String::as_str)).collect()
+        })
+        .collect();
+    for ((args, expected), result) in table.iter().zip(each_in_lab(&[], &commands)) {
+        assert_eq!(result.status, Some(*expected), "vm {args:?}: {}", result.stderr);
     }
 }
 
@@ -66,11 +86,14 @@ fn only_the_vm_has_a_kernel_of_its_own() {
 
 #[test]
 fn too_much_memory_ends_with_137_in_container_and_vm() {
-    let command = vec!["--memory", "64M", "demo", "--", "/isolab-work", "touch", "128"];
-    for (level, results) in at_every_level(&[command]) {
-        let expected = if level == "process" { 0 } else { 137 };
-        assert_eq!(results[0].status, Some(expected), "{level}: {}", results[0].stderr);
-    }
+    let args = |level| {
+        vec!["run", "--level", level, "--memory", "64M", "demo", "--", "/isolab-work", "touch", "128"]
+    };
+    let container = run(&args("container"));
+    assert_eq!(container.status, Some(137), "{}", container.stderr);
+    assert!(container.stderr.contains("--memory"), "{}", container.stderr);
+    let vm = each_in_lab(&[], &[args("vm")]);
+    assert_eq!(vm[0].status, Some(137), "{}", vm[0].stderr);
 }
 
 #[test]

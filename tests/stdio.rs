@@ -3,10 +3,11 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use support::isolab;
+use support::{ends_within, isolab};
 
 /// Bytes that no pattern in a pump can imitate.
 fn noise(len: usize) -> Vec<u8> {
@@ -22,11 +23,9 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 fn through_cat(level: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut child = isolab(&["run", "-i", "--level", level, "demo", "--", "/isolab-work", "cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("isolab starts");
+    let args = ["run", "-i", "--lab-clock", "wall", "--level", level, "demo", "--", "/isolab-work", "cat"];
+    let mut child =
+        isolab(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("isolab starts");
     let mut stdin = child.stdin.take().expect("piped");
     let bytes = bytes.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&bytes));
@@ -46,8 +45,8 @@ fn a_hundred_megabytes_come_back_byte_for_byte_from_process_and_container() {
 }
 
 #[test]
-fn megabytes_come_back_byte_for_byte_from_the_vm() {
-    let bytes = noise(4_000_000);
+fn a_hundred_megabytes_come_back_byte_for_byte_from_the_vm_in_the_lab() {
+    let bytes = noise(100_000_000);
     // A lab that gets stuck is QEMU's fault and told as such; its output is then short.
     let back = (0..8).map(|_| std::panic::catch_unwind(|| through_cat("vm", &bytes))).find_map(Result::ok);
     assert_eq!(
@@ -56,16 +55,72 @@ fn megabytes_come_back_byte_for_byte_from_the_vm() {
     );
 }
 
+/// Levels, with what starts a command there: vm in the lab.
+const LEVELS: [(&str, &[&str]); 3] =
+    [("process", &[]), ("container", &[]), ("vm", &["--on", "lab", "--lab-clock", "wall"])];
+
+/// Starts a command with pipes on all three streams.
+fn piped(level: &str, place: &[&str], args: &[&str]) -> Child {
+    isolab(&[&["run", "-i", "--level", level], place, args].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("isolab starts")
+}
+
+/// Waits for the end, which must come, and gives status and standard error without the line that says where it ran.
+fn end(mut child: Child, context: &str) -> (Option<i32>, String) {
+    assert!(ends_within(&child, Duration::from_secs(60)), "{context} hangs");
+    let mut stderr = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
+    let lines = stderr.lines().filter(|line| !line.starts_with("isolab: running in the lab"));
+    (child.wait().expect("wait").code(), lines.collect())
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_the_workload() {
-    for level in ["process", "container"] {
-        let mut child = isolab(&["run", "--level", level, "demo", "--", "/isolab-work", "yes"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("isolab starts");
+    for (level, place) in LEVELS {
+        let mut child = piped(level, place, &["demo", "--", "/isolab-work", "yes"]);
         let mut head = [0; 1000];
         child.stdout.take().expect("piped").read_exact(&mut head).expect("isolab writes");
-        let status = child.wait().expect("isolab ends").code();
-        assert_eq!(status, Some(141), "{level}: 128 + SIGPIPE");
+        let (status, stderr) = end(child, level);
+        assert_eq!((status, stderr.as_str()), (Some(141), ""), "{level}: 128 + SIGPIPE, and no noise");
+    }
+}
+
+#[test]
+fn a_workload_that_closes_its_input_does_not_end_isolab_early() {
+    support::busybox();
+    for (level, place) in LEVELS {
+        let script = "exec <&-; echo closed; echo aside >&2; sleep 0.2; exit 5";
+        let mut child = piped(level, place, &["busybox", "--", "sh", "-c", script]);
+        let mut stdin = child.stdin.take().expect("piped");
+        // More than all buffers on the way hold; it ends with the reader.
+        let writer = std::thread::spawn(move || (0..64).try_for_each(|_| stdin.write_all(&[0; 1 << 20])));
+        let mut out = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut out).expect("isolab writes");
+        let (status, stderr) = end(child, level);
+        assert_eq!((status, out.as_str(), stderr.as_str()), (Some(5), "closed\n", "aside"), "{level}");
+        assert!(writer.join().expect("no panic").is_err(), "{level}: nobody reads on");
+    }
+}
+
+#[test]
+fn an_input_that_ends_at_once_and_an_output_closed_from_the_start_end_cleanly() {
+    for (level, place) in LEVELS {
+        let mut child = piped(level, place, &["demo", "--", "/isolab-work", "cat"]);
+        drop(child.stdin.take());
+        let mut out = Vec::new();
+        child.stdout.take().expect("piped").read_to_end(&mut out).expect("isolab writes");
+        let (status, stderr) = end(child, level);
+        assert_eq!((status, out.len(), stderr.as_str()), (Some(0), 0, ""), "{level}");
+
+        let mut child = piped(level, place, &["demo", "--", "/isolab-work", "echo", "x"]);
+        drop(child.stdout.take());
+        let (status, stderr) = end(child, level);
+        // The one line may have found room in a pipe whose reader was not known to be gone yet.
+        assert!(matches!(status, Some(0 | 1 | 141)), "{level}: {status:?}");
+        assert!(!stderr.contains("panic") && !stderr.contains("Broken pipe"), "{level}: {stderr}");
     }
 }

@@ -18,6 +18,9 @@ use crate::channels::{self, Channels};
 /// machines that keep port 0 for themselves, as QEMU does, need it.
 const FIRST_PORT: &str = "isolab_first_port";
 
+/// Milliseconds that the driver may take between a port's node and the port.
+const PORT_TRIES: u32 = 2000;
+
 /// Mounts devtmpfs, loads the drivers of the initramfs, opens the four ports.
 pub(crate) fn prepare(start: &Start) -> Result<Channels, Failure> {
     let _ = fs::mkdir(CWD, c"/dev", 0o755);
@@ -38,7 +41,7 @@ pub(crate) fn prepare(start: &Start) -> Result<Channels, Failure> {
             }
             Ok(found.is_some())
         })?;
-        io::open(CWD, path.c_str().ok_or(Errno::NAMETOOLONG)?, flags | open::CLOEXEC, 0)
+        open_port(path.c_str().ok_or(Errno::NAMETOOLONG)?, flags | open::CLOEXEC)
     };
     let opened = || {
         // The host opens its side of the control port last, so once that is open, all are.
@@ -52,6 +55,18 @@ pub(crate) fn prepare(start: &Start) -> Result<Channels, Failure> {
         Ok(Channels { control, streams })
     };
     opened().at(Step::Channels)
+}
+
+/// Opens a port. The driver (6.12's `add_port`) makes the node, and only some work later the port can be opened; for the
+/// end of that work it has no event.
+fn open_port(path: &CStr, flags: i32) -> Result<Fd, Errno> {
+    for _ in 0..PORT_TRIES {
+        match io::open(CWD, path, flags, 0) {
+            Err(Errno::NXIO) => io::pause_ms(1),
+            other => return other,
+        }
+    }
+    Err(Errno::NXIO)
 }
 
 /// Loads `/modules/*` in the order of their names, and frees each file's memory.

@@ -162,7 +162,7 @@ impl Store {
         };
         let record = Record {
             version: Record::VERSION,
-            digest: digest.clone(),
+            digest,
             size: written.len,
             inodes: written.inodes,
             stamp,

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::inotify;
@@ -15,6 +17,8 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 use super::super::protocol::{HOME, JobImage, port};
 use super::ISOLAB;
 
+/// Milliseconds that a port's driver may take between its node and the port.
+const PORT_TRIES: u32 = 2000;
 /// The new root while it is being made.
 const ROOT: &str = "/root";
 
@@ -151,8 +155,8 @@ pub(super) fn open_ports() -> Result<BTreeMap<u32, File>> {
                 && port::ALL.contains(&number)
                 && !ports.contains_key(&number)
             {
-                let file = File::options().read(true).write(true).open(&path);
-                ports.insert(number, file.with_context(|| format!("open {}", path.display()))?);
+                let file = open_port(&path).with_context(|| format!("open {}", path.display()))?;
+                ports.insert(number, file);
             }
         }
         if ports.len() == port::ALL.len() {
@@ -164,6 +168,19 @@ pub(super) fn open_ports() -> Result<BTreeMap<u32, File>> {
             bail!("wait for the ports: {errno}");
         }
     }
+}
+
+/// Opens a port. Its driver makes the node, and only some work later the port can be opened; for the end of that work
+/// it has no event.
+fn open_port(path: &Path) -> io::Result<File> {
+    let busy = rustix::io::Errno::NXIO.raw_os_error();
+    for _ in 0..PORT_TRIES {
+        match File::options().read(true).write(true).open(path) {
+            Err(error) if error.raw_os_error() == Some(busy) => thread::sleep(Duration::from_millis(1)),
+            opened => return opened,
+        }
+    }
+    Err(rustix::io::Errno::NXIO.into())
 }
 
 /// `/dev/vport0p3` is port 3.

@@ -154,6 +154,11 @@ pub fn poll(fds: &mut [Poll]) -> Result<(), Errno> {
     }
 }
 
+/// Waits this long.
+pub fn pause_ms(ms: i32) {
+    let _ = call!(7, 0_usize, 0_usize, ms);
+}
+
 /// An edge-triggered watch on one descriptor: each wake-up of the file gives one event.
 ///
 /// # Errors

@@ -33,6 +33,7 @@ impl Errno {
     pub const NOENT: Self = Self(2);
     pub const INTR: Self = Self(4);
     pub const IO: Self = Self(5);
+    pub const NXIO: Self = Self(6);
     pub const AGAIN: Self = Self(11);
     pub const ACCES: Self = Self(13);
     pub const EXIST: Self = Self(17);
