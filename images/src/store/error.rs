@@ -11,6 +11,14 @@ pub enum StoreError {
     /// No place for a store.
     #[error("no place for the image store: set ISOLAB_HOME to a directory")]
     Home,
+    /// No store can be made or used there.
+    #[error("use `{}` as the image store: set ISOLAB_HOME to a directory that this user may write to", path.display())]
+    Place {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Somebody else could change the images.
     #[error("store `{}` {why}: move it away or set ISOLAB_HOME to another directory", path.display())]
     Unsafe {

@@ -92,7 +92,13 @@ impl Store {
         let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
         let make = |dir: &Path| {
             let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
-            made.map_err(io_step("make directory", dir))
+            made.map_err(|source| {
+                if is_full(&source) {
+                    StoreError::Full { path: home.into() }
+                } else {
+                    StoreError::Place { path: home.into(), source }
+                }
+            })
         };
         // A store that its owner put elsewhere by a symlink is fine; symlinks inside it are not.
         if !home.is_dir() {
@@ -358,7 +364,10 @@ impl Store {
         let path = self.home.join("lock");
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(io_step("open", &path))?;
+        let file = options.open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => StoreError::Place { path: self.home.clone(), source },
+            _ => self.io("open", &path, source),
+        })?;
         flock(&file, FlockOperation::LockExclusive).map_err(|e| self.io("lock", &path, e.into()))?;
         Ok(file)
     }
