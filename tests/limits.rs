@@ -113,17 +113,18 @@ fn the_process_limit_counts_process_1_and_the_command() {
 }
 
 #[test]
-fn a_limit_that_the_level_does_not_enforce_is_refused() {
+fn an_option_that_would_have_no_effect_at_the_level_is_refused() {
     for (level, option, value, instead) in [
         ("process", "--memory", "64M", "container or vm"),
         ("process", "--cpus", "1", "container or vm"),
         ("process", "--pids", "10", "container"),
+        ("process", "--hostname", "x", "container or vm"),
         ("vm", "--pids", "10", "container"),
     ] {
         let result = run(&["run", "--level", level, option, value, "demo"]);
         assert_eq!(result.status, Some(125), "{level} {option}");
         let expected = format!(
-            "isolab: level {level} does not enforce {option}; leave it out, or use --level {instead}\n"
+            "isolab: {option} has no effect at level {level}; leave it out, or use --level {instead}\n"
         );
         assert_eq!(result.stderr, expected);
     }
