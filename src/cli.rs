@@ -23,17 +23,43 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Run a command in an image at one level
-    #[command(after_help = "\
+const RUN_EXAMPLES: &str = "\
 Examples:
   isolab run demo -- /isolab-work echo hello     as a container
   isolab run demo -- /isolab-work help           what the image demo can do
   isolab run --level vm --memory 256M debian -- python3 -c 'print(1)'
   tar c . | isolab run -i --level vm debian -- tar t
-  isolab run -it debian -- bash")]
+  isolab run -it debian -- bash";
+
+/// Run a command in an image at one level
+#[derive(Debug, Parser)]
+#[command(name = "run", bin_name = "isolab run", after_help = RUN_EXAMPLES, long_about = None, max_term_width = 100)]
+struct RunOnly {
+    #[command(flatten)]
+    args: RunArgs,
+}
+
+impl Cli {
+    /// Reads the command line. `run` is read by itself: to define all other commands with their options takes longer than
+    /// all else that the program does before the start of an instance.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that was asked for.
+    pub(crate) fn of(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut arguments = arguments.peekable();
+        let program = arguments.next();
+        if arguments.peek().is_some_and(|name| name == "run") {
+            return RunOnly::try_parse_from(arguments).map(|run| Self { command: Command::Run(run.args) });
+        }
+        Self::try_parse_from(program.into_iter().chain(arguments))
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in an image at one level
+    #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Run an image at several levels, interleaved, and show what each costs
     #[command(after_help = "\

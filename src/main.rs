@@ -30,8 +30,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 
 /// isolab's own error.
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     if let Some(status) = lab::take_over() {
         return ExitCode::from(status);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);

@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("isolab-vmm", &["isolab-images", "isolab-wire"]),
     ("isolab-images", &["isolab-wire"]),
     ("isolab-wire", &[]),
+    ("regex", &[]),
 ];
 
 #[test]
