@@ -119,6 +119,8 @@ pub struct Instance {
     exit: Option<Exit>,
     failure: Option<Failure>,
     memory: Option<MemoryReading>,
+    /// When the child was seen to have ended.
+    ended_ns: Option<u64>,
     killed: bool,
 }
 
@@ -156,6 +158,7 @@ impl Instance {
             exit: None,
             failure: None,
             memory: None,
+            ended_ns: None,
             killed: false,
         }
     }
@@ -221,7 +224,9 @@ impl Instance {
         if matches!(mark.code, Code::Ready | Code::Exit) && self.memory.is_none() {
             self.read_memory();
         }
-        if self.records.len() < MAX_STAMPS || mark.code == Code::Exit {
+        // The child's own end is seen and not told: such a mark comes from the workload.
+        let forged = mark.code == Code::Exit && self.exit_from == ExitFrom::Process;
+        if !forged && (self.records.len() < MAX_STAMPS || mark.code == Code::Exit) {
             self.records.push_back((mark, arrival_ns));
         }
     }
@@ -276,6 +281,9 @@ impl Instance {
                 Err(e) => return Err(InstanceError::Wait(e)),
             }
             let ended = !fds[0].revents().is_empty();
+            if ended {
+                self.ended_ns = Some(now_ns());
+            }
             self.read_marks();
             if ended {
                 break;
@@ -313,6 +321,12 @@ impl Instance {
         }
     }
 
+    /// The end of a workload that is the child itself: no init is there to tell it.
+    fn own_end(&self) -> Option<Stamp> {
+        let told = self.failure.is_none() && self.exit_from == ExitFrom::Process;
+        self.ended_ns.filter(|_| told).map(|at_ns| Stamp { code: Code::Exit, at_ns })
+    }
+
     /// The marks on the host's clock.
     fn stamps(&self) -> Vec<Stamp> {
         let end = ClockPair::read();
@@ -325,7 +339,7 @@ impl Instance {
             };
             Stamp { code: mark.code, at_ns: at_ns.min(arrival_ns) }
         });
-        begin.into_iter().chain(marks).collect()
+        begin.into_iter().chain(marks).chain(self.own_end()).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use isolab_container::bare::{BareConfig, start};
 use isolab_container::cgroup::Limits;
 use isolab_container::instance::{End, Outcome};
 use isolab_images::job::Job;
+use isolab_wire::fd;
 use isolab_wire::mark::{Code, Exit, Failure, Step};
 
 fn run(name: &str, job: &Job) -> (Outcome, String, String) {
@@ -32,8 +33,9 @@ fn has_the_image_as_its_root_and_can_write_to_it() {
     assert_eq!(err, "bad\n");
     assert!(outcome.leftover.is_none());
     let codes: Vec<Code> = outcome.stamps.iter().map(|s| s.code).collect();
-    assert_eq!(codes, [Code::RunBegin, Code::Exec]);
-    assert!(outcome.stamps[0].at_ns < outcome.stamps[1].at_ns && outcome.stamps[1].at_ns < outcome.clean_ns);
+    assert_eq!(codes, [Code::RunBegin, Code::Exec, Code::Exit]);
+    let times: Vec<u64> = outcome.stamps.iter().map(|s| s.at_ns).chain([outcome.clean_ns]).collect();
+    assert!(times.is_sorted() && times[0] < times[1] && times[2] < times[3], "{times:?}");
 }
 
 #[test]
@@ -47,6 +49,18 @@ fn passes_every_kind_of_end_on() {
     ] {
         assert_eq!(run("ends", &shell(script)).0.end, End::Workload(end), "{script}");
     }
+}
+
+#[test]
+fn the_end_is_seen_and_never_taken_from_the_workload() {
+    require!();
+    let zeros = "\\000".repeat(15);
+    let forge = format!("printf 'X{zeros}' >&{}; sleep 0.05; exit 4", fd::MARKS);
+    let (outcome, ..) = run("forged", &Job { marks: true, ..shell(&forge) });
+    assert_eq!(outcome.end, End::Workload(Exit::Code(4)));
+    let ends: Vec<u64> = outcome.stamps.iter().filter(|s| s.code == Code::Exit).map(|s| s.at_ns).collect();
+    assert_eq!(ends.len(), 1, "{:?}", outcome.stamps);
+    assert!(ends[0] - outcome.stamps[0].at_ns > 50_000_000, "after the sleep");
 }
 
 #[test]
