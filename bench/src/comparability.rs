@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{ClockKind, Host, HostClass};
-use crate::plan::Plan;
+use crate::estimate::MIN_FOR_INTERVAL;
+use crate::noise;
+use crate::plan::{PAIRS_ON_HOST, Plan};
 use crate::record::Arm;
 use crate::sample::Sample;
 
@@ -103,13 +105,13 @@ pub struct Evidence<'a> {
 /// Judges.
 #[must_use]
 pub fn judge(evidence: Evidence<'_>) -> Comparability {
-    let checks: Vec<Check> = CHECKS
-        .iter()
-        .map(|(id, level, check)| {
-            let (status, detail) = check(evidence);
-            Check { id: (*id).to_owned(), level: *level, status, detail }
-        })
-        .collect();
+    let fixed = CHECKS.iter().map(|(id, level, check)| {
+        let (status, detail) = check(evidence);
+        (*id, *level, status, detail)
+    });
+    let check =
+        |(id, level, status, detail): noise::Found| Check { id: id.to_owned(), level, status, detail };
+    let checks: Vec<Check> = fixed.chain(noise::checks(evidence)).map(check).collect();
     let verdict = checks.iter().map(Check::verdict).max().unwrap_or(Verdict::Comparable);
     let claims_allowed = match (verdict, evidence.host.class, evidence.host.clock) {
         (Verdict::Refused, ..) => vec![],
@@ -277,11 +279,15 @@ fn same_counter(e: Evidence<'_>) -> Judgement {
 }
 
 fn enough_pairs(e: Evidence<'_>) -> Judgement {
-    let exact = e.host.clock == ClockKind::Instructions;
+    let counted = e.host.clock == ClockKind::Instructions;
     match e.plan.pairs {
-        pairs if exact && pairs >= 3 => pass("instruction counts repeat within about 0.1 %"),
-        pairs if pairs >= 30 => pass("enough pairs for a 2 % interval"),
-        pairs => fail(format!("{pairs} pairs: intervals are rough below 30")),
+        1 => fail("1 pair: no interval and no finding".to_owned()),
+        pairs if (pairs as usize) < MIN_FOR_INTERVAL => {
+            fail(format!("{pairs} pairs: no interval and no finding below {MIN_FOR_INTERVAL}"))
+        }
+        _ if counted => pass("enough pairs for counts of instructions"),
+        pairs if pairs >= PAIRS_ON_HOST => pass("enough pairs for intervals of a few percent"),
+        pairs => fail(format!("{pairs} pairs: intervals are rough below {PAIRS_ON_HOST}")),
     }
 }
 

@@ -104,6 +104,9 @@ pub struct Noise {
     pub psi_cpu_some_us: Option<u64>,
     /// Pages read from swap.
     pub swapped_in_pages: Option<u64>,
+    /// How long that was, in microseconds.
+    #[serde(default)]
+    pub elapsed_us: Option<u64>,
 }
 
 impl Host {
@@ -153,6 +156,7 @@ impl Noise {
             steal_ticks: stat.lines().next().and_then(|l| l.split_whitespace().nth(8)?.parse().ok()),
             psi_cpu_some_us: total.and_then(|l| l.rsplit_once("total=")?.1.parse().ok()),
             swapped_in_pages: vmstat.lines().find_map(|l| l.strip_prefix("pswpin ")?.parse().ok()),
+            elapsed_us: files.text("proc/uptime").and_then(|t| uptime_us(&t)),
         }
     }
 
@@ -164,6 +168,7 @@ impl Noise {
             steal_ticks: grown(self.steal_ticks, before.steal_ticks),
             psi_cpu_some_us: grown(self.psi_cpu_some_us, before.psi_cpu_some_us),
             swapped_in_pages: grown(self.swapped_in_pages, before.swapped_in_pages),
+            elapsed_us: grown(self.elapsed_us, before.elapsed_us),
         }
     }
 }
@@ -222,6 +227,13 @@ impl Files<'_> {
     }
 }
 
+/// Microseconds of `20738.64 19275.02`, seconds with two decimals.
+fn uptime_us(text: &str) -> Option<u64> {
+    let (seconds, hundredths) = text.split(' ').next()?.split_once('.')?;
+    let seconds: u64 = seconds.parse().ok()?;
+    seconds.checked_mul(1_000_000)?.checked_add(hundredths.parse::<u64>().ok()?.checked_mul(10_000)?)
+}
+
 /// Value of the first `key : value` line.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
@@ -277,8 +289,12 @@ mod tests {
         assert_eq!(host.cgroup, Cgroup { memory, cpu, favordynmods: Some(true) });
         assert_eq!(host.vulnerabilities["meltdown"], "Not affected");
         let noise = Noise::now(&root);
-        let expected =
-            Noise { steal_ticks: Some(77), psi_cpu_some_us: Some(1234), swapped_in_pages: Some(9) };
+        let expected = Noise {
+            steal_ticks: Some(77),
+            psi_cpu_some_us: Some(1234),
+            swapped_in_pages: Some(9),
+            elapsed_us: Some(20_738_640_000),
+        };
         assert_eq!(noise, expected);
     }
 
@@ -291,8 +307,18 @@ mod tests {
 
     #[test]
     fn noise_is_the_growth_of_counters() {
-        let at = |n| Noise { steal_ticks: Some(n), psi_cpu_some_us: None, swapped_in_pages: Some(5) };
-        let expected = Noise { steal_ticks: Some(4), psi_cpu_some_us: None, swapped_in_pages: Some(0) };
+        let at = |n| Noise {
+            steal_ticks: Some(n),
+            elapsed_us: Some(n),
+            psi_cpu_some_us: None,
+            swapped_in_pages: Some(5),
+        };
+        let expected = Noise {
+            steal_ticks: Some(4),
+            elapsed_us: Some(4),
+            psi_cpu_some_us: None,
+            swapped_in_pages: Some(0),
+        };
         assert_eq!(at(9).since(&at(5)), expected);
     }
 }

@@ -12,6 +12,7 @@ pub mod comparability;
 pub mod environment;
 pub mod estimate;
 pub mod measure;
+pub mod noise;
 pub mod plan;
 pub mod port;
 pub mod record;

@@ -14,7 +14,7 @@ use crate::comparability::{CheckStatus, Comparability, Evidence, judge};
 use crate::environment::{Host, HostClass};
 use crate::plan::Plan;
 use crate::sample::Sample;
-use crate::summary::{Summary, summarise};
+use crate::summary::{Headline, Summary, summarise};
 use crate::timeline::phases_of;
 
 /// Name and version of the format.
@@ -39,6 +39,9 @@ pub struct Record {
     pub samples: Vec<Sample>,
     /// The numbers, computed from the samples.
     pub summary: Vec<Summary>,
+    /// Which of them the reports lead with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headline: Option<Headline>,
     /// The instrument's checks of itself.
     pub crosschecks: Vec<Crosscheck>,
     /// Levels that were asked for and can't run here.
@@ -302,6 +305,7 @@ impl Record {
         let evidence = Evidence { plan: &run.plan, host: &host, arms: &arms, samples: &samples };
         let comparability = judge(evidence);
         let summary = summarise(&run.plan, &samples);
+        let headline = Some(Headline::of(&summary));
         let crosschecks = vec![phase_sum(&samples)];
         Self {
             schema: SCHEMA.to_owned(),
@@ -312,6 +316,7 @@ impl Record {
             comparability,
             samples,
             summary,
+            headline,
             crosschecks,
             skipped: vec![],
         }
@@ -341,6 +346,12 @@ impl Record {
             return Err(RecordError::Schema(schema));
         }
         serde_json::from_slice(json).map_err(RecordError::Read)
+    }
+
+    /// What reports lead with; a record of an older isolab does not say it.
+    #[must_use]
+    pub fn headline(&self) -> Headline {
+        self.headline.clone().unwrap_or_else(|| Headline::of(&self.summary))
     }
 
     /// The summary of a metric.

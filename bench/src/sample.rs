@@ -9,6 +9,9 @@ use crate::port::MemoryReading;
 use crate::run_report::{Detail, EndReport, RunReport};
 use crate::timeline::Times;
 
+/// Value of [`MemBytes::at`]: read when the workload said that it was ready.
+pub const READY: &str = "ready";
+
 /// What the executor knows of one execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
@@ -72,7 +75,8 @@ pub struct Sample {
 /// The charge of the instance's own cgroup, in bytes; a part that the kernel does not tell is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemBytes {
-    /// When it was read: `ready` (or the end, for a command that never says so).
+    /// When it was read: [`READY`], or `exit` for a command that never says so. Then only the peak can be compared: at
+    /// the end, one level's processes are gone and another's are not.
     pub at: String,
     /// Counter: `memcg-v1` or `memcg-v2`. Numbers of different counters are not compared.
     pub source: String,
@@ -194,7 +198,7 @@ fn flag(flags: &mut Vec<String>, text: String) -> bool {
 
 fn mem_bytes(m: &MemoryReading, has_ready: bool) -> MemBytes {
     MemBytes {
-        at: if has_ready { "ready" } else { "exit" }.to_owned(),
+        at: if has_ready { READY } else { "exit" }.to_owned(),
         source: format!("memcg-{}", m.source),
         memcg_current: m.current_bytes,
         anon: m.anon_bytes,

@@ -8,7 +8,7 @@ use crate::estimate::{
     self, Estimate, MIN_FOR_P95, RESAMPLES, mad, median_with_interval, outliers, quantile,
 };
 use crate::plan::Plan;
-use crate::sample::Sample;
+use crate::sample::{READY, Sample};
 
 /// How the numbers of a summary were made.
 pub const METHOD: &str = "median of paired differences and of paired log ratios; percentile bootstrap over pairs, \
@@ -66,7 +66,7 @@ pub const METRICS: &[Metric] = &[
         name: "memory.charge",
         unit: Unit::Bytes,
         verb: "is charged",
-        of: |s| Some(s.mem_bytes.as_ref()?.memcg_current),
+        of: |s| Some(s.mem_bytes.as_ref().filter(|m| m.at == READY)?.memcg_current),
     },
     Metric {
         name: "memory.peak",
@@ -106,8 +106,8 @@ pub struct ArmSummary {
     pub n: usize,
     /// The median.
     pub median: f64,
-    /// Its interval.
-    pub ci95: [f64; 2],
+    /// Its interval; null for too few.
+    pub ci95: Option<[f64; 2]>,
     /// Median absolute deviation.
     pub mad: f64,
     /// 5th percentile.
@@ -144,7 +144,7 @@ pub struct Comparison {
     pub difference: Estimate,
     /// Median of `b / a`; absent where an `a` is zero.
     pub ratio_b_over_a: Option<Estimate>,
-    /// Whether the interval of the difference leaves out zero.
+    /// Whether the difference has an interval and it leaves out zero.
     pub resolved: bool,
     /// [`METHOD`].
     pub method: String,
@@ -169,6 +169,53 @@ impl ArmSummary {
             outliers: Outliers { mild, severe },
         })
     }
+}
+
+/// Keys of the metrics that tables, sentences and pictures of a record are about. The first is what ratios are made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headline {
+    /// Start-up: `ready` where every arm says it, else the first user instruction, else the command's `execve`.
+    pub startup: String,
+    /// Memory: the charge at `ready` where every arm says it, else the peak. At the end of a command that says nothing,
+    /// one level's processes are gone and another's are not.
+    pub memory: String,
+}
+
+/// The start-up metrics, in the order in which a record leads with one.
+pub(crate) const STARTUP: [usize; 4] = [1, 0, 3, 2];
+
+impl Headline {
+    /// Those of these summaries.
+    #[must_use]
+    pub fn of(summaries: &[Summary]) -> Self {
+        let arms = |metric: usize| {
+            summaries.iter().find(|s| s.metric == METRICS[metric].name).map_or(0, |s| s.arms.len())
+        };
+        let best = |of: &[usize]| {
+            let most = of.iter().map(|&metric| arms(metric)).max().unwrap_or(0);
+            let first = of.iter().find(|&&metric| most > 0 && arms(metric) == most);
+            METRICS[*first.unwrap_or(&of[of.len() - 1])].name.to_owned()
+        };
+        Self { startup: best(&STARTUP), memory: best(&[4, 5]) }
+    }
+
+    /// The metric of the ratios.
+    #[must_use]
+    pub fn startup(&self) -> &'static Metric {
+        metric(&self.startup).unwrap_or(&METRICS[2])
+    }
+
+    /// The metric of memory.
+    #[must_use]
+    pub fn memory(&self) -> &'static Metric {
+        metric(&self.memory).unwrap_or(&METRICS[5])
+    }
+}
+
+/// The metric of a key.
+#[must_use]
+pub fn metric(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.name == name)
 }
 
 /// The summaries of every metric that at least one analysed sample has.
@@ -221,12 +268,12 @@ fn compare(
     let ratio_b_over_a = if pairs.iter().all(|(a, b)| *a > 0.0 && *b > 0.0) {
         let logs: Vec<f64> = pairs.iter().map(|(a, b)| (b / a).ln()).collect();
         median_with_interval(&logs, seed, RESAMPLES)
-            .map(|e| Estimate { median: e.median.exp(), ci95: e.ci95.map(f64::exp) })
+            .map(|e| Estimate { median: e.median.exp(), ci95: e.ci95.map(|ends| ends.map(f64::exp)) })
     } else {
         None
     };
-    let [low, high] = difference.ci95;
-    let (a, b, resolved) = (a.to_owned(), b.to_owned(), low > 0.0 || high < 0.0);
+    let resolved = difference.ci95.is_some_and(|[low, high]| low > 0.0 || high < 0.0);
+    let (a, b) = (a.to_owned(), b.to_owned());
     Some(Comparison {
         a,
         b,
@@ -307,6 +354,30 @@ mod tests {
             })
             .collect();
         assert!(!summarise(&plan(), &samples)[0].comparisons[0].resolved);
+    }
+
+    #[test]
+    fn fewer_than_five_pairs_resolve_nothing() {
+        let summaries = summarise(&plan(), &samples()[..6]);
+        let compare = &summaries[0].comparisons[0];
+        assert_eq!((compare.pairs, compare.resolved, compare.difference.ci95), (2, false, None));
+        assert!(compare.ratio_b_over_a.is_some_and(|r| r.ci95.is_none()));
+        assert_eq!(summaries[0].arms["vm"].ci95, None);
+    }
+
+    #[test]
+    fn the_headline_is_what_every_arm_says() {
+        let all = summarise(&plan(), &samples());
+        assert_eq!(Headline::of(&all).startup, "startup.request_to_ready");
+        let mut silent = samples();
+        for sample in silent.iter_mut().filter(|s| s.arm == "container") {
+            sample.t_ns = Some(Times { exec: Some(20), clean: Some(90), ..Times::default() });
+        }
+        for sample in silent.iter_mut().filter(|s| s.arm == "vm") {
+            sample.t_ns.as_mut().expect("times").exec = Some(80);
+        }
+        assert_eq!(Headline::of(&summarise(&plan(), &silent)).startup, "startup.request_to_exec");
+        assert_eq!(Headline::of(&[]).memory, "memory.peak");
     }
 
     #[test]

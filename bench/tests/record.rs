@@ -5,8 +5,8 @@ mod synthetic;
 use std::sync::LazyLock;
 
 use isolab_bench::comparability::{CheckStatus, Claim, Verdict};
-use isolab_bench::environment::{ClockKind, HostClass};
-use isolab_bench::plan::Slot;
+use isolab_bench::environment::{ClockKind, HostClass, Noise};
+use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST, Slot};
 use isolab_bench::record::{Record, RecordError};
 use isolab_bench::sample::Sample;
 
@@ -129,6 +129,57 @@ fn different_work_is_found() {
         }
     });
     assert!(failing(&counter).contains(&"T09-counter"));
+}
+
+/// The record again, on a machine with this noise.
+fn with_noise(psi_cpu_some_us: u64, steal_ticks: u64, swapped_in_pages: u64) -> Record {
+    let mut record = synthetic::record(&["process"], 30, HostClass::None, ClockKind::Monotonic, 20);
+    record.host.cpus_online = Some(2);
+    record.host.noise = Noise {
+        steal_ticks: Some(steal_ticks),
+        psi_cpu_some_us: Some(psi_cpu_some_us),
+        swapped_in_pages: Some(swapped_in_pages),
+        elapsed_us: Some(10_000_000),
+    };
+    rejudged(record, |_| {})
+}
+
+#[test]
+fn a_noisy_host_is_flagged_and_much_stolen_time_refuses() {
+    let quiet = with_noise(400_000, 9, 0);
+    assert_eq!((quiet.comparability.verdict, failing(&quiet)), (Verdict::Comparable, vec![]));
+    let pressed = with_noise(9_000_000, 0, 3);
+    assert_eq!(pressed.comparability.verdict, Verdict::Flagged);
+    assert_eq!(failing(&pressed), ["T12-cpu-pressure", "T12-swap"]);
+    let stolen = with_noise(0, 20, 0);
+    assert_eq!((stolen.comparability.verdict, failing(&stolen)), (Verdict::Flagged, vec!["T12-steal"]));
+    let robbed = with_noise(0, 40, 0);
+    assert_eq!((robbed.comparability.verdict, failing(&robbed)), (Verdict::Refused, vec!["T12-steal"]));
+}
+
+#[test]
+fn runs_that_grow_slower_are_not_stationary() {
+    let record = synthetic::record(&["process"], 30, HostClass::None, ClockKind::Monotonic, 20);
+    let judged = |record: &Record| record.comparability.checks.iter().any(|c| c.id == "T10-drift");
+    assert!(judged(&record) && failing(&record).is_empty());
+    let slower = rejudged(record, |s| {
+        let times = s.t_ns.as_mut().expect("a timeline");
+        times.ready = times.ready.map(|ns| ns + ns * u64::from(s.pair) / 300);
+    });
+    assert_eq!(failing(&slower), ["T10-drift"]);
+    assert!(!judged(&lab()), "5 runs have no thirds");
+}
+
+#[test]
+fn few_pairs_are_flagged_and_the_defaults_are_not() {
+    let flagged = |pairs, class, clock| {
+        let record = synthetic::record(&["process"], pairs, class, clock, 20);
+        failing(&record).contains(&"T10-number-of-pairs")
+    };
+    let (host, lab) =
+        ((HostClass::None, ClockKind::Monotonic), (HostClass::EmulatedLab, ClockKind::Instructions));
+    assert!(flagged(PAIRS_ON_HOST - 1, host.0, host.1) && !flagged(PAIRS_ON_HOST, host.0, host.1));
+    assert!(flagged(PAIRS_IN_LAB - 1, lab.0, lab.1) && !flagged(PAIRS_IN_LAB, lab.0, lab.1));
 }
 
 #[test]

@@ -90,6 +90,91 @@ fn a_level_that_cannot_run_is_named_with_its_remedy() {
     assert!(plain(&record).contains(sentence) && visible(&page).contains(sentence));
 }
 
+/// A record of a command that says nothing of itself: its process level is gone when memory is read at the end.
+fn silent(pairs: u32) -> Record {
+    let record = synthetic::record(&LEVELS, pairs, HostClass::Hardware, ClockKind::Monotonic, 20);
+    let Record { run, host, arms, workload, mut samples, .. } = record;
+    for sample in &mut samples {
+        let times = sample.t_ns.as_mut().expect("a timeline");
+        (times.first_user_insn, times.ready) = (None, None);
+        sample.phase_ns = times.phases(&sample.arm);
+        let memory = sample.mem_bytes.as_mut().expect("a charge");
+        memory.at = "exit".to_owned();
+        if sample.arm == "process" {
+            memory.memcg_current = 4096;
+        }
+    }
+    Record::new(run, host, arms, workload, samples)
+}
+
+/// The cells of a level's first row.
+fn row<'a>(text: &'a str, level: &str) -> Vec<&'a str> {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(level) && line.contains('x'));
+    line.expect("a row").split_whitespace().collect()
+}
+
+#[test]
+fn a_ratio_is_that_of_the_interval_it_is_named_for() {
+    let record = silent(6);
+    let median = |metric: &str, arm: &str| record.summary_of(metric).expect("measured").arms[arm].median;
+    let ratio = |metric| format!("{:.2}x", median(metric, "container") / median(metric, "process"));
+    let executed = ratio("startup.request_to_exec");
+    assert_ne!(executed, ratio("startup.request_to_clean"));
+    let text = plain(&record);
+    assert!(text.contains("execve vs"), "{text}");
+    let cells = row(&text, "container");
+    assert_eq!(cells[cells.len() - 2], executed, "{text}");
+    let page = html::render(&record).expect("plain data");
+    let titled = format!("data-label=\"Execve, times process\">{executed}</td>");
+    assert!(page.contains(&titled), "{titled}");
+    assert_eq!(record.headline().startup, "startup.request_to_exec");
+    assert!(text.contains("container executes its command") && text.contains("container is gone"), "{text}");
+    let ready = plain(&synthetic::record(&LEVELS, 6, HostClass::Hardware, ClockKind::Monotonic, 20));
+    assert!(ready.contains("ready vs") && !ready.contains("is gone"), "{ready}");
+}
+
+#[test]
+fn a_command_that_is_never_ready_is_compared_by_its_peak() {
+    let record = silent(6);
+    let text = plain(&record);
+    assert!(text.contains("peak of") && !text.contains("(peak)"), "{text}");
+    assert!(text.contains("container is charged at its peak") && !text.contains("container is charged 0"));
+    assert!(record.summary_of("memory.charge").is_none(), "no reading of a level that is gone");
+    assert_eq!(record.headline().memory, "memory.peak");
+    let page = html::render(&record).expect("plain data");
+    assert!(
+        page.contains("Peak of memory")
+            && visible(&page).contains("the command does not say when it is ready")
+    );
+    // Its workload runs after the execve at each level, also where no init tells the end.
+    assert!(record.samples.iter().all(|s| s.phase_ns.contains_key("workload_run")));
+}
+
+#[test]
+fn fewer_than_five_pairs_are_described_and_nothing_is_found() {
+    for pairs in [1, 4] {
+        let record = synthetic::record(&LEVELS, pairs, HostClass::Hardware, ClockKind::Monotonic, 20);
+        let page = visible(&html::render(&record).expect("plain data"));
+        for report in [plain(&record), page] {
+            let flat = report.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(
+                !flat.contains("later than")
+                    && !flat.contains("more than")
+                    && !flat.contains("No difference")
+            );
+            assert!(flat.contains("can only be described") && !flat.contains("1 pairs"), "{flat}");
+            assert!(!flat.contains(" ["), "an interval: {flat}");
+        }
+    }
+    assert!(plain(&lab()).contains("more than process"));
+}
+
+#[test]
+fn one_level_has_runs_and_no_order() {
+    let text = plain(&synthetic::record(&["process"], 5, HostClass::None, ClockKind::Monotonic, 20));
+    assert!(text.contains("5 runs of process, seed"), "{text}");
+}
+
 #[test]
 fn the_page_loads_nothing() {
     let page = html::render(&lab()).expect("plain data");

@@ -97,10 +97,12 @@ fn table(record: &Record) -> String {
         format!("{entry_title}, {unit}"),
         format!("to ready\n{unit}"),
         format!("to clean\n{unit}"),
-        "memory\nMiB (peak)".to_owned(),
+        if words::memory_is_peak(record) { "peak of\nmemory, MiB" } else { "memory\nMiB (peak)" }.to_owned(),
         "exit".to_owned(),
     ];
-    header.extend(bases.iter().map(|base| format!("{}\n{}", noun(record), words::printable(base))));
+    header.extend(
+        bases.iter().map(|base| format!("{} vs\n{}", words::leading_word(record), words::printable(base))),
+    );
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     for arm in arms {
@@ -122,10 +124,6 @@ fn table(record: &Record) -> String {
     table.to_string()
 }
 
-fn noun(record: &Record) -> &'static str {
-    if words::leading_metric(record).name == METRICS[1].name { "ready vs" } else { "start vs" }
-}
-
 fn arm_summary<'a>(record: &'a Record, metric: &Metric, arm: &str) -> Option<&'a ArmSummary> {
     record.summary_of(metric.name)?.arms.get(arm)
 }
@@ -134,14 +132,19 @@ fn cell(record: &Record, metric: &Metric, arm: &str) -> String {
     let shown = Shown::time(&record.host);
     arm_summary(record, metric, arm).map_or_else(
         || "-".to_owned(),
-        |s| format!("{}\n{}", digits(shown.scaled(s.median)), shown.interval(s.median, s.ci95)),
+        |s| {
+            let interval = s.ci95.map(|ends| format!("\n{}", shown.interval(s.median, ends)));
+            format!("{}{}", digits(shown.scaled(s.median)), interval.unwrap_or_default())
+        },
     )
 }
 
 fn memory_cell(record: &Record, arm: &str) -> String {
     let of = |metric: &Metric| arm_summary(record, metric, arm).map(|s| digits(Shown::MiB.scaled(s.median)));
-    match (of(&METRICS[4]), of(&METRICS[5])) {
+    let charge = of(&METRICS[4]).filter(|_| !words::memory_is_peak(record));
+    match (charge, of(&METRICS[5])) {
         (Some(charge), Some(peak)) => format!("{charge}\n({peak})"),
+        (None, Some(peak)) => peak,
         _ => "-".to_owned(),
     }
 }

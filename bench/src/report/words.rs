@@ -2,6 +2,7 @@
 
 use crate::comparability::{Claim, Verdict};
 use crate::environment::{ClockKind, HostClass};
+use crate::estimate::MIN_FOR_INTERVAL;
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, times};
 use crate::summary::{Comparison, METRICS, Metric, Summary};
@@ -92,7 +93,7 @@ pub(super) fn not_included(record: &Record) -> String {
     lab.to_owned()
 }
 
-fn capital(text: &str) -> String {
+pub(super) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
@@ -109,25 +110,45 @@ pub(super) const fn verdict_word(verdict: Verdict) -> &'static str {
 pub(super) fn arrangement(record: &Record) -> String {
     let plan = &record.run.plan;
     let failed = record.samples.iter().filter(|s| !s.warmup && !s.ok).count();
-    let failed = if failed == 0 { String::new() } else { format!(", {failed} runs failed") };
-    format!(
-        "{} pairs of {} in random order, seed {}, after {} warm-up{failed}.",
-        plan.pairs,
-        plan.arms.iter().map(|arm| printable(arm)).collect::<Vec<_>>().join(", "),
-        plan.seed,
-        plan.warmup_pairs
-    )
+    let failed = if failed == 0 { String::new() } else { format!(", {} failed", counted(failed, "run")) };
+    let arms = plan.arms.iter().map(|arm| printable(arm)).collect::<Vec<_>>().join(", ");
+    let (runs, order) = match plan.arms.len() {
+        1 => (counted(plan.pairs, "run"), ""),
+        _ => (counted(plan.pairs, "pair"), " in random order"),
+    };
+    format!("{runs} of {arms}{order}, seed {}, after {} warm-up{failed}.", plan.seed, plan.warmup_pairs)
 }
 
-/// The start-up metric that the record leads with: ready where the workload says so.
+/// A number of things.
+pub(super) fn counted<N: std::fmt::Display + PartialEq + From<u8>>(n: N, thing: &str) -> String {
+    let plural = if n == N::from(1) { "" } else { "s" };
+    format!("{n} {thing}{plural}")
+}
+
+/// The start-up metric that the record leads with, and that ratios are made of.
 pub(super) fn leading_metric(record: &Record) -> &'static Metric {
-    let order = [1, 0, 2].map(|i| &METRICS[i]);
-    order.into_iter().find(|m| record.summary_of(m.name).is_some()).unwrap_or(&METRICS[2])
+    record.headline().startup()
+}
+
+/// What the leading interval ends with, in one word for a title.
+pub(super) fn leading_word(record: &Record) -> &'static str {
+    match leading_metric(record).name {
+        "startup.request_to_ready" => "ready",
+        "startup.request_to_first_user_insn" => "start",
+        "startup.request_to_exec" => "execve",
+        _ => "clean",
+    }
+}
+
+/// Whether memory is the peak, because not every level says when it is ready.
+pub(super) fn memory_is_peak(record: &Record) -> bool {
+    record.headline().memory().name == METRICS[5].name
 }
 
 /// The first of the two metrics of "its code runs" that the record has.
 pub(super) fn entry_metric(record: &Record) -> &'static Metric {
-    if record.summary_of(METRICS[0].name).is_some() { &METRICS[0] } else { &METRICS[3] }
+    let executed = leading_metric(record).name == METRICS[3].name;
+    if record.summary_of(METRICS[0].name).is_some() && !executed { &METRICS[0] } else { &METRICS[3] }
 }
 
 /// One sentence per claim, for the leading metric and for memory.
@@ -135,29 +156,53 @@ pub(super) fn statements(record: &Record) -> Vec<String> {
     if record.comparability.verdict == Verdict::Refused {
         return vec![];
     }
-    let metrics = [leading_metric(record), &METRICS[4]];
+    let mut metrics = vec![leading_metric(record), record.headline().memory()];
+    if memory_is_peak(record) && metrics[0].name != METRICS[2].name {
+        // What such a command does is not in its start.
+        metrics.insert(1, &METRICS[2]);
+    }
     let summaries = metrics.iter().filter_map(|m| Some((*m, record.summary_of(m.name)?)));
-    summaries.flat_map(|(m, s)| s.comparisons.iter().map(|c| statement(record, m, s, c))).collect()
+    let all: Vec<(&Metric, &Summary, &Comparison)> =
+        summaries.flat_map(|(m, s)| s.comparisons.iter().map(move |c| (m, s, c))).collect();
+    let few = all.iter().map(|(_, _, c)| c.pairs).filter(|pairs| *pairs < MIN_FOR_INTERVAL).min();
+    let sayable = all.into_iter().filter_map(|(m, s, c)| statement(record, m, s, c));
+    sayable.chain(few.map(descriptive)).chain(peak(record)).collect()
 }
 
-fn statement(record: &Record, metric: &Metric, summary: &Summary, c: &Comparison) -> String {
+/// Too few pairs for any finding.
+fn descriptive(pairs: usize) -> String {
+    format!(
+        "{} can only be described: no interval and no finding below {MIN_FOR_INTERVAL} (`isolab explain T10`).",
+        counted(u32::try_from(pairs).unwrap_or(u32::MAX), "pair")
+    )
+}
+
+/// Which reading of memory the numbers are.
+fn peak(record: &Record) -> Option<String> {
+    let shown = memory_is_peak(record) && record.summary_of(METRICS[5].name).is_some();
+    shown.then(|| {
+        "Memory is the peak charge of each run: the command does not say when it is ready.".to_owned()
+    })
+}
+
+fn statement(record: &Record, metric: &Metric, summary: &Summary, c: &Comparison) -> Option<String> {
     let shown = Shown::of(summary.unit, &record.host);
     let (a, b, verb) = (printable(&c.a), printable(&c.b), metric.verb);
-    let pairs = format!("{} pairs", c.pairs);
+    let [low, high] = c.difference.ci95?;
     if !c.resolved {
-        return format!(
-            "No difference shown: {b} {verb} like {a} (difference {} {}, {pairs}).",
-            shown.interval(c.difference.median, c.difference.ci95),
-            shown.name()
-        );
+        return Some(format!(
+            "No difference shown: {b} {verb} like {a} (difference {} {}, {} pairs).",
+            shown.interval(c.difference.median, [low, high]),
+            shown.name(),
+            c.pairs
+        ));
     }
     let amount = digits(shown.scaled(c.difference.median).abs());
-    let [low, high] = c.difference.ci95;
     let ends = if c.difference.median < 0.0 { [-high, -low] } else { [low, high] };
     let ends = shown.interval(c.difference.median, ends);
     let more = c.difference.median > 0.0;
-    let ratio = c.ratio_b_over_a.map(|r| times(r.median, r.ci95));
-    match (shown, ratio) {
+    let ratio = c.ratio_b_over_a.and_then(|r| Some(times(r.median, r.ci95?)));
+    Some(match (shown, ratio) {
         (Shown::Mi, ratio) => {
             let ratio = ratio.map(|r| format!(": {r} the instructions")).unwrap_or_default();
             let word = if more { "more" } else { "less" };
@@ -173,7 +218,7 @@ fn statement(record: &Record, metric: &Metric, summary: &Summary, c: &Comparison
             let word = if more { "later" } else { "earlier" };
             format!("{b} {verb} {amount} {} {ends} {word} than {a}{ratio}.", shown.name())
         }
-    }
+    })
 }
 
 /// Levels that could not run, each with reason and remedy.

@@ -126,13 +126,13 @@ fn short(value: f64) -> String {
 }
 
 /// The meaning of the colours.
-pub(super) fn legend(entries: &[(String, String)], mark: &str) -> Markup {
+pub(super) fn legend(entries: &[(String, String)], mark: Option<&str>) -> Markup {
     html! {
         ul class="legend" {
             @for (key, label) in entries {
                 li { span class={ "swatch c-" (key) } {} (label) }
             }
-            li { b { "| " } (mark) }
+            @if let Some(mark) = mark { li { b { "| " } (mark) } }
         }
     }
 }

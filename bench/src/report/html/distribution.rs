@@ -35,7 +35,7 @@ pub(super) fn section(record: &Record) -> Markup {
             (alone(record))
             p class="caption" {
                 "Share of runs in which the level " (metric.verb) " within a given " (if shown == Shown::Mi { "count" } else { "time" })
-                "; each dot is a run, the dashed line the median, the band its 95 % interval. Each panel has its own \
+                "; each dot is a run, the dashed line the median, the band its 95 % interval where there are enough runs. Each panel has its own \
                  scale, which does not start at zero."
             }
             div class="panels" { @for panel in panels { (panel) } }
@@ -49,19 +49,23 @@ fn panel(i: usize, arm: &str, values: &[f64], s: &ArmSummary, shown: Shown) -> M
     let (low, width) = (first - pad, last - first + 2.0 * pad);
     let share = move |v: f64| (v - low) / width;
     let percent = |v: f64| format!("{:.2}%", share(v) * 100.0);
-    let (middle, ends) = (shown.scaled(s.median), s.ci95.map(|end| shown.scaled(end)));
+    let middle = shown.scaled(s.median);
+    let ends = s.ci95.map(|ends| ends.map(|end| shown.scaled(end)));
+    let interval = s.ci95.map(|ends| shown.interval(s.median, ends)).unwrap_or_default();
     let about = format!("{arm}: {} runs, median {} {}", s.n, digits(middle), shown.name());
     html! {
         figure class={ "c-" (i % 5) } {
             h3 { span class="swatch" {} (printable(arm)) }
-            p class="note" { "n = " (s.n) ", median " (shown.with_unit(s.median)) " " (shown.interval(s.median, s.ci95)) }
+            p class="note" { "n = " (s.n) ", median " (shown.with_unit(s.median)) " " (interval) }
             svg role="img" aria-label=(printable(&about)) width="100%" height=(STRIP + 34) {
                 @for (y, text) in [(TOP, "100 %"), (TOP + HEIGHT / 2, "50 %"), (TOP + HEIGHT, "0 %")] {
                     line class="grid" x1="0" x2="100%" y1=(y) y2=(y) {}
                     text class="quiet" x="0" y=(if y == TOP { y + 13 } else { y - 3 }) { (text) }
                 }
-                rect class="band" x=(percent(ends[0])) y=(TOP) height=(HEIGHT)
-                    width=(format!("{:.2}%", (share(ends[1]) - share(ends[0])) * 100.0)) {}
+                @if let Some([from, to]) = ends {
+                    rect class="band" x=(percent(from)) y=(TOP) height=(HEIGHT)
+                        width=(format!("{:.2}%", (share(to) - share(from)) * 100.0)) {}
+                }
                 line class="middle" x1=(percent(middle)) x2=(percent(middle)) y1=(TOP) y2=(STRIP + 6) {}
                 svg x="0" y=(TOP) width="100%" height=(HEIGHT) viewBox="0 0 1000 100" preserveAspectRatio="none" {
                     path class="step" d=(steps(values, share)) {}

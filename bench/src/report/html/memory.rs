@@ -7,9 +7,9 @@ use super::chart::{Bar, Part, dwarfed, legend, stacked};
 use super::timeline::names;
 use crate::record::Record;
 use crate::report::quantity::{Shown, raw};
-use crate::report::words::printable;
+use crate::report::words::{memory_is_peak, printable};
 use crate::sample::MemBytes;
-use crate::summary::{METRICS, median_run};
+use crate::summary::median_run;
 
 const PARTS: [(&str, &str); 4] = [
     ("anon", "anonymous (in a vm: also guest RAM in use)"),
@@ -18,29 +18,34 @@ const PARTS: [(&str, &str); 4] = [
     ("rest", "rest: charged, not attributed"),
 ];
 
+/// The only part where the peak is shown.
+const PEAK: (&str, &str) = ("rest", "peak charge");
+
 pub(super) fn section(record: &Record) -> Markup {
+    let peak = memory_is_peak(record);
     let of = |arm: &String| {
-        let sample = median_run(arm, &METRICS[4], &record.samples)?;
-        Some((bar(arm, sample.mem_bytes.as_ref()?), sample.mem_bytes.as_ref()?.at.clone()))
+        let sample = median_run(arm, record.headline().memory(), &record.samples)?;
+        sample.mem_bytes.as_ref().map(|memory| if peak { peak_bar(arm, memory) } else { bar(arm, memory) })
     };
-    let (bars, moments): (Vec<Bar>, Vec<String>) = record.run.plan.arms.iter().filter_map(of).unzip();
+    let bars: Vec<Bar> = record.run.plan.arms.iter().filter_map(of).collect();
     if bars.is_empty() {
         return html! {};
     }
     let small = dwarfed(&bars);
-    let moment = if moments.iter().all(|at| at == "ready") {
-        "when it was ready"
-    } else {
-        "when it was ready or had ended"
-    };
-    let entries = PARTS.map(|(key, label)| (key.to_owned(), label.to_owned()));
+    let parts = if peak { &[PEAK][..] } else { &PARTS };
+    let entries: Vec<_> = parts.iter().map(|(key, label)| ((*key).to_owned(), (*label).to_owned())).collect();
     html! {
         section {
             h2 { "Memory" }
             (alone(record))
             p class="caption" {
-                "What the kernel charged to the instance's own cgroup " (moment) ", in the run nearest to the median; \
-                 the mark is the highest charge of that run."
+                @if peak {
+                    "The most that the kernel charged to the instance's own cgroup at any moment, in the run nearest to the \
+                     median: the command does not say when it is ready."
+                } @else {
+                    "What the kernel charged to the instance's own cgroup when it was ready, in the run nearest to the \
+                     median; the mark is the highest charge of that run."
+                }
             }
             figure { (stacked("Memory charge of every level, one linear scale", Shown::MiB.name(), &bars)) }
             @if !small.is_empty() {
@@ -50,8 +55,19 @@ pub(super) fn section(record: &Record) -> Markup {
                     (stacked("Memory charge, enlarged", Shown::MiB.name(), &small))
                 }
             }
-            (legend(&entries, "peak"))
+            (legend(&entries, (!peak).then_some("peak")))
         }
+    }
+}
+
+/// The high-water mark is one number and has no parts.
+fn peak_bar(arm: &str, memory: &MemBytes) -> Bar {
+    let (key, value) = (PEAK.0.to_owned(), Shown::MiB.scaled(raw(memory.peak)));
+    Bar {
+        name: printable(arm),
+        total: Shown::MiB.with_unit(raw(memory.peak)),
+        parts: vec![Part { key, label: "peak".to_owned(), value }],
+        mark: None,
     }
 }
 

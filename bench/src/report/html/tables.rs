@@ -4,9 +4,12 @@ use maud::{Markup, html};
 
 use super::alone;
 use crate::comparability::{CheckLevel, CheckStatus, Verdict};
+use crate::estimate::MIN_FOR_INTERVAL;
 use crate::record::Record;
 use crate::report::quantity::{Shown, factor};
-use crate::report::words::{class_name, entry_metric, leading_metric, printable, statuses};
+use crate::report::words::{
+    capital, class_name, entry_metric, leading_metric, leading_word, memory_is_peak, printable, statuses,
+};
 use crate::summary::{METRICS, Metric};
 
 pub(super) fn headline(record: &Record) -> Markup {
@@ -18,18 +21,20 @@ pub(super) fn headline(record: &Record) -> Markup {
         ("Ready", &METRICS[1]),
         ("Clean", &METRICS[2]),
         ("Memory charge", &METRICS[4]),
-        ("Peak", &METRICS[5]),
+        (if memory_is_peak(record) { "Peak of memory" } else { "Peak" }, &METRICS[5]),
     ];
-    let columns: Vec<_> = columns.into_iter().filter(|(_, m)| record.summary_of(m.name).is_some()).collect();
+    let hidden = |m: &Metric| m.name == METRICS[4].name && memory_is_peak(record);
+    let shown = |m: &Metric| record.summary_of(m.name).is_some() && !hidden(m);
+    let columns: Vec<_> = columns.into_iter().filter(|(_, m)| shown(m)).collect();
     let arms = &record.run.plan.arms;
     let refused = record.comparability.verdict == Verdict::Refused;
     let bases: &[String] = if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(2)] };
     let lead = leading_metric(record);
-    let lead_word = if lead.name == METRICS[1].name { "Ready" } else { "Start" };
+    let lead_word = capital(leading_word(record));
     html! {
         section {
             h2 { "Levels side by side" }
-            p class="caption" { "Medians over the measured runs, counted from the request, with 95 % bootstrap intervals." }
+            p class="caption" { "Medians over the measured runs, counted from the request, with 95 % bootstrap intervals from " (MIN_FOR_INTERVAL) " runs on." }
             (alone(record))
             div class="scroll" {
                 table class="cards" {
@@ -62,7 +67,7 @@ fn number(record: &Record, metric: &Metric, arm: &str) -> Markup {
     let Some((unit, s)) = found else { return html! { "\u{2013}" } };
     let shown = Shown::of(unit, &record.host);
     html! {
-        span { span class="big" { (shown.with_unit(s.median)) } span class="interval" { (shown.interval(s.median, s.ci95)) } }
+        span { span class="big" { (shown.with_unit(s.median)) } @if let Some(ends) = s.ci95 { span class="interval" { (shown.interval(s.median, ends)) } } }
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn section(record: &Record) -> Markup {
                     (stacked("Start-up timeline, enlarged", shown.name(), &small))
                 }
             }
-            (legend(&used, "ready"))
+            (legend(&used, bars.iter().any(|bar| bar.mark.is_some()).then_some("ready")))
             (phases(record, &runs, &used, shown))
         }
     }
