@@ -208,10 +208,10 @@ pub(crate) struct RunArgs {
 /// `isolab compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Levels to compare, in this order of the table
-    #[arg(long, value_delimiter = ',', default_value = "process,container,vm", value_name = "LIST")]
-    pub(crate) levels: Vec<String>,
-    /// Interleaved rounds of all levels (default: 20 on a host, 5 in the lab)
+    /// Levels to compare, in this order of the table [default: process,container,vm]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) levels: Option<Vec<String>>,
+    /// Interleaved rounds of all levels (default: 30 on a host, 5 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
     /// Seed of the order (default: from the clock; stored in the record)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::{ClockKind, Host, HostClass};
 use crate::estimate::MIN_FOR_INTERVAL;
 use crate::noise;
-use crate::plan::{PAIRS_ON_HOST, Plan};
+use crate::plan::{PAIRS_ON_HOST, Plan, pairs_done};
 use crate::record::Arm;
 use crate::sample::Sample;
 
@@ -280,7 +280,8 @@ fn same_counter(e: Evidence<'_>) -> Judgement {
 
 fn enough_pairs(e: Evidence<'_>) -> Judgement {
     let counted = e.host.clock == ClockKind::Instructions;
-    match e.plan.pairs {
+    match pairs_done(e.plan, e.samples) {
+        done if done < e.plan.pairs => fail(format!("ended after {done} of {} pairs", e.plan.pairs)),
         1 => fail("1 pair: no interval and no finding".to_owned()),
         pairs if (pairs as usize) < MIN_FOR_INTERVAL => {
             fail(format!("{pairs} pairs: no interval and no finding below {MIN_FOR_INTERVAL}"))
@@ -292,8 +293,11 @@ fn enough_pairs(e: Evidence<'_>) -> Judgement {
 }
 
 fn no_failed_runs(e: Evidence<'_>) -> Judgement {
-    let measured = e.samples.iter().filter(|s| !s.warmup).count();
-    let failed: Vec<&Sample> = e.samples.iter().filter(|s| !s.warmup && !s.ok).collect();
+    // Where the warm-up already failed, nothing else was run.
+    let none = e.samples.iter().all(|s| s.warmup);
+    let counted = || e.samples.iter().filter(|s| none || !s.warmup);
+    let measured = counted().count();
+    let failed: Vec<&Sample> = counted().filter(|s| !s.ok).collect();
     let first = failed.first().map(|s| {
         let why = s.error.as_deref().or_else(|| s.flags.first().map(String::as_str));
         format!("{}: {}", s.arm, why.unwrap_or("did not end by itself"))

@@ -90,7 +90,13 @@ mod tests {
                 clean_ns: request_ns + 60,
                 detail: Detail::default(),
             };
-            Ok(Execution { request_ns, report, stdout_sha256: String::new(), stderr_sha256: String::new() })
+            Ok(Execution {
+                request_ns,
+                report,
+                stdout_sha256: String::new(),
+                stderr_sha256: String::new(),
+                complaint: None,
+            })
         }
     }
 

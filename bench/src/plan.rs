@@ -3,10 +3,14 @@
 //! All "A" then all "B" turns a host drift of 3 % into 41 % false findings; one random order per round keeps it
 //! at the nominal few percent. So the unit is the pair (a round of every arm), and its order comes from a seed.
 
+use std::collections::BTreeMap;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use crate::sample::Sample;
 
 /// Pairs that are measured on a host when the user names no number, and from which on it is no flag: half the interval
 /// of a median is then below 2 % on a quiet machine.
@@ -125,6 +129,17 @@ impl Plan {
         }
         slots
     }
+}
+
+/// Measured pairs in which every arm has run.
+#[must_use]
+pub fn pairs_done(plan: &Plan, samples: &[Sample]) -> u32 {
+    let mut runs: BTreeMap<u32, usize> = BTreeMap::new();
+    for sample in samples.iter().filter(|s| !s.warmup) {
+        *runs.entry(sample.pair).or_default() += 1;
+    }
+    let whole = runs.values().filter(|&&n| n == plan.arms.len()).count();
+    u32::try_from(whole).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

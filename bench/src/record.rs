@@ -73,6 +73,9 @@ pub struct Run {
     pub argv: Vec<String>,
     /// Written before the first sample.
     pub plan: Plan,
+    /// Number of the signal that ended the measuring before its plan was carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupted: Option<u8>,
 }
 
 /// The program that measured.
@@ -226,7 +229,7 @@ impl Run {
         let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let id = Ulid::from_parts(millis, u128::from_le_bytes(random)).to_string();
         let started_unix_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { id, started_unix_ns, tool, argv, plan })
+        Ok(Self { id, started_unix_ns, tool, argv, plan, interrupted: None })
     }
 }
 

@@ -12,6 +12,9 @@ use crate::timeline::Times;
 /// Value of [`MemBytes::at`]: read when the workload said that it was ready.
 pub const READY: &str = "ready";
 
+/// Exit status of a run that its deadline ended.
+const DEADLINE: u8 = 124;
+
 /// What the executor knows of one execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
@@ -23,6 +26,8 @@ pub struct Execution {
     pub stdout_sha256: String,
     /// SHA-256 of its standard error, 64 hex digits.
     pub stderr_sha256: String,
+    /// Its last line on standard error, where that is isolab's own.
+    pub complaint: Option<String>,
 }
 
 /// One run of one arm.
@@ -111,7 +116,7 @@ impl Sample {
     /// The sample of an execution.
     #[must_use]
     pub fn new(slot: &Slot, execution: Execution) -> Self {
-        let Execution { request_ns, report, stdout_sha256, stderr_sha256 } = execution;
+        let Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint } = execution;
         let mut flags = Vec::new();
         let t_ns = match Times::new(request_ns, &report) {
             Ok((times, moved_ns)) => {
@@ -136,9 +141,14 @@ impl Sample {
         let ran = match report.end {
             EndReport::Exited(_) | EndReport::Signalled(_) => true,
             EndReport::OutOfMemory => flag(&mut flags, "killed for memory".to_owned()),
+            EndReport::Killed if report.status == DEADLINE => {
+                flag(&mut flags, "ended by the deadline of --timeout".to_owned())
+            }
             EndReport::Killed => flag(&mut flags, "killed by isolab (deadline or interrupt)".to_owned()),
             EndReport::Failed(step, errno) => {
-                flag(&mut flags, format!("step {step} before the workload failed with errno {errno}"))
+                // Nothing of the workload ran: what stands on standard error is isolab's.
+                let plain = || format!("step {step} before the workload failed with errno {errno}");
+                flag(&mut flags, complaint.unwrap_or_else(plain))
             }
         };
         Self {
@@ -236,7 +246,7 @@ mod tests {
             detail: Detail::default(),
         };
         let (stdout_sha256, stderr_sha256) = ("aa".to_owned(), "bb".to_owned());
-        Execution { request_ns: 1000, report, stdout_sha256, stderr_sha256 }
+        Execution { request_ns: 1000, report, stdout_sha256, stderr_sha256, complaint: None }
     }
 
     #[test]
@@ -255,6 +265,19 @@ mod tests {
         assert!(!sample.analysed());
         assert_eq!(sample.flags, ["killed by isolab (deadline or interrupt)"]);
         assert_eq!(sample.t_ns.and_then(|t| t.clean), Some(1000));
+    }
+
+    #[test]
+    fn a_run_that_failed_says_why_as_run_does() {
+        let complaint = "command \"cta\" not found in the image";
+        let execution = Execution {
+            complaint: Some(complaint.to_owned()),
+            ..execution(EndReport::Failed(17, 2), vec![])
+        };
+        assert_eq!(Sample::new(&slot(), execution).flags, [complaint]);
+        let mut late = self::execution(EndReport::Killed, vec![]);
+        late.report.status = 124;
+        assert_eq!(Sample::new(&slot(), late).flags, ["ended by the deadline of --timeout"]);
     }
 
     #[test]

@@ -170,6 +170,18 @@ fn fewer_than_five_pairs_are_described_and_nothing_is_found() {
 }
 
 #[test]
+fn a_comparison_that_was_interrupted_says_after_how_many_pairs() {
+    let Record { mut run, host, arms, workload, mut samples, .. } = lab();
+    samples.truncate(3 + 2 * 3 + 1);
+    run.interrupted = Some(2);
+    let record = Record::new(run, host, arms, workload, samples);
+    let text = plain(&record);
+    assert!(
+        text.contains("2 of 5 pairs of process") && text.contains("T10-number-of-pairs: ended after 2 of 5")
+    );
+}
+
+#[test]
 fn one_level_has_runs_and_no_order() {
     let text = plain(&synthetic::record(&["process"], 5, HostClass::None, ClockKind::Monotonic, 20));
     assert!(text.contains("5 runs of process, seed"), "{text}");

@@ -1,25 +1,69 @@
 //! Runs one arm once: a fresh `isolab run` process, its report on a pipe, its output digested.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use isolab_bench::measure::{ExecuteError, Executor};
 use isolab_bench::run_report::{MAX_LINE, RunReport};
 use isolab_bench::sample::Execution;
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
 use crate::clock::now_ns;
+use crate::signals::{ENDING, Signals};
 
 /// Starts `isolab run` processes.
 #[derive(Debug)]
 pub(crate) struct RunExecutor {
     /// Arguments after `run --level L --report-fd N`.
     pub(crate) arguments: Vec<String>,
+    /// What asks us to end.
+    pub(crate) signals: Signals,
+    /// The signal that did.
+    pub(crate) interrupted: Rc<Cell<Option<u8>>>,
+}
+
+impl RunExecutor {
+    /// Reads the report to its end; a signal that asks for the end is passed on to the run.
+    fn report(&mut self, read: OwnedFd, child: &Child) -> io::Result<Vec<u8>> {
+        let mut pipe = File::from(read).take(MAX_LINE as u64 + 1);
+        let (mut line, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let mut fds = [
+                PollFd::from_borrowed_fd(pipe.get_ref().as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.signals.event(), PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let told = !fds[0].revents().is_empty();
+            for number in self.signals.pending().into_iter().filter(|number| ENDING.contains(number)) {
+                self.interrupted.set(Some(number));
+                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+                if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(number.into())) {
+                    // Not waited for yet, so the number is still its own; it may have ended already.
+                    let _ = kill_process(pid, signal);
+                }
+            }
+            if told {
+                match pipe.read(&mut buffer) {
+                    Ok(0) => return Ok(line),
+                    Ok(n) => line.extend_from_slice(&buffer[..n]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
 }
 
 impl Executor for RunExecutor {
@@ -40,16 +84,22 @@ impl Executor for RunExecutor {
         drop(write);
         let stdout = digest(child.stdout.take());
         let stderr = digest(child.stderr.take());
-        let mut line = Vec::new();
-        File::from(read).take(MAX_LINE as u64 + 1).read_to_end(&mut line)?;
+        let line = self.report(read, &child)?;
         let (stdout_sha256, _) = join(stdout)?;
         let (stderr_sha256, said) = join(stderr)?;
         let status = child.wait()?;
         if line.is_empty() {
             return Err(failure(status.code(), &said).into());
         }
-        Ok(Execution { request_ns, report: RunReport::from_line(&line)?, stdout_sha256, stderr_sha256 })
+        let report = RunReport::from_line(&line)?;
+        Ok(Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint: complaint(&said) })
     }
+}
+
+/// The last line, where it is isolab's own.
+fn complaint(said: &[u8]) -> Option<String> {
+    let said = String::from_utf8_lossy(said);
+    Some(said.lines().last()?.strip_prefix("isolab: ")?.to_owned())
 }
 
 fn failure(status: Option<i32>, said: &[u8]) -> String {

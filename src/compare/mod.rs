@@ -3,17 +3,19 @@
 mod executor;
 mod output;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use isolab_bench::comparability::Verdict;
 use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
 use isolab_bench::measure::{Observer, measure};
-use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST, Plan, Slot, WARMUP_PAIRS};
+use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST, Plan, Slot, WARMUP_PAIRS, pairs_done};
 use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
 use isolab_bench::sample::Sample;
 use isolab_vmm::probe;
@@ -24,13 +26,16 @@ use crate::lab::{LabStdio, Stuck};
 use crate::levels::{self, Setup};
 use crate::place::{LabJob, Place, choose, in_lab};
 use crate::resolve::{self, Resolved};
-use crate::{arguments, hint};
+use crate::signals::Signals;
+use crate::{OWN_ERROR, arguments, hint};
 use executor::RunExecutor;
 
 /// Where the lab leaves the record.
 const RECORD_IN_LAB: &str = "/root/record.json";
 /// Labs started for one comparison where QEMU gets stuck. Nothing of a stuck one is kept, so that no sample is chosen.
 const LAB_TRIES: u32 = 8;
+/// The levels where none are named.
+const ALL: [&str; 3] = ["process", "container", "vm"];
 /// Exit status of a comparison that was refused.
 const REFUSED: u8 = 3;
 
@@ -47,32 +52,66 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
     }
-    for level in &args.levels {
-        levels::check_name(level)?;
-    }
+    let levels = levels_of(args)?;
     output::check(args)?;
     let image = resolve::image(&config.image)?;
-    let record = match choose(args.job.on, args.levels.iter().any(|level| level == "vm")) {
-        Place::Host => on_host(args, &config, image)?,
+    let (record, told) = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
+        Place::Host => (on_host(args, &levels, &config, image)?, false),
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
             match from_lab(args, image)? {
-                Ok(record) => record,
+                // The isolab inside has said on standard error what there is to say.
+                Ok(record) => (record, true),
                 Err(status) => return Ok(status),
             }
         }
     };
     output::write(args, &record)?;
-    if record.samples.iter().all(|sample| !sample.ok) {
-        let error = record.samples.iter().find_map(|s| s.error.clone());
-        bail!("no run succeeded: {}", error.unwrap_or_else(|| "see the record".into()));
+    let (status, line) = end(&record);
+    if let Some(line) = line.filter(|_| !told) {
+        eprintln!("isolab: {line}");
     }
-    Ok(if record.comparability.verdict == Verdict::Refused { REFUSED } else { 0 })
+    Ok(status)
+}
+
+/// The exit status of a comparison, and what to say about it.
+fn end(record: &Record) -> (u8, Option<String>) {
+    let refused = record.comparability.verdict == Verdict::Refused;
+    if let Some(signal) = record.run.interrupted {
+        let (done, of) = (pairs_done(&record.run.plan, &record.samples), record.run.plan.pairs);
+        return (128_u8.saturating_add(signal), Some(format!("interrupted after {done} of {of} pairs")));
+    }
+    let Some(first) = record.samples.first().filter(|_| record.samples.iter().all(|s| !s.ok)) else {
+        return (if refused { REFUSED } else { 0 }, None);
+    };
+    // An error of isolab's own stays one.
+    let own = first.error.is_some() || first.status == Some(OWN_ERROR);
+    let why = first.error.as_ref().or_else(|| first.flags.first());
+    let line = format!("no run succeeded: {}", why.map_or("none ended by itself", String::as_str));
+    (if own { OWN_ERROR } else { REFUSED }, Some(line.chars().flat_map(shown).collect()))
+}
+
+/// Control characters escaped: the image and the command have a say in the reason.
+fn shown(c: char) -> Vec<char> {
+    if c.is_control() { c.escape_debug().collect() } else { vec![c] }
+}
+
+/// The levels that were asked for, or all.
+fn levels_of(args: &CompareArgs) -> anyhow::Result<Vec<String>> {
+    let levels = args.levels.clone().unwrap_or_else(|| ALL.map(str::to_owned).to_vec());
+    for (i, level) in levels.iter().enumerate() {
+        levels::check_name(level)?;
+        if levels[..i].contains(level) {
+            bail!("--levels names {level} twice; name each level once");
+        }
+    }
+    Ok(levels)
 }
 
 /// The record of the same comparison inside the lab, or the status of the isolab there.
 fn from_lab(args: &CompareArgs, image: Resolved) -> anyhow::Result<Result<Record, u8>> {
-    let mut arguments = vec!["compare".to_owned(), "--levels".into(), args.levels.join(",")];
+    let mut arguments = vec!["compare".to_owned()];
+    arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.push(format!("--json={RECORD_IN_LAB}"));
     arguments.push("--quiet".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
@@ -96,6 +135,9 @@ fn from_lab(args: &CompareArgs, image: Resolved) -> anyhow::Result<Result<Record
         if outcome.status == 0 {
             bail!("the lab ended without a record");
         }
+        if outcome.status > 128 {
+            eprintln!("isolab: interrupted: the lab ended without a record");
+        }
         return Ok(Err(outcome.status));
     };
     let mut record = Record::from_json(&bytes)?;
@@ -111,10 +153,15 @@ fn seed(args: &CompareArgs) -> u64 {
     args.seed.unwrap_or_else(now)
 }
 
-fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::Result<Record> {
+fn on_host(
+    args: &CompareArgs,
+    levels: &[String],
+    config: &JobConfig,
+    image: Resolved,
+) -> anyhow::Result<Record> {
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
-    let (runnable, skipped) = split(args, config, &image)?;
+    let (runnable, skipped) = split(args, levels, config, &image)?;
     if runnable.is_empty() {
         bail!("none of the levels can run on this host; use --on lab, or see `isolab doctor`");
     }
@@ -127,12 +174,18 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
         dirty: None,
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
     };
-    let run = Run::starting_now(tool, std::env::args().collect(), plan.clone())?;
+    let mut run = Run::starting_now(tool, std::env::args().collect(), plan.clone())?;
     let (class, clock) = class();
     let mut host = Host::read(Path::new("/"), class, clock);
     let before = Noise::now(Path::new("/"));
-    let mut executor = RunExecutor { arguments: arguments::of_job(&args.job, &reference) };
-    let samples = measure(&plan, &mut executor, &mut Progress::new(&plan));
+    let interrupted = Rc::new(Cell::new(None));
+    let mut executor = RunExecutor {
+        arguments: arguments::of_job(&args.job, &reference),
+        signals: Signals::catch().context("catch signals")?,
+        interrupted: Rc::clone(&interrupted),
+    };
+    let samples = measure(&plan, &mut executor, &mut Progress::new(&plan, Rc::clone(&interrupted)));
+    run.interrupted = interrupted.get();
     host.noise = Noise::now(Path::new("/")).since(&before);
     let arms =
         runnable.iter().map(|level| (level.clone(), arm(level, config, &digest))).collect::<BTreeMap<_, _>>();
@@ -157,11 +210,12 @@ fn on_host(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::R
 /// The levels that this host runs, and why not the others.
 fn split(
     args: &CompareArgs,
+    levels: &[String],
     config: &JobConfig,
     image: &Resolved,
 ) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
     let (mut runnable, mut skipped) = (Vec::new(), Vec::new());
-    for name in &args.levels {
+    for name in levels {
         let setup = Setup {
             image: image.file.try_clone().context("copy the image's descriptor")?,
             kernel: args.job.kernel.clone(),
@@ -170,8 +224,14 @@ fn split(
         };
         match levels::level(name, setup)?.check() {
             Ok(()) => runnable.push(name.clone()),
+            Err(why) if args.levels.is_some() => {
+                bail!("{name} can't run here: {}; {}", why.reason, why.remedy);
+            }
             Err(why) => {
-                eprintln!("isolab: {name} can't run here: {}; {}", why.reason, why.remedy);
+                // The table says it, where there is one.
+                if output::silent(args) {
+                    eprintln!("isolab: {name} can't run here: {}; {}", why.reason, why.remedy);
+                }
                 skipped.push(Skipped { level: name.clone(), reason: why.reason, remedy: why.remedy });
             }
         }
@@ -200,11 +260,12 @@ struct Progress {
     total: usize,
     done: usize,
     on: bool,
+    interrupted: Rc<Cell<Option<u8>>>,
 }
 
 impl Progress {
-    fn new(plan: &Plan) -> Self {
-        Self { total: plan.order().len(), done: 0, on: std::io::stderr().is_terminal() }
+    fn new(plan: &Plan, interrupted: Rc<Cell<Option<u8>>>) -> Self {
+        Self { total: plan.order().len(), done: 0, on: std::io::stderr().is_terminal(), interrupted }
     }
 }
 
@@ -218,13 +279,11 @@ impl Observer for Progress {
 
     fn finished(&mut self, sample: &Sample) -> ControlFlow<()> {
         self.done += 1;
-        if self.on && self.done == self.total {
+        // The first warm-up pair tells what can't run at all: no use in repeating it.
+        let stop = self.interrupted.get().is_some() || (sample.error.is_some() && sample.pair == 0);
+        if self.on && (stop || self.done == self.total) {
             eprint!("\r\u{1b}[K");
         }
-        // The first warm-up pair tells what can't run at all: no use in repeating it.
-        if sample.error.is_some() && sample.pair == 0 {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
+        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

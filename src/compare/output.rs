@@ -35,14 +35,18 @@ pub(super) fn write(args: &CompareArgs, record: &Record) -> anyhow::Result<()> {
     if let Some(path) = &args.html {
         put(path, &html::render(record)?)?;
     }
-    let silent = args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path));
-    if !silent {
+    if !silent(args) && record.run.interrupted.is_none() {
         let colour =
             std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let style = text::TextStyle { colour, ..text::TextStyle::default() };
         std::io::stdout().write_all(text::render(record, style).as_bytes()).context("write the table")?;
     }
     Ok(())
+}
+
+/// Whether no table is printed.
+pub(super) fn silent(args: &CompareArgs) -> bool {
+    args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path))
 }
 
 fn is_stdout(path: &Path) -> bool {

@@ -3,6 +3,7 @@
 use crate::comparability::{Claim, Verdict};
 use crate::environment::{ClockKind, HostClass};
 use crate::estimate::MIN_FOR_INTERVAL;
+use crate::plan::pairs_done;
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, times};
 use crate::summary::{Comparison, METRICS, Metric, Summary};
@@ -112,9 +113,14 @@ pub(super) fn arrangement(record: &Record) -> String {
     let failed = record.samples.iter().filter(|s| !s.warmup && !s.ok).count();
     let failed = if failed == 0 { String::new() } else { format!(", {} failed", counted(failed, "run")) };
     let arms = plan.arms.iter().map(|arm| printable(arm)).collect::<Vec<_>>().join(", ");
-    let (runs, order) = match plan.arms.len() {
-        1 => (counted(plan.pairs, "run"), ""),
-        _ => (counted(plan.pairs, "pair"), " in random order"),
+    let (thing, order) = match plan.arms.len() {
+        1 => ("run", ""),
+        _ => ("pair", " in random order"),
+    };
+    let planned = counted(plan.pairs, thing);
+    let runs = match pairs_done(plan, &record.samples) {
+        done if done < plan.pairs => format!("{done} of {planned}"),
+        _ => planned,
     };
     format!("{runs} of {arms}{order}, seed {}, after {} warm-up{failed}.", plan.seed, plan.warmup_pairs)
 }

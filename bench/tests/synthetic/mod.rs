@@ -81,7 +81,13 @@ impl Executor for Invented {
             detail,
         };
         let digest = "7e57".repeat(16);
-        Ok(Execution { request_ns, report, stdout_sha256: digest.clone(), stderr_sha256: digest })
+        Ok(Execution {
+            request_ns,
+            report,
+            stdout_sha256: digest.clone(),
+            stderr_sha256: digest,
+            complaint: None,
+        })
     }
 }
 
