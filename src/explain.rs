@@ -42,7 +42,10 @@ pub enum ExplainError {
 pub fn explain(topic: Option<&str>) -> Result<String, ExplainError> {
     let Some(topic) = topic else { return Ok(list()) };
     let wanted = normal(topic);
-    let found = TOPICS.iter().find(|t| names(t).any(|name| normal(name) == wanted));
+    let named = |wanted: &str| TOPICS.iter().find(|t| names(t).any(|name| normal(name) == wanted));
+    // A check of a report, such as `T06-medium`, belongs to its trap.
+    let trap = || wanted.split_once('-').filter(|(trap, _)| is_trap(trap)).and_then(|(trap, _)| named(trap));
+    let found = named(&wanted).or_else(trap);
     found
         .map(render)
         .ok_or_else(|| ExplainError::Unknown { topic: topic.to_owned(), nearest: nearest(&wanted) })
@@ -50,7 +53,17 @@ pub fn explain(topic: Option<&str>) -> Result<String, ExplainError> {
 
 /// Lower case, blanks and underscores as `-`, without the dashes of an option.
 fn normal(typed: &str) -> String {
-    typed.trim().trim_start_matches('-').to_lowercase().replace([' ', '_'], "-")
+    typed.trim().trim_end_matches(':').trim_start_matches('-').to_lowercase().replace([' ', '_'], "-")
+}
+
+/// `t` and two digits.
+fn is_trap(word: &str) -> bool {
+    word.len() == 3 && word.starts_with('t') && word[1..].bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether compare has a check for this trap.
+fn is_checked(trap: &str) -> bool {
+    isolab_bench::comparability::names().any(|check| check.starts_with(trap))
 }
 
 fn names(topic: &Topic) -> impl Iterator<Item = &'static str> {
@@ -95,6 +108,11 @@ fn render(topic: &Topic) -> String {
         } else {
             out.push_str(&wrapped(paragraph, 0));
         }
+    }
+    if is_trap(&normal(topic.name)) && !is_checked(topic.name) {
+        out.push_str(
+            "\nThis version of compare has no check for it: it is for the reader of figures to know.\n",
+        );
     }
     out
 }
@@ -144,6 +162,56 @@ mod tests {
         for n in 1..=18 {
             assert!(explain(Some(&format!("T{n:02}"))).is_ok(), "T{n:02}");
         }
+    }
+
+    #[test]
+    fn a_check_as_a_report_prints_it_is_its_trap() {
+        let codes = [
+            "T01-kvm-backend",
+            "T06-medium",
+            "T08-limits",
+            "t10-number-of-pairs",
+            "T10-drift",
+            "T12-cpu-pressure:",
+            "T17-failed-runs",
+        ];
+        for code in codes {
+            assert_eq!(explain(Some(code)), explain(Some(&code[..3])), "{code}");
+        }
+        for code in ["same-image", "same-status", "same-output"] {
+            assert!(explain(Some(code)).is_ok(), "{code}");
+        }
+        assert!(explain(Some("T19-new")).is_err() && explain(Some("tab-x")).is_err());
+    }
+
+    #[test]
+    fn texts_and_help_name_the_numbers_that_are_used() {
+        use clap::CommandFactory;
+        use isolab_bench::estimate::MIN_FOR_INTERVAL;
+        use isolab_bench::noise::MIN_FOR_DRIFT;
+        use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST};
+        let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let t10 = flat(&explain(Some("T10")).unwrap());
+        for said in [
+            format!("fewer than {PAIRS_ON_HOST} pairs on a host"),
+            format!("Below {MIN_FOR_INTERVAL} pairs"),
+            format!("From {MIN_FOR_DRIFT} runs of a level on"),
+        ] {
+            assert!(t10.contains(&said), "{said}: {t10}");
+        }
+        let mut command = crate::cli::Cli::command();
+        let help = command.find_subcommand_mut("compare").unwrap().render_long_help().to_string();
+        let default = format!("(default: {PAIRS_ON_HOST} on a host, {PAIRS_IN_LAB} in the lab)");
+        assert!(flat(&help).contains(&default), "{help}");
+    }
+
+    #[test]
+    fn a_trap_without_a_check_says_so() {
+        let said = |trap| explain(Some(trap)).unwrap().contains("has no check for it");
+        let checked: Vec<String> =
+            (1..=18).map(|n| format!("T{n:02}")).filter(|trap| !said(trap.as_str())).collect();
+        assert_eq!(checked, ["T01", "T02", "T05", "T06", "T08", "T09", "T10", "T12", "T17"]);
+        assert!(!said("lab"));
     }
 
     #[test]

@@ -82,12 +82,18 @@ pub fn kvm_not_hardware(report: &KvmReport) -> Hint {
     let backend = report.module.as_deref().unwrap_or("unknown module");
     let reason = match report.alu_ratio_kernel {
         Some(ratio) => format!(
-            "this host's KVM ({backend}) has no hardware behind it and interprets guest kernel code, {ratio:.0} \
-             times slower than the host, so no guest kernel can boot on it"
+            "this host's KVM ({backend}) has no hardware behind it and interprets guest kernel code, about {} \
+             times slower than the host, so no guest kernel can boot on it",
+            two_digits(ratio)
         ),
         None => format!("this host's KVM ({backend}) can't run a guest kernel ({})", report.reason),
     };
     hint(reason, "use --on lab, or a machine whose processor offers VT-x or SVM")
+}
+
+/// A measured ratio without the digits that change from probe to probe.
+fn two_digits(ratio: f64) -> f64 {
+    format!("{ratio:.1e}").parse().unwrap_or(ratio)
 }
 
 /// Why the vm level can't run with this KVM; nothing where it can.

@@ -3,7 +3,11 @@
 mod support;
 
 use serde_json::Value;
-use support::run;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::{busybox, ends_within, home, isolab, run, send};
 
 fn record(args: &[&str]) -> Value {
     let result = run(&[&["compare", "--json", "-"], args].concat());
@@ -35,6 +39,87 @@ fn process_and_container_are_measured_on_the_host() {
     let record =
         record(&["--on", "host", "--levels", "process,container", "--pairs", "2", "--seed", "1", "demo"]);
     check_samples(&record, &["process", "container"]);
+}
+
+#[test]
+fn a_command_without_marks_has_the_same_phases_at_each_level_and_is_compared_by_its_peak() {
+    busybox();
+    let args =
+        ["--on", "host", "--levels", "process,container", "--pairs", "1", "busybox", "--", "sleep", "0.2"];
+    let record = record(&args);
+    check_samples(&record, &["process", "container"]);
+    for sample in record["samples"].as_array().expect("samples") {
+        let ns = |phase: &str| sample["phase_ns"][phase].as_u64().expect("a phase");
+        assert!(ns("workload_run") >= 200_000_000 && ns("teardown") < 200_000_000, "{sample}");
+    }
+    assert_eq!(record["headline"]["startup"], "startup.request_to_exec");
+    assert_eq!(record["headline"]["memory"], "memory.peak");
+}
+
+#[test]
+fn a_command_that_fails_in_all_runs_is_refused_as_run_would_say_it() {
+    let file = home().join("failed.json");
+    let json = file.to_str().expect("UTF-8");
+    let on = [
+        "compare",
+        "--on",
+        "host",
+        "--levels",
+        "process,container",
+        "--pairs",
+        "1",
+        "--quiet",
+        "--json",
+        json,
+    ];
+    for (command, why) in [
+        (&["demo", "--", "nosuch"][..], "command \"nosuch\" not found in the image"),
+        (&["--timeout", "100ms", "demo", "--", "/isolab-work", "sleep", "9"], "the deadline of --timeout"),
+    ] {
+        let result = run(&[&on, command].concat());
+        assert_eq!(result.status, Some(3), "{}", result.stderr);
+        assert!(result.stderr.contains(why) && result.stderr.lines().count() == 1, "{}", result.stderr);
+        let record: Value = serde_json::from_slice(&std::fs::read(&file).expect("a record")).expect("JSON");
+        assert_eq!(record["comparability"]["verdict"], "refused");
+        std::fs::remove_file(&file).expect("written anew each time");
+    }
+}
+
+#[test]
+fn an_interrupted_comparison_says_after_how_many_pairs_and_leaves_its_record() {
+    busybox();
+    let file = home().join("interrupted.json");
+    let json = file.to_str().expect("UTF-8");
+    let mut child = isolab(&["compare", "--on", "host", "--levels", "process", "--json", json, "--quiet"])
+        .args(["busybox", "--", "sh", "-c", "echo; exec sleep 1000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("isolab starts");
+    assert!(!ends_within(&child, Duration::from_secs(1)));
+    send(&child, Signal::INT);
+    assert!(ends_within(&child, Duration::from_secs(20)));
+    let result = support::done(child.wait_with_output().expect("isolab ends"));
+    assert_eq!(result.status, Some(130), "{}", result.stderr);
+    assert_eq!(result.stderr, "isolab: interrupted after 0 of 30 pairs\n");
+    let record: Value = serde_json::from_slice(&std::fs::read(&file).expect("a record")).expect("JSON");
+    assert_eq!(record["run"]["interrupted"], 2);
+    std::fs::remove_file(&file).expect("written");
+}
+
+#[test]
+fn a_level_that_was_asked_for_is_never_left_out() {
+    let result = run(&["compare", "--levels", "container,process,container", "demo"]);
+    assert_eq!((result.status, result.stdout.as_str()), (Some(125), ""));
+    assert_eq!(result.stderr, "isolab: --levels names container twice; name each level once\n");
+    if run(&["run", "--on", "host", "--level", "vm", "demo"]).status == Some(0) {
+        return;
+    }
+    let asked = run(&["compare", "--on", "host", "--levels", "process,vm", "--pairs", "1", "demo"]);
+    assert_eq!((asked.status, asked.stdout.as_str()), (Some(125), ""));
+    assert!(asked.stderr.starts_with("isolab: vm can't run here: ") && asked.stderr.lines().count() == 1);
+    let all = run(&["compare", "--on", "host", "--pairs", "1", "demo"]);
+    assert_eq!((all.status, all.stderr.as_str()), (Some(0), ""));
+    assert!(all.stdout.contains("vm was not run: "), "{}", all.stdout);
 }
 
 #[test]

@@ -138,6 +138,11 @@ impl Check {
     }
 }
 
+/// Names of the checks that this version makes, where it can judge them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CHECKS.iter().map(|(id, ..)| *id).chain(noise::NAMES)
+}
+
 type Judgement = (CheckStatus, String);
 type CheckRow = (&'static str, CheckLevel, fn(Evidence<'_>) -> Judgement);
 

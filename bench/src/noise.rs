@@ -26,6 +26,9 @@ const MIN_STEAL_TICKS: u64 = 5;
 const TICKS_PER_SECOND: f64 = 100.0;
 const RESAMPLES: usize = 2000;
 
+/// Every check of this module.
+pub(crate) const NAMES: [&str; 4] = ["T10-drift", "T12-cpu-pressure", "T12-steal", "T12-swap"];
+
 /// Name, meaning of a failure, result, what was seen.
 pub(crate) type Found = (&'static str, CheckLevel, CheckStatus, String);
 
@@ -57,7 +60,7 @@ fn drift(e: Evidence<'_>) -> Option<Found> {
     let list: Vec<String> = list.collect();
     let still = || "first and last third of the runs agree".to_owned();
     let detail = if list.is_empty() { still() } else { format!("not stationary: {}", list.join(", ")) };
-    judged("T10-drift", CheckLevel::Flag, !list.is_empty(), detail)
+    judged(NAMES[0], CheckLevel::Flag, !list.is_empty(), detail)
 }
 
 fn ratio_of_thirds(e: Evidence<'_>, arm: &str, metric: &Metric) -> Option<[f64; 3]> {
@@ -83,7 +86,7 @@ fn pressure(e: Evidence<'_>) -> Option<Found> {
     let Noise { psi_cpu_some_us, elapsed_us, .. } = e.host.noise;
     let share = share(psi_cpu_some_us?, elapsed_us?)?;
     let detail = format!("some task waited for a CPU in {:.0} % of the time", share * 100.0);
-    judged("T12-cpu-pressure", CheckLevel::Flag, share > PRESSURE, detail)
+    judged(NAMES[1], CheckLevel::Flag, share > PRESSURE, detail)
 }
 
 fn steal(e: Evidence<'_>) -> Option<Found> {
@@ -92,12 +95,12 @@ fn steal(e: Evidence<'_>) -> Option<Found> {
     let share = share(ticks, elapsed_us?)? * 1e6 / TICKS_PER_SECOND / f64::from(cpus);
     let level = if share > STEAL * REFUSES { CheckLevel::Refuse } else { CheckLevel::Flag };
     let detail = format!("the hypervisor gave {:.1} % of the CPU time to others", share * 100.0);
-    judged("T12-steal", level, share > STEAL && ticks >= MIN_STEAL_TICKS, detail)
+    judged(NAMES[2], level, share > STEAL && ticks >= MIN_STEAL_TICKS, detail)
 }
 
 fn swap(e: Evidence<'_>) -> Option<Found> {
     let pages = e.host.noise.swapped_in_pages?;
-    judged("T12-swap", CheckLevel::Flag, pages > 0, format!("{pages} pages were read from swap"))
+    judged(NAMES[3], CheckLevel::Flag, pages > 0, format!("{pages} pages were read from swap"))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "below 2^53: 285 years in microseconds")]
