@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_trap_without_a_check_says_so() {
-        let said = |trap| explain(Some(trap)).unwrap().contains("has no check for it");
+        let said = |trap: &str| explain(Some(trap)).unwrap().contains("has no check for it");
         let checked: Vec<String> =
             (1..=18).map(|n| format!("T{n:02}")).filter(|trap| !said(trap.as_str())).collect();
         assert_eq!(checked, ["T01", "T02", "T05", "T06", "T08", "T09", "T10", "T12", "T17"]);
