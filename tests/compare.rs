@@ -74,7 +74,7 @@ fn a_command_that_fails_in_all_runs_is_refused_as_run_would_say_it() {
     ];
     for (command, why) in [
         (&["demo", "--", "nosuch"][..], "command \"nosuch\" not found in the image"),
-        (&["--timeout", "100ms", "demo", "--", "/isolab-work", "sleep", "9"], "the deadline of --timeout"),
+        (&["--timeout", "100ms", "demo", "--", "/isolab-work", "pause"], "the deadline of --timeout"),
     ] {
         let result = run(&[&on, command].concat());
         assert_eq!(result.status, Some(3), "{}", result.stderr);
@@ -90,7 +90,7 @@ fn an_interrupted_comparison_says_after_how_many_pairs_and_leaves_its_record() {
     busybox();
     let file = home().join("interrupted.json");
     let json = file.to_str().expect("UTF-8");
-    let mut child = isolab(&["compare", "--on", "host", "--levels", "process", "--json", json, "--quiet"])
+    let child = isolab(&["compare", "--on", "host", "--levels", "process", "--json", json, "--quiet"])
         .args(["busybox", "--", "sh", "-c", "echo; exec sleep 1000"])
         .stderr(Stdio::piped())
         .spawn()

@@ -323,7 +323,7 @@ pub(super) const TOPICS: &[Topic] = &[
         &[
             concat!(
                 "  T12-cpu-pressure  flags: some task waited for a CPU in over 5 % of the time\n",
-                "  T12-steal         flags: others got over 0.5 % of the CPU time by a hypervisor; over 1.5 % refuses\n",
+                "  T12-steal         flags: a hypervisor took over 0.5 % of the CPU time; over 1.5 % refuses\n",
                 "  T12-swap          flags: pages were read from swap",
             ),
             "The kernel's CPU pressure counts isolab's own processes and the workload's too, so it never refuses. Pairs in random \
