@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use isolab_bench::measure::{ExecuteError, Executor};
 use isolab_bench::run_report::{MAX_LINE, RunReport};
 use isolab_bench::sample::Execution;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +19,9 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::now_ns;
 use crate::signals::{ENDING, Signals};
+
+/// How long an interrupted run may take before it is told again.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 
 /// Starts `isolab run` processes.
 #[derive(Debug)]
@@ -32,27 +35,37 @@ pub(crate) struct RunExecutor {
 }
 
 impl RunExecutor {
-    /// Reads the report to its end; a signal that asks for the end is passed on to the run.
+    /// Reads the report to its end; a signal that asks for the end is passed on to the run, and once more where that takes its
+    /// time: the second one ends a workload that ignores the first.
     fn report(&mut self, read: OwnedFd, child: &Child) -> io::Result<Vec<u8>> {
         let mut pipe = File::from(read).take(MAX_LINE as u64 + 1);
         let (mut line, mut buffer) = (Vec::new(), [0; 4096]);
+        let pass_on = |number: u8| {
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(number.into())) {
+                // Not waited for yet, so the number is still its own; it may have ended already.
+                let _ = kill_process(pid, signal);
+            }
+        };
+        let mut patience: Option<Timespec> = None;
         loop {
             let mut fds = [
                 PollFd::from_borrowed_fd(pipe.get_ref().as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.signals.event(), PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            match (poll(&mut fds, patience.as_ref()), self.interrupted.get()) {
+                (Ok(0), Some(number)) => {
+                    pass_on(number);
+                    patience = None;
+                }
+                (Ok(_) | Err(Errno::INTR), _) => {}
+                (Err(error), _) => return Err(error.into()),
             }
             let told = !fds[0].revents().is_empty();
             for number in self.signals.pending().into_iter().filter(|number| ENDING.contains(number)) {
                 self.interrupted.set(Some(number));
-                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-                if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(number.into())) {
-                    // Not waited for yet, so the number is still its own; it may have ended already.
-                    let _ = kill_process(pid, signal);
-                }
+                pass_on(number);
+                patience = Some(PATIENCE);
             }
             if told {
                 match pipe.read(&mut buffer) {
