@@ -40,8 +40,8 @@ struct RunOnly {
 }
 
 impl Cli {
-    /// Reads the command line. `run` is read by itself: to define all other commands with their options takes longer than
-    /// all else that the program does before the start of an instance.
+    /// Reads the command line. `run` is read by itself: defining all other commands with their options would be part of
+    /// the start of each instance.
     ///
     /// # Errors
     /// What is wrong with it, or the help that was asked for.

@@ -11,7 +11,7 @@ use crate::units::{UnitError, parse_duration, parse_size};
 /// Least memory of a job: below it not even init starts at the container level.
 pub(crate) const MIN_MEMORY: u64 = 4 << 20;
 /// Memory of a job that asks for none in particular.
-pub(crate) const DEFAULT_MEMORY: &str = "128M";
+const DEFAULT_MEMORY: &str = "128M";
 /// CPUs of such a job.
 const DEFAULT_CPUS: &str = "1";
 /// Host name of such a job.
@@ -33,6 +33,8 @@ pub(crate) struct Asked {
     pub(crate) pids: bool,
     /// `--hostname`.
     pub(crate) hostname: bool,
+    /// `--kernel`.
+    pub(crate) kernel: bool,
 }
 
 /// The job options, checked; what depends on the image is resolved later.
@@ -56,7 +58,7 @@ pub(crate) struct JobConfig {
     pub(crate) cpus: u32,
     /// Processes.
     pub(crate) pids: u32,
-    /// Which of these three were asked for.
+    /// Which of those that not every level has were asked for.
     pub(crate) asked: Asked,
     /// No overlay.
     pub(crate) read_only: bool,
@@ -111,6 +113,7 @@ impl JobConfig {
         let hostname = args.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
         let asked = Asked {
             hostname: args.hostname.is_some(),
+            kernel: args.kernel.is_some(),
             memory: args.memory.is_some(),
             cpus: args.cpus.is_some(),
             pids: args.pids.is_some(),

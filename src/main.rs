@@ -59,16 +59,15 @@ fn main() -> ExitCode {
     match dispatch(cli, main_ns) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("isolab: {}", line(&error));
+            eprintln!("isolab: {}", escaped(&format!("{error:#}")));
             ExitCode::from(OWN_ERROR)
         }
     }
 }
 
-/// The chain of an error in one line, control characters escaped: file names and images have a say in it.
-fn line(error: &anyhow::Error) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    format!("{error:#}").chars().map(escape).collect()
+/// Control characters escaped: file names, images and commands have a say in what is told.
+fn escaped(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
 }
 
 /// What was wrong with the command line in one line: clap's paragraphs up to the usage, joined.

@@ -10,7 +10,7 @@ use isolab_images::store::Store;
 use isolab_vmm::probe;
 
 use crate::cli::{JobArgs, LabArgs, LabClock, On, RunArgs};
-use crate::config::{DEFAULT_MEMORY, JobConfig};
+use crate::config::JobConfig;
 use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
 use crate::resolve::{self, Resolved};
 use crate::units::parse_size;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     if args.report_fd.is_none() {
         levels::check_options(&args.level, config.asked)?;
     }
-    without_effect(args)?;
+    check_lab_options(&args.job)?;
     if args.job.print_config {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
@@ -72,20 +72,14 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
                 Stdio::Interactive => LabStdio::Interactive,
                 Stdio::Terminal { .. } => LabStdio::Terminal,
             };
-            Ok(in_lab(LabJob::of(&args.job, arguments, stdio)?, vec![image], vec![])?.status)
+            Ok(in_lab(LabJob::of(&args.job, config.memory_bytes, arguments, stdio)?, vec![image], vec![])?
+                .status)
         }
     }
 }
 
-/// Refuses options that could have no effect.
-fn without_effect(args: &RunArgs) -> anyhow::Result<()> {
-    let job = &args.job;
-    if job.kernel.is_some() && args.level != "vm" && args.report_fd.is_none() {
-        bail!(
-            "--kernel is for the guest of level vm, not for level {}; leave it out, or use --level vm",
-            args.level
-        );
-    }
+/// Refuses options of the lab where it is excluded.
+fn check_lab_options(job: &JobArgs) -> anyhow::Result<()> {
     let of_lab = [
         ("--lab-memory", job.lab_memory.is_some()),
         ("--lab-cpus", job.lab_cpus != 1),
@@ -151,19 +145,21 @@ pub(crate) struct LabJob {
 }
 
 impl LabJob {
-    /// By the job's options.
+    /// By the options of a job of so much memory.
     ///
     /// # Errors
     /// A size that can't be read.
-    pub(crate) fn of(job: &JobArgs, arguments: Vec<String>, stdio: LabStdio) -> anyhow::Result<Self> {
+    pub(crate) fn of(
+        job: &JobArgs,
+        memory_bytes: u64,
+        arguments: Vec<String>,
+        stdio: LabStdio,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             arguments,
             stdio,
             clock: job.lab_clock,
-            memory_mib: lab_memory(
-                job.lab_memory.as_deref(),
-                parse_size("--memory", job.memory.as_deref().unwrap_or(DEFAULT_MEMORY))?,
-            )?,
+            memory_mib: lab_memory(job.lab_memory.as_deref(), memory_bytes)?,
             cpus: job.lab_cpus,
             kernel: job.kernel.clone(),
             with: Vec::new(),

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::comparability::{CheckLevel, CheckStatus, Evidence};
 use crate::environment::{ClockKind, Noise};
 use crate::estimate::{median, quantile};
-use crate::summary::{METRICS, Metric, STARTUP};
+use crate::summary::{Metric, STARTUP};
 
 /// Fewest runs of an arm whose first and last third are compared.
 pub const MIN_FOR_DRIFT: usize = 15;
@@ -47,7 +47,7 @@ fn judged(id: &'static str, level: CheckLevel, fails: bool, detail: String) -> O
 /// The last third of an arm's runs against its first: the whole interval lies beyond the limit.
 fn drift(e: Evidence<'_>) -> Option<Found> {
     let all = |m: &&Metric| e.samples.iter().filter(|s| s.analysed()).all(|s| m.of(s).is_some());
-    let metric = STARTUP.map(|i| &METRICS[i]).into_iter().find(all)?;
+    let metric = STARTUP.into_iter().find(all)?;
     let moved = e.plan.arms.iter().filter_map(|arm| Some((arm, ratio_of_thirds(e, arm, metric)?)));
     let moved: Vec<(&String, [f64; 3])> = moved.collect();
     if moved.is_empty() {

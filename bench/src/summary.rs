@@ -36,45 +36,51 @@ pub struct Metric {
     of: fn(&Sample) -> Option<u64>,
 }
 
+/// Request to the first user instruction.
+pub static FIRST_INSTRUCTION: Metric = Metric {
+    name: "startup.request_to_first_user_insn",
+    unit: Unit::Ns,
+    verb: "reaches its first user instruction",
+    of: |s| s.t_ns.as_ref()?.first_user_insn,
+};
+/// Request to the workload saying that it is ready.
+pub static READINESS: Metric = Metric {
+    name: "startup.request_to_ready",
+    unit: Unit::Ns,
+    verb: "is ready",
+    of: |s| s.t_ns.as_ref()?.ready,
+};
+/// Request to the last resource freed.
+pub static CLEAN: Metric = Metric {
+    name: "startup.request_to_clean",
+    unit: Unit::Ns,
+    verb: "is gone",
+    of: |s| s.t_ns.as_ref()?.clean,
+};
+/// Request to the `execve` of the command.
+pub static EXECVE: Metric = Metric {
+    name: "startup.request_to_exec",
+    unit: Unit::Ns,
+    verb: "executes its command",
+    of: |s| s.t_ns.as_ref()?.exec,
+};
+/// Memory charge when the workload was ready.
+pub static CHARGE: Metric = Metric {
+    name: "memory.charge",
+    unit: Unit::Bytes,
+    verb: "is charged",
+    of: |s| Some(s.mem_bytes.as_ref().filter(|m| m.at == READY)?.memcg_current),
+};
+/// Highest memory charge.
+pub static PEAK: Metric = Metric {
+    name: "memory.peak",
+    unit: Unit::Bytes,
+    verb: "is charged at its peak",
+    of: |s| Some(s.mem_bytes.as_ref()?.peak),
+};
+
 /// Every metric, the headline ones first.
-pub const METRICS: &[Metric] = &[
-    Metric {
-        name: "startup.request_to_first_user_insn",
-        unit: Unit::Ns,
-        verb: "reaches its first user instruction",
-        of: |s| s.t_ns.as_ref()?.first_user_insn,
-    },
-    Metric {
-        name: "startup.request_to_ready",
-        unit: Unit::Ns,
-        verb: "is ready",
-        of: |s| s.t_ns.as_ref()?.ready,
-    },
-    Metric {
-        name: "startup.request_to_clean",
-        unit: Unit::Ns,
-        verb: "is gone",
-        of: |s| s.t_ns.as_ref()?.clean,
-    },
-    Metric {
-        name: "startup.request_to_exec",
-        unit: Unit::Ns,
-        verb: "executes its command",
-        of: |s| s.t_ns.as_ref()?.exec,
-    },
-    Metric {
-        name: "memory.charge",
-        unit: Unit::Bytes,
-        verb: "is charged",
-        of: |s| Some(s.mem_bytes.as_ref().filter(|m| m.at == READY)?.memcg_current),
-    },
-    Metric {
-        name: "memory.peak",
-        unit: Unit::Bytes,
-        verb: "is charged at its peak",
-        of: |s| Some(s.mem_bytes.as_ref()?.peak),
-    },
-];
+pub static METRICS: [&Metric; 6] = [&FIRST_INSTRUCTION, &READINESS, &CLEAN, &EXECVE, &CHARGE, &PEAK];
 
 impl Metric {
     /// The sample's number.
@@ -182,40 +188,39 @@ pub struct Headline {
 }
 
 /// The start-up metrics, in the order in which a record leads with one.
-pub(crate) const STARTUP: [usize; 4] = [1, 0, 3, 2];
+pub(crate) static STARTUP: [&Metric; 4] = [&READINESS, &FIRST_INSTRUCTION, &EXECVE, &CLEAN];
 
 impl Headline {
     /// Those of these summaries.
     #[must_use]
     pub fn of(summaries: &[Summary]) -> Self {
-        let arms = |metric: usize| {
-            summaries.iter().find(|s| s.metric == METRICS[metric].name).map_or(0, |s| s.arms.len())
+        let arms =
+            |metric: &Metric| summaries.iter().find(|s| s.metric == metric.name).map_or(0, |s| s.arms.len());
+        let best = |of: &[&Metric], otherwise: &Metric| {
+            let most = of.iter().map(|metric| arms(metric)).max().unwrap_or(0);
+            let first = of.iter().find(|metric| most > 0 && arms(metric) == most);
+            first.map_or(otherwise, |metric| metric).name.to_owned()
         };
-        let best = |of: &[usize]| {
-            let most = of.iter().map(|&metric| arms(metric)).max().unwrap_or(0);
-            let first = of.iter().find(|&&metric| most > 0 && arms(metric) == most);
-            METRICS[*first.unwrap_or(&of[of.len() - 1])].name.to_owned()
-        };
-        Self { startup: best(&STARTUP), memory: best(&[4, 5]) }
+        Self { startup: best(&STARTUP, &CLEAN), memory: best(&[&CHARGE, &PEAK], &PEAK) }
     }
 
     /// The metric of the ratios.
     #[must_use]
     pub fn startup(&self) -> &'static Metric {
-        metric(&self.startup).unwrap_or(&METRICS[2])
+        metric(&self.startup).unwrap_or(&CLEAN)
     }
 
     /// The metric of memory.
     #[must_use]
     pub fn memory(&self) -> &'static Metric {
-        metric(&self.memory).unwrap_or(&METRICS[5])
+        metric(&self.memory).unwrap_or(&PEAK)
     }
 }
 
 /// The metric of a key.
 #[must_use]
 pub fn metric(name: &str) -> Option<&'static Metric> {
-    METRICS.iter().find(|metric| metric.name == name)
+    METRICS.into_iter().find(|metric| metric.name == name)
 }
 
 /// The summaries of every metric that at least one analysed sample has.
@@ -383,7 +388,7 @@ mod tests {
     #[test]
     fn the_median_run_is_a_run_that_happened() {
         let samples = samples();
-        let run = median_run("vm", &METRICS[1], &samples).expect("five runs");
+        let run = median_run("vm", &READINESS, &samples).expect("five runs");
         assert_eq!((run.pair, run.t_ns.as_ref().and_then(|t| t.ready)), (3, Some(153)));
     }
 }

@@ -121,7 +121,7 @@ impl PullError {
                 "the registry's copy is damaged: push the image again"
             }
             Self::Platform { .. } => "ask for an image that has that platform",
-            Self::Budget(_) => "isolab takes no image that large",
+            Self::Budget(_) => "use a smaller image, or raise --max-size",
             Self::Prepare(_) | Self::Write { .. } => "nothing was changed",
         }
     }

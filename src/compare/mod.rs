@@ -27,15 +27,13 @@ use crate::levels::{self, Setup};
 use crate::place::{LabJob, Place, choose, in_lab};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
-use crate::{OWN_ERROR, arguments, hint};
+use crate::{OWN_ERROR, arguments, escaped, hint};
 use executor::RunExecutor;
 
 /// Where the lab leaves the record.
 const RECORD_IN_LAB: &str = "/root/record.json";
 /// Labs started for one comparison where QEMU gets stuck. Nothing of a stuck one is kept, so that no sample is chosen.
 const LAB_TRIES: u32 = 8;
-/// The levels where none are named.
-const ALL: [&str; 3] = ["process", "container", "vm"];
 /// Exit status of a comparison that was refused.
 const REFUSED: u8 = 3;
 
@@ -59,7 +57,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         Place::Host => (on_host(args, &levels, &config, image)?, false),
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
-            match from_lab(args, image)? {
+            match from_lab(args, &config, image)? {
                 // The isolab inside has said on standard error what there is to say.
                 Ok(record) => (record, true),
                 Err(status) => return Ok(status),
@@ -88,17 +86,12 @@ fn end(record: &Record) -> (u8, Option<String>) {
     let own = first.error.is_some() || first.status == Some(OWN_ERROR);
     let why = first.error.as_ref().or_else(|| first.flags.first());
     let line = format!("no run succeeded: {}", why.map_or("none ended by itself", String::as_str));
-    (if own { OWN_ERROR } else { REFUSED }, Some(line.chars().flat_map(shown).collect()))
-}
-
-/// Control characters escaped: the image and the command have a say in the reason.
-fn shown(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_debug().collect() } else { vec![c] }
+    (if own { OWN_ERROR } else { REFUSED }, Some(escaped(&line)))
 }
 
 /// The levels that were asked for, or all.
 fn levels_of(args: &CompareArgs) -> anyhow::Result<Vec<String>> {
-    let levels = args.levels.clone().unwrap_or_else(|| ALL.map(str::to_owned).to_vec());
+    let levels = args.levels.clone().unwrap_or_else(|| levels::names().map(str::to_owned).collect());
     for (i, level) in levels.iter().enumerate() {
         levels::check_name(level)?;
         if levels[..i].contains(level) {
@@ -109,7 +102,7 @@ fn levels_of(args: &CompareArgs) -> anyhow::Result<Vec<String>> {
 }
 
 /// The record of the same comparison inside the lab, or the status of the isolab there.
-fn from_lab(args: &CompareArgs, image: Resolved) -> anyhow::Result<Result<Record, u8>> {
+fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::Result<Result<Record, u8>> {
     let mut arguments = vec!["compare".to_owned()];
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.push(format!("--json={RECORD_IN_LAB}"));
@@ -123,7 +116,7 @@ fn from_lab(args: &CompareArgs, image: Resolved) -> anyhow::Result<Result<Record
     let mut tries = 1..=LAB_TRIES;
     let outcome = loop {
         let image = image.take().map_or_else(|| resolve::image(&args.job.image), Ok)?;
-        let job = LabJob::of(&args.job, arguments.clone(), LabStdio::Output)?;
+        let job = LabJob::of(&args.job, config.memory_bytes, arguments.clone(), LabStdio::Output)?;
         match in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()]) {
             Err(error) if error.is::<Stuck>() && tries.next().is_some_and(|n| n < LAB_TRIES) => {
                 eprintln!("isolab: {error:#}: starting the comparison over in a new lab");

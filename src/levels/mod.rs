@@ -1,6 +1,7 @@
 //! The levels. A new one is a file here and a line in [`LEVELS`].
 
 mod container;
+mod failures;
 pub(crate) mod limits;
 mod process;
 mod started;
@@ -10,20 +11,15 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::bail;
-use isolab_bench::port::{HostStdio, Level, StartError, Unavailable};
+use isolab_bench::port::{HostStdio, Level};
 use isolab_bench::run_report::Detail;
-use isolab_container::child::{SpawnError, namespace};
-use isolab_container::launch::LaunchError;
-use isolab_container::root::{RootError, RootSource};
+use isolab_container::root::RootSource;
 use isolab_images::job::Job;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
-use isolab_wire::mark::{Failure, Step};
-use rustix::io::Errno;
 
 use crate::config::Asked;
-use crate::hint::{self, Hint, UsernsOff};
-use crate::{doctor, stdio};
+use crate::stdio;
 
 /// What a level is made from besides the job.
 #[derive(Debug)]
@@ -38,6 +34,9 @@ pub(crate) struct Setup {
     pub(crate) asked: Asked,
 }
 
+pub(crate) use failures::namespaces_failed;
+use failures::{explained, namespaces};
+
 type Make = fn(Setup) -> Box<dyn Level>;
 
 /// All levels, from the least isolated, each with those options that not all have.
@@ -46,7 +45,7 @@ const LEVELS: &[(&str, &[&str], Make)] = &[
     (container::NAME, &["--memory", "--cpus", "--pids", "--hostname"], |setup| {
         Box::new(container::Container::new(setup))
     }),
-    (vm::NAME, &["--memory", "--cpus", "--hostname"], |setup| Box::new(vm::Vm::new(setup))),
+    (vm::NAME, &["--memory", "--cpus", "--hostname", "--kernel"], |setup| Box::new(vm::Vm::new(setup))),
 ];
 
 /// Refuses an option that was asked for and would have no effect at the level.
@@ -59,6 +58,7 @@ pub(crate) fn check_options(name: &str, asked: Asked) -> anyhow::Result<()> {
         ("--cpus", asked.cpus),
         ("--pids", asked.pids),
         ("--hostname", asked.hostname),
+        ("--kernel", asked.kernel),
     ];
     let has =
         |level: &str, option| LEVELS.iter().any(|(n, options, _)| *n == level && options.contains(option));
@@ -73,16 +73,20 @@ pub(crate) fn check_options(name: &str, asked: Asked) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names of all levels, from the least isolated.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    LEVELS.iter().map(|(name, ..)| *name)
+}
+
 /// Refuses a name that is no level.
 ///
 /// # Errors
 /// With the names that there are.
 pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
-    if LEVELS.iter().any(|(known, ..)| *known == name) {
+    if names().any(|known| known == name) {
         return Ok(());
     }
-    let names: Vec<&str> = LEVELS.iter().map(|(known, ..)| *known).collect();
-    bail!("there is no level {name:?}; the levels are {}", names.join(", "))
+    bail!("there is no level {name:?}; the levels are {}", names().collect::<Vec<_>>().join(", "))
 }
 
 /// The level of a name.
@@ -94,45 +98,6 @@ pub(crate) fn level(name: &str, setup: Setup) -> anyhow::Result<Box<dyn Level>> 
     match LEVELS.iter().find(|(known, ..)| *known == name) {
         Some((.., make)) => Ok(make(setup)),
         None => bail!("there is no level {name:?}"),
-    }
-}
-
-/// Whether this user can make the namespaces of these levels, by the settings alone.
-fn namespaces() -> Result<(), Unavailable> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    doctor::userns_off().map_or(Ok(()), |why| Err(hint::userns_off(why).into()))
-}
-
-/// Why the child could not make the other namespaces after its user namespace.
-pub(crate) fn namespaces_failed(errno: u16) -> Hint {
-    match Errno::from_raw_os_error(errno.into()) {
-        Errno::NOSPC | Errno::USERS => hint::userns_off(UsernsOff::Full),
-        _ if doctor::apparmor_restricts() => hint::userns_off(UsernsOff::AppArmor),
-        _ if rustix::process::geteuid().is_root() => hint::no_sys_admin(),
-        _ => hint::userns_off(UsernsOff::Refused),
-    }
-}
-
-/// A failed start, in the words of `doctor` where it is one of the usual failures.
-fn explained(error: LaunchError) -> StartError {
-    let root = rustix::process::geteuid().is_root();
-    match error {
-        LaunchError::Spawn(SpawnError::Clone { source: Errno::NOSPC | Errno::USERS, .. }) => {
-            hint::userns_off(UsernsOff::Full).into()
-        }
-        LaunchError::Spawn(SpawnError::Clone { source: Errno::PERM, namespaces }) => {
-            let user = namespaces & namespace::USER != 0;
-            if user { hint::userns_off(UsernsOff::Refused) } else { hint::no_sys_admin() }.into()
-        }
-        LaunchError::Child(Failure { step: Step::Namespaces, errno }) => namespaces_failed(errno).into(),
-        LaunchError::Root(RootError::Open(Errno::PERM)) => hint::no_sys_admin().into(),
-        LaunchError::UserNotMapped { .. } if !root => {
-            let Hint { reason, remedy } = doctor::one_id();
-            format!("{error}: {reason}; {remedy}").into()
-        }
-        error => error.into(),
     }
 }
 

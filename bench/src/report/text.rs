@@ -6,7 +6,7 @@ use crate::comparability::{Check, CheckStatus, Verdict};
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, factor};
 use crate::report::words;
-use crate::summary::{ArmSummary, METRICS, Metric};
+use crate::summary::{ArmSummary, CHARGE, CLEAN, FIRST_INSTRUCTION, Metric, PEAK, READINESS};
 
 /// How it is printed; the caller knows the terminal and `NO_COLOR`.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +90,11 @@ fn table(record: &Record) -> String {
     };
     let unit = Shown::time(&record.host).name();
     let entry = words::entry_metric(record);
-    let entry_title =
-        if entry.name == METRICS[0].name { "first user\ninstruction" } else { "to execve\nof command" };
+    let entry_title = if entry.name == FIRST_INSTRUCTION.name {
+        "first user\ninstruction"
+    } else {
+        "to execve\nof command"
+    };
     let mut header = vec![
         "level".to_owned(),
         format!("{entry_title}, {unit}"),
@@ -107,7 +110,7 @@ fn table(record: &Record) -> String {
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     for arm in arms {
         let mut row = vec![words::printable(arm)];
-        for metric in [entry, &METRICS[1], &METRICS[2]] {
+        for metric in [entry, &READINESS, &CLEAN] {
             row.push(cell(record, metric, arm));
         }
         row.push(memory_cell(record, arm));
@@ -141,8 +144,8 @@ fn cell(record: &Record, metric: &Metric, arm: &str) -> String {
 
 fn memory_cell(record: &Record, arm: &str) -> String {
     let of = |metric: &Metric| arm_summary(record, metric, arm).map(|s| digits(Shown::MiB.scaled(s.median)));
-    let charge = of(&METRICS[4]).filter(|_| !words::memory_is_peak(record));
-    match (charge, of(&METRICS[5])) {
+    let charge = of(&CHARGE).filter(|_| !words::memory_is_peak(record));
+    match (charge, of(&PEAK)) {
         (Some(charge), Some(peak)) => format!("{charge}\n({peak})"),
         (None, Some(peak)) => peak,
         _ => "-".to_owned(),

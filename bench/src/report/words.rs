@@ -6,7 +6,7 @@ use crate::estimate::MIN_FOR_INTERVAL;
 use crate::plan::pairs_done;
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, times};
-use crate::summary::{Comparison, METRICS, Metric, Summary};
+use crate::summary::{CLEAN, Comparison, EXECVE, FIRST_INSTRUCTION, Metric, PEAK, Summary};
 
 /// Text of outside origin (images, commands, errors) with nothing that moves a cursor or turns the line around.
 pub(super) fn printable(text: &str) -> String {
@@ -148,13 +148,17 @@ pub(super) fn leading_word(record: &Record) -> &'static str {
 
 /// Whether memory is the peak, because not every level says when it is ready.
 pub(super) fn memory_is_peak(record: &Record) -> bool {
-    record.headline().memory().name == METRICS[5].name
+    record.headline().memory().name == PEAK.name
 }
 
 /// The first of the two metrics of "its code runs" that the record has.
 pub(super) fn entry_metric(record: &Record) -> &'static Metric {
-    let executed = leading_metric(record).name == METRICS[3].name;
-    if record.summary_of(METRICS[0].name).is_some() && !executed { &METRICS[0] } else { &METRICS[3] }
+    let executed = leading_metric(record).name == EXECVE.name;
+    if record.summary_of(FIRST_INSTRUCTION.name).is_some() && !executed {
+        &FIRST_INSTRUCTION
+    } else {
+        &EXECVE
+    }
 }
 
 /// One sentence per claim, for the leading metric and for memory.
@@ -163,9 +167,9 @@ pub(super) fn statements(record: &Record) -> Vec<String> {
         return vec![];
     }
     let mut metrics = vec![leading_metric(record), record.headline().memory()];
-    if memory_is_peak(record) && metrics[0].name != METRICS[2].name {
+    if memory_is_peak(record) && metrics[0].name != CLEAN.name {
         // What such a command does is not in its start.
-        metrics.insert(1, &METRICS[2]);
+        metrics.insert(1, &CLEAN);
     }
     let summaries = metrics.iter().filter_map(|m| Some((*m, record.summary_of(m.name)?)));
     let all: Vec<(&Metric, &Summary, &Comparison)> =
@@ -185,7 +189,7 @@ fn descriptive(pairs: usize) -> String {
 
 /// Which reading of memory the numbers are.
 fn peak(record: &Record) -> Option<String> {
-    let shown = memory_is_peak(record) && record.summary_of(METRICS[5].name).is_some();
+    let shown = memory_is_peak(record) && record.summary_of(PEAK.name).is_some();
     shown.then(|| {
         "Memory is the peak charge of each run: the command does not say when it is ready.".to_owned()
     })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
+use super::name::Name;
 use super::{Store, StoreError, files, io_step};
 use crate::digest::Digest;
 
@@ -31,7 +32,7 @@ impl Store {
         let named = self.named(wanted)?;
         let by_name = named.is_some();
         let digest = named.map_or_else(|| self.digest_of(wanted), |record| Ok(record.digest))?;
-        let names: Vec<String> = self
+        let names: Vec<Name> = self
             .digests_by_name()?
             .into_iter()
             .filter(|(_, to)| to.as_ref() == Some(&digest))
@@ -103,12 +104,8 @@ impl Store {
         Ok(())
     }
 
-    fn digests_by_name(&self) -> Result<Vec<(String, Option<Digest>)>, StoreError> {
+    fn digests_by_name(&self) -> Result<Vec<(Name, Option<Digest>)>, StoreError> {
         Ok(self.names()?.into_iter().map(|(name, to)| (name, to.map(|record| record.digest))).collect())
-    }
-
-    fn name_path(&self, name: &str) -> PathBuf {
-        self.home.join("names").join(name.replace('/', "%2F"))
     }
 
     /// What lies in a directory of the store without a lock; the store is locked.

@@ -16,6 +16,7 @@ mod entry;
 mod error;
 mod gc;
 mod name;
+mod names;
 mod temp;
 
 use std::fs::{DirBuilder, File};
@@ -226,70 +227,15 @@ impl Store {
             if named().next().is_none() {
                 found.push(self.entry(&digest, None));
             }
-            found.extend(
-                named().map(|(name, to)| self.entry(&digest, Some((name.clone(), to.description.clone())))),
-            );
+            found.extend(named().map(|(name, to)| {
+                self.entry(&digest, Some((name.as_str().to_owned(), to.description.clone())))
+            }));
         }
         // What was removed since is no error.
         found.retain(|entry| !matches!(entry, Err(StoreError::NotFound { .. })));
         let mut entries = found.into_iter().collect::<Result<Vec<_>, _>>()?;
         entries.sort_by(|a, b| (a.created_s, &a.digest, &a.name).cmp(&(b.created_s, &b.digest, &b.name)));
         Ok(entries)
-    }
-
-    /// The records of an image on disk, for a store elsewhere that has its bytes by other means: of the files, and of
-    /// each name (with the name of its file below `names/`).
-    ///
-    /// # Errors
-    /// No such image any more, or a file that can't be read.
-    pub fn records_of(&self, entry: &Entry) -> Result<(String, Vec<(String, String)>), StoreError> {
-        let text = |path: &Path| read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let mut names = Vec::new();
-        for (name, to) in self.names()? {
-            if to.is_some_and(|to| to.digest.to_string() == entry.digest) {
-                let file = Name::new(&name)?.file_name();
-                names.push((file.clone(), text(&self.home.join("names").join(file))?));
-            }
-        }
-        Ok((text(&entry.path.with_extension("json"))?, names))
-    }
-
-    /// Lets another name point to an image.
-    ///
-    /// # Errors
-    /// No such image, or a bad name.
-    pub fn tag(&self, wanted: &str, name: &str) -> Result<(), StoreError> {
-        let name = Name::new(name)?;
-        let _guard = self.lock()?;
-        let record = match self.named(wanted)? {
-            Some(record) => record,
-            None => {
-                let Record { digest, description, .. } = self.record(&self.digest_of(wanted)?)?;
-                NameRecord { digest, description }
-            }
-        };
-        self.put_name(&name, &record)
-    }
-
-    /// What a name stands for; nothing for a damaged one.
-    fn named(&self, name: &str) -> Result<Option<NameRecord>, StoreError> {
-        let Ok(name) = Name::new(name) else { return Ok(None) };
-        match read(&self.home.join("names").join(name.file_name())) {
-            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// All names with what they stand for, in order.
-    fn names(&self) -> Result<Vec<(String, Option<NameRecord>)>, StoreError> {
-        let mut names = Vec::new();
-        for file in files(&self.home.join("names"))? {
-            let Some(name) = Name::from_file_name(&file) else { continue };
-            let record = self.named(name.as_str())?;
-            names.push((name.into_string(), record));
-        }
-        Ok(names)
     }
 
     /// Digests that have a record.
@@ -325,13 +271,6 @@ impl Store {
 
     fn put_record(&self, record: &Record) -> Result<(), StoreError> {
         let path = self.record_path(&record.digest);
-        let text = serde_json::to_vec_pretty(record)
-            .map_err(|source| StoreError::Record { path: path.clone(), source })?;
-        self.put(&path, &text)
-    }
-
-    fn put_name(&self, name: &Name, record: &NameRecord) -> Result<(), StoreError> {
-        let path = self.home.join("names").join(name.file_name());
         let text = serde_json::to_vec_pretty(record)
             .map_err(|source| StoreError::Record { path: path.clone(), source })?;
         self.put(&path, &text)

@@ -10,20 +10,20 @@ use crate::report::quantity::{Shown, factor};
 use crate::report::words::{
     capital, class_name, entry_metric, leading_metric, leading_word, memory_is_peak, printable, statuses,
 };
-use crate::summary::{METRICS, Metric};
+use crate::summary::{CHARGE, CLEAN, FIRST_INSTRUCTION, Metric, PEAK, READINESS};
 
 pub(super) fn headline(record: &Record) -> Markup {
     let entry = entry_metric(record);
     let entry_title =
-        if entry.name == METRICS[0].name { "First user instruction" } else { "Execve of the command" };
+        if entry.name == FIRST_INSTRUCTION.name { "First user instruction" } else { "Execve of the command" };
     let columns = [
         (entry_title, entry),
-        ("Ready", &METRICS[1]),
-        ("Clean", &METRICS[2]),
-        ("Memory charge", &METRICS[4]),
-        (if memory_is_peak(record) { "Peak of memory" } else { "Peak" }, &METRICS[5]),
+        ("Ready", &READINESS),
+        ("Clean", &CLEAN),
+        ("Memory charge", &CHARGE),
+        (if memory_is_peak(record) { "Peak of memory" } else { "Peak" }, &PEAK),
     ];
-    let hidden = |m: &Metric| m.name == METRICS[4].name && memory_is_peak(record);
+    let hidden = |m: &Metric| m.name == CHARGE.name && memory_is_peak(record);
     let shown = |m: &Metric| record.summary_of(m.name).is_some() && !hidden(m);
     let columns: Vec<_> = columns.into_iter().filter(|(_, m)| shown(m)).collect();
     let arms = &record.run.plan.arms;
