@@ -225,10 +225,11 @@ fn named(controllers: &[&str]) -> String {
     }
 }
 
-/// An image that is not in the store and is no path.
+/// An image that is not in the store and is no path. A recipe of its name is what a newcomer means.
 #[must_use]
-pub fn image_missing(name: &str, nearest: Option<&str>) -> Hint {
+pub fn image_missing(name: &str, nearest: Option<&str>, is_recipe: bool) -> Hint {
     let remedy = match nearest {
+        _ if is_recipe => format!("build it: `isolab image build {name}`"),
         Some(nearest) => format!("did you mean {nearest}? `isolab image ls` lists what is there"),
         None => {
             "`isolab image ls` lists what is there, `isolab image import` and `isolab image pull` add to it"

@@ -57,7 +57,8 @@ pub(crate) fn missing(store: &Store, wanted: &str, error: StoreError) -> anyhow:
     let names = store.list().into_iter().flatten().filter_map(|entry| entry.name);
     let alike = names.map(|name| (strsim::jaro_winkler(&name, wanted), name));
     let nearest = alike.filter(|(alike, _)| *alike >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = hint::image_missing(wanted, nearest.as_ref().map(|(_, name)| name.as_str()));
+    let nearest = nearest.as_ref().map(|(_, name)| name.as_str());
+    let hint = hint::image_missing(wanted, nearest, Recipe::find(wanted).is_ok());
     anyhow::anyhow!("{}; {}", hint.reason, hint.remedy)
 }
 

@@ -108,6 +108,7 @@ fn names_lead_to_images_and_an_unknown_one_is_answered_with_the_nearest() {
     home.refuses(&["image", "inspect", "betta"], &["no image \"betta\"", "did you mean beta?"]);
     home.refuses(&["image", "export", "betta", "-o", "-"], &["did you mean beta?"]);
     home.refuses(&["run", "betta"], &["did you mean beta?"]);
+    home.refuses(&["run", "busybox"], &["no image \"busybox\"", "isolab image build busybox"]);
     home.refuses(&["image", "rm", "two", "betta"], &["did you mean beta?"]);
     home.refuses(&["image", "inspect", "nothing-like-it"], &["isolab image ls", "isolab image import"]);
     home.refuses(&["image", "import", &two, "--name", "a b"], &["`a b`", "is not a name"]);
