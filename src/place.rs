@@ -127,6 +127,7 @@ pub(crate) fn lab(args: &LabArgs) -> anyhow::Result<u8> {
         kernel: None,
         with: args.with.clone(),
         exec: args.exec,
+        seed: None,
     };
     Ok(in_lab(job, wanted, vec![])?.status)
 }
@@ -142,9 +143,16 @@ pub(crate) struct LabJob {
     kernel: Option<String>,
     with: Vec<PathBuf>,
     exec: bool,
+    seed: Option<u64>,
 }
 
 impl LabJob {
+    /// In a machine that does the same in each run of this seed: its random numbers come from it, its wall clock starts at
+    /// the same moment.
+    pub(crate) fn repeatable(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
+    }
+
     /// By the options of a job of so much memory.
     ///
     /// # Errors
@@ -164,6 +172,7 @@ impl LabJob {
             kernel: job.kernel.clone(),
             with: Vec::new(),
             exec: false,
+            seed: None,
         })
     }
 }
@@ -201,6 +210,7 @@ pub(crate) fn in_lab(job: LabJob, images: Vec<Resolved>, returns: Vec<String>) -
         },
         memory_mib: job.memory_mib,
         cpus: job.cpus,
+        seed: job.seed,
         stdio: job.stdio,
         returns,
     };

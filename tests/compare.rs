@@ -123,14 +123,23 @@ fn a_level_that_was_asked_for_is_never_left_out() {
 }
 
 #[test]
-fn all_levels_are_measured_in_the_lab() {
-    let record = record(&["--on", "lab", "--pairs", "1", "--seed", "1", "demo"]);
-    check_samples(&record, &["process", "container", "vm"]);
-    assert_eq!(record["host"]["class"], "emulated-lab");
-    assert_eq!(record["host"]["clock"], "instructions");
-    let ready = |level: &str| {
-        let samples = record["samples"].as_array().expect("samples");
-        samples.iter().find(|s| s["arm"] == level).and_then(|s| s["t_ns"]["ready"].as_u64()).expect("ready")
+fn all_levels_are_measured_in_the_lab_and_the_same_seed_gives_the_same_figures() {
+    let [once, again] = [(), ()].map(|()| record(&["--on", "lab", "--seed", "1", "demo"]));
+    check_samples(&once, &["process", "container", "vm"]);
+    assert_eq!(once["host"]["class"], "emulated-lab");
+    assert_eq!(once["host"]["clock"], "instructions");
+    let median = |record: &Value, metric: &str, level: &str| {
+        let of_metric =
+            record["summary"].as_array().expect("a summary").iter().find(|s| s["metric"] == metric);
+        of_metric.and_then(|s| s["arms"][level]["median"].as_f64()).expect("a median")
     };
+    let ready = |level| median(&once, "startup.request_to_ready", level);
     assert!(ready("process") < ready("container") && ready("container") < ready("vm"));
+    for metric in ["request_to_first_user_insn", "request_to_ready", "request_to_clean"] {
+        let metric = format!("startup.{metric}");
+        for level in ["process", "container", "vm"] {
+            let [a, b] = [&once, &again].map(|record| median(record, &metric, level));
+            assert!((b / a - 1.0).abs() < 0.005, "{metric} of {level}: {a} and {b}");
+        }
+    }
 }

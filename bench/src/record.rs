@@ -222,15 +222,30 @@ impl Run {
     /// # Errors
     /// The kernel gives no random bytes.
     pub fn starting_now(tool: Tool, argv: Vec<String>, plan: Plan) -> Result<Self, RecordError> {
-        let mut random = [0; 16];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| RecordError::Random(errno.into()))?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let id = Ulid::from_parts(millis, u128::from_le_bytes(random)).to_string();
-        let started_unix_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        let (id, started_unix_ns) = identity()?;
         Ok(Self { id, started_unix_ns, tool, argv, plan, interrupted: None })
     }
+
+    /// Gives it a new identity and the wall clock of now, which is where the record is kept: a lab's own clock tells neither.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn stamp(&mut self) -> Result<(), RecordError> {
+        (self.id, self.started_unix_ns) = identity()?;
+        Ok(())
+    }
+}
+
+/// A new ULID and the wall clock in nanoseconds since 1970.
+fn identity() -> Result<(String, u64), RecordError> {
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| RecordError::Random(errno.into()))?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let id = Ulid::from_parts(millis, u128::from_le_bytes(random)).to_string();
+    let started_unix_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    Ok((id, started_unix_ns))
 }
 
 impl Arm {

@@ -17,6 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
+use super::settle;
 use crate::clock::now_ns;
 use crate::signals::{ENDING, Signals};
 
@@ -28,6 +29,10 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 pub(crate) struct RunExecutor {
     /// Arguments after `run --level L --report-fd N`.
     pub(crate) arguments: Vec<String>,
+    /// The clock counts instructions: what the kernel has put off is waited for, and a run begins on the clock's grid.
+    pub(crate) counted: bool,
+    /// No run was made yet.
+    pub(crate) first: bool,
     /// What asks us to end.
     pub(crate) signals: Signals,
     /// The signal that did.
@@ -92,6 +97,10 @@ impl Executor for RunExecutor {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if self.counted {
+            settle::settle();
+            settle::align(std::mem::take(&mut self.first));
+        }
         let request_ns = now_ns();
         let mut child = command.spawn()?;
         drop(write);

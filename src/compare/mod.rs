@@ -2,6 +2,7 @@
 
 mod executor;
 mod output;
+mod settle;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -109,14 +110,16 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     arguments.push("--quiet".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
     // Chosen out here: inside, the clock starts at the same moment each time.
-    arguments.push(format!("--seed={}", seed(args)));
+    let seed = seed(args);
+    arguments.push(format!("--seed={seed}"));
     arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
     let name = args.job.image.clone();
     let mut image = Some(image);
     let mut tries = 1..=LAB_TRIES;
     let outcome = loop {
         let image = image.take().map_or_else(|| resolve::image(&args.job.image), Ok)?;
-        let job = LabJob::of(&args.job, config.memory_bytes, arguments.clone(), LabStdio::Output)?;
+        let job =
+            LabJob::of(&args.job, config.memory_bytes, arguments.clone(), LabStdio::Output)?.repeatable(seed);
         match in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()]) {
             Err(error) if error.is::<Stuck>() && tries.next().is_some_and(|n| n < LAB_TRIES) => {
                 eprintln!("isolab: {error:#}: starting the comparison over in a new lab");
@@ -134,6 +137,8 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
         return Ok(Err(outcome.status));
     };
     let mut record = Record::from_json(&bytes)?;
+    // The lab's clock says the same in each run.
+    record.run.stamp()?;
     record.workload.image = name;
     record.run.argv = std::env::args().collect();
     Ok(Ok(record))
@@ -175,6 +180,8 @@ fn on_host(
     let mut executor = RunExecutor {
         arguments: arguments::of_job(&args.job, &reference),
         signals: Signals::catch().context("catch signals")?,
+        counted: clock == ClockKind::Instructions,
+        first: true,
         interrupted: Rc::clone(&interrupted),
     };
     let samples = measure(&plan, &mut executor, &mut Progress::new(&plan, Rc::clone(&interrupted)));

@@ -57,6 +57,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) clock: LabClock,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
+    /// Where every random number that the machine gets comes from.
+    pub(crate) seed: Option<u64>,
 }
 
 /// A running machine. Dropping it ends it.
@@ -133,6 +135,9 @@ impl Machine<'_> {
         add(&["-m", &format!("{}M", self.memory_mib), "-smp", &self.cpus.to_string()]);
         if self.clock == LabClock::Instructions {
             add(&["-icount", "shift=1,sleep=off"]);
+        }
+        if let Some(seed) = self.seed {
+            add(&["-seed", &seed.to_string()]);
         }
         add(&["-kernel", &fd(kernel.as_fd()), "-initrd", &fd(initramfs.as_fd())]);
         add(&["-append", &self.command_line()]);

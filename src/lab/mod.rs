@@ -31,6 +31,9 @@ use self::machine::{MAX_IMAGES, Machine, drive_name};
 use self::protocol::{JobImage, LabJob};
 pub(crate) use self::watchdog::Stuck;
 
+/// The wall clock of a repeatable lab at its start: 2026-01-01 00:00:00 UTC.
+const REPEATABLE_START_S: u64 = 1_767_225_600;
+
 /// How the isolab inside is connected to ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LabStdio {
@@ -78,6 +81,9 @@ pub(crate) struct LabRequest {
     pub memory_mib: u32,
     /// The lab's CPUs; more than one only with [`LabClock::Wall`].
     pub cpus: u32,
+    /// With a seed, the machine does the same in each run, as far as the host's disks and clock are not in it: random
+    /// numbers come from the seed, the wall clock starts at the same moment.
+    pub seed: Option<u64>,
     /// Standard streams.
     pub stdio: LabStdio,
     /// Paths inside the lab whose files come back in [`LabOutcome::files`].
@@ -131,7 +137,10 @@ pub(crate) fn run(request: LabRequest, progress: &mut dyn FnMut(LabProgress)) ->
         terminal,
         returns: request.returns,
         images: job_images(&request.images),
-        now_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        now_s: match request.seed {
+            Some(_) => REPEATABLE_START_S,
+            None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        },
     };
     let initramfs = pack(&request.kernel, &request.kernels, &request.with, &job)?;
     let images: Vec<File> = request.images.into_iter().map(|image| image.file).collect();
@@ -144,6 +153,7 @@ pub(crate) fn run(request: LabRequest, progress: &mut dyn FnMut(LabProgress)) ->
         clock: request.clock,
         memory_mib: request.memory_mib,
         cpus: request.cpus,
+        seed: request.seed,
     };
     let running = machine.start()?;
     drop(initramfs);
