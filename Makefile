@@ -5,6 +5,8 @@ TARGET := x86_64-unknown-linux-gnu
 BIN := target/$(TARGET)/release/isolab
 APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o Dpkg::Use-Pty=0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Programs that images/build.rs builds, outside of the workspace.
+PROGRAMS := images/bare images/init images/pull images/work
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
 
@@ -32,8 +34,11 @@ bench-start bench-guest bench-import: build
 # What a change must pass before it lands.
 check: linker docs-paths
 	$(CARGO) fmt --all --check
+	set -e; for p in $(PROGRAMS); do $(CARGO) fmt --check --manifest-path $$p/Cargo.toml; done
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	set -e; for p in $(PROGRAMS); do $(CARGO) clippy --locked --manifest-path $$p/Cargo.toml --target-dir target/programs -- -D warnings; done
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
+	set -e; for p in $(PROGRAMS); do RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items --manifest-path $$p/Cargo.toml --target-dir target/programs; done
 	$(MAKE) test
 
 doctor: build

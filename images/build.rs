@@ -1,19 +1,41 @@
-//! Builds the two programs that run without a libc, `isolab-init` and `isolab-work`, for embedding
-//! (`src/programs.rs`).
+//! Builds the programs that the binary carries (`src/programs.rs`), each with a cargo of its own and without anything of the
+//! outer build's environment that would change the result.
 //!
-//! They need other flags than the crates around them, so a cargo of their own builds them, in a target directory of
-//! their own, without a network (they depend on nothing but this repository) and without anything of the outer build's
-//! environment that would change the result.
+//! `isolab-init` and `isolab-work` run without a libc and need other flags than the crates around them; they depend on
+//! nothing but this repository. `isolab-pull`, the registry client, has the flags of the workspace and dependencies of its
+//! own, which are downloaded; its target directory is inside of the workspace's, so that it is built once for all profiles.
 
 use std::env;
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use sha2::{Digest, Sha256};
 
+/// What distinguishes the builds of two programs.
+struct Program {
+    name: &'static str,
+    flags: &'static [&'static str],
+    /// Arguments to cargo.
+    more: &'static [&'static str],
+    /// Said where the build fails.
+    hint: &'static str,
+}
+
+const PROGRAMS: &[Program] = &[
+    Program { name: "init", flags: BARE, more: &["--offline"], hint: "" },
+    Program { name: "work", flags: BARE, more: &["--offline"], hint: "" },
+    Program {
+        name: "pull",
+        flags: &["-Ctarget-feature=+crt-static"],
+        more: &[],
+        hint: " (without a network: `cargo fetch --locked --manifest-path images/pull/Cargo.toml` where there is one)",
+    },
+];
+
 /// Static, at a fixed address (nothing to relocate at start), without the C runtime's start files, and running on every
 /// x86-64 CPU.
-const FLAGS: &[&str] = &[
+const BARE: &[&str] = &[
     "-Crelocation-model=static",
     "-Ctarget-cpu=x86-64",
     "-Clink-arg=-nostartfiles",
@@ -25,7 +47,7 @@ const FLAGS: &[&str] = &[
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() -> ExitCode {
-    for part in ["bare", "init", "work", "wire"] {
+    for part in ["bare", "init", "pull", "regex", "wire", "work"] {
         for name in ["src", "Cargo.toml", "Cargo.lock"] {
             let path = format!("{part}/{name}");
             // A name that does not exist would make every build run this script again.
@@ -34,21 +56,25 @@ fn main() -> ExitCode {
             }
         }
     }
-    for program in ["init", "work"] {
+    println!("cargo::rerun-if-changed=src/pull/protocol.rs");
+    println!("cargo::rerun-if-changed=build.rs");
+    for program in PROGRAMS {
         if let Err(why) = build(program) {
-            println!("cargo::error=isolab-{program}: {why}");
+            println!("cargo::error=isolab-{}: {why}{}", program.name, program.hint);
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
 }
 
-fn build(program: &str) -> Result<(), String> {
-    let get = |name: &str| env::var_os(name).ok_or_else(|| format!("{name} is not set"));
-    let out = get("OUT_DIR")?;
-    let out = Path::new(&out);
-    let target_dir = out.join("bare");
-    let mut cargo = Command::new(get("CARGO")?);
+fn variable(name: &str) -> Result<OsString, String> {
+    env::var_os(name).ok_or_else(|| format!("{name} is not set"))
+}
+
+fn build(program: &Program) -> Result<(), String> {
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    let target_dir = if program.flags == BARE { out.join("bare") } else { shared(&out)? };
+    let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let foreign =
@@ -58,18 +84,19 @@ fn build(program: &str) -> Result<(), String> {
         }
     }
     let status = cargo
-        .args(["build", "--release", "--locked", "--offline", "--quiet", "--target", TARGET])
+        .args(["build", "--release", "--locked", "--quiet", "--target", TARGET])
+        .args(program.more)
         .arg("--manifest-path")
-        .arg(Path::new(&get("CARGO_MANIFEST_DIR")?).join(program).join("Cargo.toml"))
+        .arg(Path::new(&variable("CARGO_MANIFEST_DIR")?).join(program.name).join("Cargo.toml"))
         .arg("--target-dir")
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", program.flags.join("\x1f"))
         .status()
         .map_err(|e| format!("start cargo: {e}"))?;
     if !status.success() {
         return Err(format!("cargo ended with {status}"));
     }
-    let name = format!("isolab-{program}");
+    let name = format!("isolab-{}", program.name);
     let built = target_dir.join(TARGET).join("release").join(&name);
     let program = std::fs::read(&built).map_err(|e| format!("read {}: {e}", built.display()))?;
     let digest: String = Sha256::digest(&program).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -77,4 +104,11 @@ fn build(program: &str) -> Result<(), String> {
         std::fs::write(out.join(&file), content).map_err(|e| format!("write {file}: {e}"))?;
     }
     Ok(())
+}
+
+/// A directory in the workspace's target directory, of which `OUT_DIR` is `[TARGET/]PROFILE/build/PACKAGE/out`.
+fn shared(out: &Path) -> Result<PathBuf, String> {
+    let above = out.ancestors().nth(4).ok_or("OUT_DIR is not in a target directory")?;
+    let target_dir = if above.ends_with(TARGET) { above.parent().unwrap_or(above) } else { above };
+    Ok(target_dir.join("isolab-pull"))
 }

@@ -147,14 +147,18 @@ fn pull(
     let scratch = store.scratch()?;
     let mut bar = Bar::new(format!("pulling {reference}"));
     let options = PullOptions { plain_http, ..PullOptions::default() };
-    isolab_images::pull::pull(reference, scratch.path(), &options, &budgets, &mut |p| bar.show(p))
-        .map_err(|error| refused(store, error.remedy(), error))?;
+    let digest =
+        isolab_images::pull::pull(reference, scratch.path(), &options, &budgets, &mut |p| bar.show(p))
+            .map_err(|error| refused(store, error.remedy(), error))?;
     let imported =
         source::read(scratch.path(), Options { budgets, reference: None }, store.spool()?, &mut |p| {
             bar.show(p)
         })
         .map_err(|error| refused(store, error.remedy(), error))?;
     drop(bar);
+    if imported.source_digest != Some(digest) {
+        bail!("the registry client left another image than it named, {digest}; nothing was changed");
+    }
     add(store, imported, ImageConfig::default(), reference.to_owned(), name)
 }
 

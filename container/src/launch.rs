@@ -5,10 +5,11 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_images::job::{BlockOptions, Job, JobEncodeError, User};
+use isolab_images::programs::{SealError, Sealed};
 use isolab_wire::fd;
 use isolab_wire::mark::{Failure, Step};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Signal, getrlimit, setsid, umask};
@@ -52,13 +53,8 @@ pub const fn job_limits(job: &Job) -> Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The program for process 1.
-    #[error("put init into a sealed memory file ({step})")]
-    Init {
-        /// Which step.
-        step: &'static str,
-        /// Why not.
-        source: Errno,
-    },
+    #[error("put init into a sealed memory file")]
+    Init(#[from] SealError),
     /// The job.
     #[error("encode the job")]
     Job(#[from] JobEncodeError),
@@ -104,31 +100,6 @@ pub enum LaunchError {
     /// The working directory, the command or its environment hold NUL.
     #[error("{0} holds a NUL byte")]
     Nul(&'static str),
-}
-
-/// `isolab-init` in a sealed memory file: nothing of the host can be reached or changed through process 1's
-/// `/proc/PID/exe`.
-#[derive(Debug)]
-struct InitImage(OwnedFd);
-
-impl InitImage {
-    /// Copies the program into a memory file and seals it.
-    fn create(program: &[u8]) -> Result<Self, LaunchError> {
-        let fail = |step| move |source| LaunchError::Init { step, source };
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Kernels before 6.3 know no MFD_EXEC and make every memory file executable.
-        let file = memfd_create(c"isolab-init", flags | MemfdFlags::EXEC)
-            .or_else(|_| memfd_create(c"isolab-init", flags))
-            .map_err(fail("create"))?;
-        let mut rest = program;
-        while !rest.is_empty() {
-            let n = rustix::io::write(&file, rest).map_err(fail("write"))?;
-            rest = &rest[n..];
-        }
-        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-        fcntl_add_seals(&file, seals).map_err(fail("seal"))?;
-        Ok(Self(file))
-    }
 }
 
 /// A copy of a descriptor at a number that placing does not overwrite, closed by exec.
@@ -203,7 +174,7 @@ fn equip(
         RootSource::Erofs(image) => Some(mount_for(held.child().pid(), image)?),
         RootSource::Directory(_) => None,
     };
-    let init = InitImage::create(config.init)?;
+    let init = Sealed::new(c"isolab-init", config.init)?;
     let block = config.job.encode(&BlockOptions {
         confine_with: Some(seccomp::FILTER),
         no_groups: !ids.allows_groups(),
@@ -212,7 +183,7 @@ fn equip(
     })?;
     send_block(control, &block)?;
     let cgroup = make_cgroup()?;
-    let handed: Vec<BorrowedFd<'_>> = root.iter().chain([&init.0]).map(AsFd::as_fd).collect();
+    let handed: Vec<BorrowedFd<'_>> = root.iter().map(AsFd::as_fd).chain([init.as_fd()]).collect();
     let child = held.release(cgroup.as_ref(), &handed)?;
     Ok((child, cgroup))
 }

@@ -1,5 +1,11 @@
-//! The two programs that run inside of every level, built by `build.rs` and carried in the binary: static
-//! executables without a libc that run on any x86-64 Linux.
+//! The programs that the binary carries, built by `build.rs`: two that run inside of every level, static executables
+//! without a libc that run on any x86-64 Linux, and the registry client.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
 
 /// Process 1 of a container (argument `container`) and of a guest (`/init` of its initramfs).
 pub static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-init"));
@@ -10,9 +16,54 @@ pub static WORK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-work")
 /// SHA-256 of [`WORK`], in hexadecimal: known when isolab is built, and asked for at every start.
 pub const WORK_DIGEST: &str = include_str!(concat!(env!("OUT_DIR"), "/isolab-work.sha256"));
 
+/// The registry client (`pull`). Not read, and so not in memory, until it is started.
+pub(crate) static PULL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-pull"));
+
+/// A program in a sealed memory file, to execute by descriptor: nothing of the host can be reached or changed through its
+/// process's `/proc/PID/exe`.
+#[derive(Debug)]
+pub struct Sealed(OwnedFd);
+
+/// A program could not be put into a sealed memory file.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+pub struct SealError {
+    step: &'static str,
+    source: Errno,
+}
+
+impl Sealed {
+    /// Copies the program into a memory file of that name and seals it. Closed by exec.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn new(name: &CStr, program: &[u8]) -> Result<Self, SealError> {
+        let fail = |step| move |source| SealError { step, source };
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // Kernels before 6.3 know no MFD_EXEC and make every memory file executable.
+        let file = memfd_create(name, flags | MemfdFlags::EXEC)
+            .or_else(|_| memfd_create(name, flags))
+            .map_err(fail("create"))?;
+        let mut rest = program;
+        while !rest.is_empty() {
+            let n = rustix::io::write(&file, rest).map_err(fail("write"))?;
+            rest = &rest[n..];
+        }
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        fcntl_add_seals(&file, seals).map_err(fail("seal"))?;
+        Ok(Self(file))
+    }
+}
+
+impl AsFd for Sealed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{INIT, WORK};
+    use super::{INIT, PULL, WORK};
 
     /// Type and machine of an ELF file's header.
     fn header(elf: &[u8]) -> (&[u8], [u8; 4]) {
@@ -25,5 +76,11 @@ mod tests {
             assert_eq!(header(program), (b"\x7fELF".as_slice(), [2, 0, 62, 0]));
             assert!(program.len() < 64 * 1024, "{} bytes", program.len());
         }
+    }
+
+    #[test]
+    fn the_registry_client_is_position_independent_and_not_much_larger_than_its_libraries() {
+        assert_eq!(header(PULL), (b"\x7fELF".as_slice(), [3, 0, 62, 0]));
+        assert!(PULL.len() < 8 << 20, "{} bytes", PULL.len());
     }
 }
