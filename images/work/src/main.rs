@@ -1,24 +1,28 @@
 //! The workloads: one static program that does one known thing, the same bytes at every level.
 //!
 //! `isolab-work NAME ARGS...`, or a link whose name is the workload's. With `ISOLAB_MARK` in the environment it
-//! writes mark W at its first instructions and R when it is ready. Measuring workloads print one JSON line. Nothing is
-//! allocated, and nothing runs before the entry.
+//! writes mark W at its first instructions and R when it is ready. Measuring workloads print one JSON line
+//! ([`measure`]). Nothing runs before the entry.
 #![no_std]
 #![no_main]
 
+mod app;
+mod fault;
+mod files;
 mod lifecycle;
+mod measure;
 mod memory;
 mod micro;
 mod show;
 mod stream;
-mod sum;
+mod switch;
 mod tree;
 
 use core::ffi::CStr;
 
 use isolab_bare::mark::Marks;
 use isolab_bare::start::Start;
-use isolab_bare::sys::{Errno, Fd, clock, io, process, tsc};
+use isolab_bare::sys::{Errno, Fd, io, process};
 use isolab_bare::text::{self, Text};
 use isolab_wire::MARK_ENV;
 use isolab_wire::mark::Code;
@@ -59,18 +63,23 @@ static WORKLOADS: &[Workload] = &[
     ("inherited", "", "descriptors and signals it started with", show::inherited),
     ("touch", "MIB", "writes so much memory", memory::touch),
     ("touch-read", "MIB", "writes and reads it", memory::touch_read),
-    ("fault", "anon|anon-again N", "page faults", memory::fault),
-    ("chase", "KIB [N]", "dependent loads in so much memory", memory::chase),
-    ("alu", "N", "arithmetic", micro::alu),
-    ("clock", "N", "reads the clock", micro::clock),
-    ("sys", "null|open|stat|readdir|neglookup N", "one system call, many times", micro::sys),
-    ("pingpong", "pipe N", "one byte between two processes", micro::pingpong),
-    ("proc", "fork|exec N", "starts processes", micro::proc),
-    ("timer", "N", "sleeps 1 ms, many times", micro::timer),
-    ("rand", "N", "random numbers of the kernel", micro::rand),
-    ("pio", "N", "port writes (guest only)", micro::pio),
-    ("hash", "MIB", "SHA-256 of so much", sum::hash),
-    ("tree", "[DIR]", "lists files below a directory", tree::tree),
+    ("fault", "anon|anon-again|file N [REPS]", "page faults", fault::fault),
+    ("chase", "KIB N [REPS]", "dependent loads in so much memory", memory::chase),
+    ("stream", "KIB N [REPS]", "loads in order, 1 KiB each", memory::stream),
+    ("alu", "N [REPS]", "arithmetic", micro::alu),
+    ("clock", "N [REPS]", "reads the clock", micro::clock),
+    ("sys", "null|open|stat|readdir|neglookup N [REPS]", "one system call, many times", files::sys),
+    ("pingpong", "pipe|futex N [REPS]", "to another process and back", switch::pingpong),
+    ("proc", "fork|exec|thread N [REPS]", "starts processes or threads", micro::proc),
+    ("timer", "N [REPS]", "sleeps 1 ms, many times", micro::timer),
+    ("rand", "N [REPS]", "random numbers of the kernel", micro::rand),
+    ("pio", "N [REPS]", "port writes (guest only)", micro::pio),
+    ("blk", "read|write|fsync N [REPS]", "blocks of 4 KiB", files::blk),
+    ("console", "N [REPS]", "lines of 64 bytes to standard error", stream::console),
+    ("hash", "N [REPS]", "hash of 4 KiB", app::hash),
+    ("compress", "N [REPS]", "repeated strings in 4 KiB", app::compress),
+    ("kv", "N [REPS]", "sets and gets in a table", app::kv),
+    ("tree", "[DIR [N [REPS]]]", "reads all files below a directory", tree::tree),
 ];
 
 /// One run of a workload.
@@ -99,19 +108,6 @@ impl Run {
             Some(text) => text::parse(text.to_bytes()).ok_or(Errno::INVAL),
         }
     }
-
-    /// Times `n` rounds of something and prints the result as one JSON line.
-    pub(crate) fn measure(&self, name: &str, n: u64, work: impl FnOnce() -> Result<(), Errno>) -> End {
-        self.ready();
-        let (ns, cycles) = (clock::monotonic_ns(), tsc());
-        work()?;
-        let (cycles, ns) = (tsc().wrapping_sub(cycles), clock::monotonic_ns().wrapping_sub(ns));
-        let mut line = Text::<256>::new();
-        line.push(b"{\"name\":\"").push(name.as_bytes()).push(b"\",\"n\":").number(n);
-        line.push(b",\"ns\":").number(ns).push(b",\"tsc\":").number(cycles).push(b"}\n");
-        io::write_all(STDOUT, line.bytes())?;
-        Ok(0)
-    }
 }
 
 fn main(start: Start) -> ! {
@@ -136,7 +132,7 @@ fn main(start: Start) -> ! {
 }
 
 fn usage(to: Fd) {
-    const COLUMN: usize = 40;
+    const COLUMN: usize = 54;
     let _ = io::write_all(to, b"usage: isolab-work NAME [ARGUMENT]..., with these names:\n");
     for (name, arguments, words, _) in WORKLOADS {
         let mut line = Text::<160>::new();

@@ -2,16 +2,14 @@
 
 use core::hint::black_box;
 
-use isolab_bare::sys::io::{self, open};
-use isolab_bare::sys::{CWD, Errno, clock as time, fs, out8, process};
-use isolab_bare::text::Text;
+use isolab_bare::sys::{Errno, clock as time, out8, process};
 
-use crate::{End, Run, STDOUT};
+use crate::measure::{Line, Operation, list};
+use crate::{End, Run};
 
 /// Dependent integer arithmetic (the shifts and xors of Marsaglia's xorshift64).
 pub(crate) fn alu(run: &Run) -> End {
-    let n = run.number(0, 10_000_000)?;
-    run.measure("alu", n, || {
+    run.measure("alu", 0, 10_000_000, |n| {
         let mut x = 88_172_645_463_325_252_u64;
         for _ in 0..n {
             x ^= x << 13;
@@ -25,10 +23,8 @@ pub(crate) fn alu(run: &Run) -> End {
 
 /// Reading the clock, by the function that the kernel maps into the program where it has one.
 pub(crate) fn clock(run: &Run) -> End {
-    let n = run.number(0, 100_000)?;
     let read = isolab_bare::vdso::Clock::find(&run.start);
-    let name = if read.is_mapped() { "clock vdso" } else { "clock syscall" };
-    run.measure(name, n, || {
+    run.measure("clock", 0, 100_000, |n| {
         for _ in 0..n {
             black_box(read.monotonic_ns());
         }
@@ -36,134 +32,92 @@ pub(crate) fn clock(run: &Run) -> End {
     })
 }
 
-/// System calls that do one known thing.
-pub(crate) fn sys(run: &Run) -> End {
-    let kind = run.arg(0).ok_or(Errno::INVAL)?.to_bytes();
-    let n = run.number(1, 100_000)?;
-    let repeat = |name: &str, call: &mut dyn FnMut() -> Result<(), Errno>| {
-        run.measure(name, n, || (0..n).try_for_each(|_| call()))
-    };
-    match kind {
-        b"null" => repeat("sys null", &mut || {
-            black_box(process::pid());
-            Ok(())
-        }),
-        b"open" => repeat("sys open", &mut || {
-            io::close(io::open(CWD, c"/", open::RDONLY | open::DIRECTORY, 0)?);
-            Ok(())
-        }),
-        b"stat" => repeat("sys stat", &mut || fs::stat(CWD, c"/", 0).map(drop)),
-        b"readdir" => {
-            let mut entries = [0; 4096];
-            repeat("sys readdir", &mut || {
-                let dir = io::open(CWD, c"/", open::RDONLY | open::DIRECTORY, 0)?;
-                while fs::entries(dir, &mut entries)? > 0 {}
-                io::close(dir);
-                Ok(())
-            })
-        }
-        b"neglookup" => repeat("sys neglookup", &mut || match fs::stat(CWD, c"/isolab-no-such-name", 0) {
-            Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(e),
-            Ok(_) => Err(Errno::EXIST),
-        }),
+/// Making and ending processes and threads: a copy of this process, this program anew, a thread.
+pub(crate) fn proc(run: &Run) -> End {
+    match run.arg(0).ok_or(Errno::INVAL)?.to_bytes() {
+        b"fork" => run.measure("proc fork", 1, 500, |n| children(n, false)),
+        b"exec" => run.measure("proc exec", 1, 500, |n| children(n, true)),
+        b"thread" => run.measure("proc thread", 1, 500, |n| (0..n).try_for_each(|_| process::thread())),
         _ => Err(Errno::INVAL),
     }
 }
 
-/// One byte to another process and back, over two pipes.
-pub(crate) fn pingpong(run: &Run) -> End {
-    if run.arg(0).is_none_or(|a| a != c"pipe") {
-        return Err(Errno::INVAL);
-    }
-    let n = run.number(1, 10_000)?;
-    let (their_in, our_out) = io::pipe(open::CLOEXEC)?;
-    let (our_in, their_out) = io::pipe(open::CLOEXEC)?;
-    let child = process::fork()?;
-    if child == 0 {
-        io::close(our_out);
-        let mut byte = [0];
-        while io::read(their_in, &mut byte) == Ok(1) && io::write(their_out, &byte) == Ok(1) {}
-        process::exit(0);
-    }
-    io::close(their_in);
-    io::close(their_out);
-    let end = run.measure("pingpong pipe", n, || {
-        let mut byte = [0];
-        for _ in 0..n {
-            io::write_all(our_out, &byte)?;
-            if io::read(our_in, &mut byte)? != 1 {
-                return Err(Errno::PIPE);
-            }
-        }
-        Ok(())
-    });
-    io::close(our_out);
-    process::wait(true)?;
-    end
-}
-
-/// Making and ending processes: a copy of this one, or this program anew.
-pub(crate) fn proc(run: &Run) -> End {
-    let kind = run.arg(0).ok_or(Errno::INVAL)?.to_bytes();
-    let n = run.number(1, 500)?;
-    let (name, exec) = match kind {
-        b"fork" => ("proc fork", false),
-        b"exec" => ("proc exec", true),
-        _ => return Err(Errno::INVAL),
-    };
+fn children(n: u64, exec: bool) -> Result<(), Errno> {
     let argv = [c"true".as_ptr() as usize, 0];
-    run.measure(name, n, || {
-        for _ in 0..n {
-            if process::fork()? == 0 {
-                if exec {
-                    // The child would write marks as its parent did: it gets an environment without them.
-                    process::execve(c"/proc/self/exe", &argv, &[0]);
-                    process::exit(127);
-                }
-                process::exit(0);
+    for _ in 0..n {
+        if process::fork()? == 0 {
+            if exec {
+                // The child would write marks as its parent did: it gets an environment without them.
+                process::execve(c"/proc/self/exe", &argv, &[0]);
+                process::exit(127);
             }
-            match process::wait(true)? {
-                Some((_, 0)) => {}
-                _ => return Err(Errno::NOENT),
-            }
+            process::exit(0);
         }
-        Ok(())
-    })
+        match process::wait(true)? {
+            Some((_, 0)) => {}
+            _ => return Err(Errno::NOENT),
+        }
+    }
+    Ok(())
 }
 
-/// How late a sleep of one millisecond ends: mean and largest, in nanoseconds.
+/// How late a sleep of one millisecond ends. Its times are those of the batch as a whole; how late the sleeps of each
+/// batch were in sum, and the latest of all, stand beside them.
 pub(crate) fn timer(run: &Run) -> End {
-    let n = run.number(0, 200)?.max(1);
-    let (mut sum, mut largest) = (0_u64, 0);
-    run.ready();
-    for _ in 0..n {
-        let at = time::monotonic_ns() + 1_000_000;
-        time::sleep_until_ns(at)?;
-        let late = time::monotonic_ns().saturating_sub(at);
-        sum = sum.saturating_add(late);
-        largest = late.max(largest);
+    run.measure("timer", 0, 20, Timer { late: [0; MOST], batches: 0, latest: 0 })
+}
+
+/// Most batches whose sum is kept: as many as there are repetitions.
+const MOST: usize = 31;
+
+struct Timer {
+    late: [u64; MOST],
+    batches: usize,
+    latest: u64,
+}
+
+impl Operation for Timer {
+    fn batch(&mut self, n: u64) -> Result<(), Errno> {
+        let mut sum = 0_u64;
+        for _ in 0..n {
+            let at = time::monotonic_ns() + 1_000_000;
+            time::sleep_until_ns(at)?;
+            let late = time::monotonic_ns().saturating_sub(at);
+            sum = sum.saturating_add(late);
+            self.latest = self.latest.max(late);
+        }
+        if let Some(slot) = self.late.get_mut(self.batches) {
+            *slot = sum;
+            self.batches += 1;
+        }
+        Ok(())
     }
-    let mut line = Text::<256>::new();
-    line.push(b"{\"name\":\"timer\",\"n\":").number(n).push(b",\"late_mean_ns\":").number(sum / n);
-    line.push(b",\"late_max_ns\":").number(largest).push(b"}\n");
-    io::write_all(STDOUT, line.bytes())?;
-    Ok(0)
+
+    fn restart(&mut self) {
+        (self.batches, self.latest) = (0, 0);
+    }
+
+    fn tell(&self, line: &mut Line) {
+        list(line, "late_ns", self.late.iter().take(self.batches).copied());
+        line.push(b",\"latest_ns\":").number(self.latest);
+    }
+
+    fn most(&self) -> u64 {
+        1
+    }
 }
 
 /// Random bytes, 32 at a time.
 pub(crate) fn rand(run: &Run) -> End {
-    let n = run.number(0, 1000)?;
     let mut bytes = [0; 32];
-    run.measure("rand", n, || (0..n).try_for_each(|_| time::random(&mut bytes).map(drop)))
+    run.measure("rand", 0, 1000, |n| (0..n).try_for_each(|_| time::random(&mut bytes).map(drop)))
 }
 
 /// Exits to the VMM: writes of 0, which is no mark, to the mark port. Only in a guest with marks.
 pub(crate) fn pio(run: &Run) -> End {
-    let n = run.number(0, 1000)?;
     let (port, count) = isolab_wire::mark::PORTS;
     process::ioperm(port, count)?;
-    run.measure("pio", n, || {
+    run.measure("pio", 0, 1000, |n| {
         for _ in 0..n {
             out8(port, 0);
         }

@@ -6,7 +6,7 @@ use isolab_bare::cell::Once;
 use isolab_bare::sys::{Errno, io, net};
 use isolab_bare::text;
 
-use crate::{End, Run, STDIN, STDOUT, lifecycle};
+use crate::{End, Run, STDERR, STDIN, STDOUT, lifecycle};
 
 const PIPE: u8 = 13;
 
@@ -60,6 +60,13 @@ pub(crate) fn yes(run: &Run) -> End {
         io::write_all(STDOUT, &buffer[..])?;
     }
     Ok(0)
+}
+
+/// Lines of 64 bytes to standard error, which nobody but the measuring process reads.
+pub(crate) fn console(run: &Run) -> End {
+    let mut line = [b'.'; 64];
+    line[63] = b'\n';
+    run.measure("console", 0, 1000, |n| (0..n).try_for_each(|_| io::write_all(STDERR, &line)))
 }
 
 /// Answers HTTP requests on 127.0.0.1 or on a socket file, one after the other.

@@ -4,9 +4,9 @@ use core::ffi::CStr;
 
 use isolab_bare::sys::io::{self, open};
 use isolab_bare::sys::{CWD, Errno, Fd, fs};
-use isolab_bare::text::Text;
 
-use crate::{End, Run, STDOUT};
+use crate::measure::{Line, Operation};
+use crate::{End, Run};
 
 const DEEPEST: u32 = 40;
 const DIRECTORY: u8 = 4;
@@ -22,14 +22,31 @@ struct Found {
 /// Reads every regular file below a directory (`/`: without proc, sys and dev), links not followed.
 pub(crate) fn tree(run: &Run) -> End {
     let from = run.arg(0).unwrap_or(c"/");
-    let mut found = Found::default();
-    let top = io::open(CWD, from, open::RDONLY | open::DIRECTORY | open::CLOEXEC, 0)?;
-    let end = run.measure("tree", 1, || walk(top, from == c"/", DEEPEST, &mut found))?;
-    let mut line = Text::<256>::new();
-    line.push(b"{\"dirs\":").number(found.dirs).push(b",\"files\":").number(found.files);
-    line.push(b",\"bytes\":").number(found.bytes).push(b"}\n");
-    io::write_all(STDOUT, line.bytes())?;
-    Ok(end)
+    let top = open::RDONLY | open::DIRECTORY | open::CLOEXEC;
+    run.measure("tree", 1, 1, Tree { from, top, found: Found::default() })
+}
+
+struct Tree {
+    from: &'static CStr,
+    top: i32,
+    /// By the last walk.
+    found: Found,
+}
+
+impl Operation for Tree {
+    fn batch(&mut self, n: u64) -> Result<(), Errno> {
+        for _ in 0..n {
+            self.found = Found::default();
+            let top = io::open(CWD, self.from, self.top, 0)?;
+            walk(top, self.from == c"/", DEEPEST, &mut self.found)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, line: &mut Line) {
+        line.push(b",\"dirs\":").number(self.found.dirs).push(b",\"files\":").number(self.found.files);
+        line.push(b",\"bytes\":").number(self.found.bytes);
+    }
 }
 
 fn walk(dir: Fd, is_root: bool, depth: u32, found: &mut Found) -> Result<(), Errno> {

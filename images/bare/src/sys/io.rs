@@ -71,6 +71,31 @@ pub fn write_all(fd: Fd, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Reads once at an offset.
+///
+/// # Errors
+/// As `pread(2)`.
+pub fn read_at(fd: Fd, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let len = into.len();
+    call!(17, fd, into, len, offset)
+}
+
+/// Writes once at an offset.
+///
+/// # Errors
+/// As `pwrite(2)`.
+pub fn write_at(fd: Fd, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+    call!(18, fd, bytes, bytes.len(), offset)
+}
+
+/// Waits until what was written is on the medium.
+///
+/// # Errors
+/// As `fsync(2)`.
+pub fn sync(fd: Fd) -> Result<(), Errno> {
+    call!(74, fd).map(drop)
+}
+
 /// A pipe: its reading and its writing end.
 ///
 /// # Errors

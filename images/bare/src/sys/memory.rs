@@ -1,10 +1,12 @@
-//! Anonymous memory.
+//! Mapped memory.
 
 use core::ops::{Deref, DerefMut};
 
-use super::{Errno, call};
+use super::{Errno, Fd, call};
 
-/// Private zeroed pages; given back when dropped.
+const READ_WRITE: i32 = 3;
+
+/// Mapped pages; given back when dropped.
 #[derive(Debug)]
 pub struct Pages {
     at: usize,
@@ -12,17 +14,34 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Maps `len` bytes; no page is there before it is touched.
+    /// Maps `len` private zeroed bytes; no page is there before it is touched.
     ///
     /// # Errors
     /// As `mmap(2)`.
     pub fn map(len: usize) -> Result<Self, Errno> {
-        const READ_WRITE: i32 = 3;
         const PRIVATE_ANONYMOUS_NORESERVE: i32 = 0x4022;
         call!(9, 0, len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, -1, 0).map(|at| Self { at, len })
     }
 
-    /// Gives the pages back but keeps the addresses: the next touch finds zeros again.
+    /// Maps the first `len` bytes of a file of our own that nobody else changes or cuts.
+    ///
+    /// # Errors
+    /// As `mmap(2)`.
+    pub(super) fn map_shared(file: Fd, len: usize) -> Result<Self, Errno> {
+        const SHARED: i32 = 1;
+        call!(9, 0, len, READ_WRITE, SHARED, file, 0).map(|at| Self { at, len })
+    }
+
+    /// Each page by itself, never a huge one.
+    #[must_use]
+    pub fn small(self) -> Self {
+        const NOHUGEPAGE: i32 = 15;
+        // A kernel without huge pages refuses, and has only small ones.
+        let _ = call!(28, self.at, self.len, NOHUGEPAGE);
+        self
+    }
+
+    /// Gives the pages back but keeps the addresses: the next touch finds zeros, or the file's page again.
     ///
     /// # Errors
     /// As `madvise(2)`.
@@ -36,7 +55,8 @@ impl Deref for Pages {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the kernel mapped `len` zeroed bytes here for this value alone, until it is dropped.
+        // SAFETY: the kernel mapped `len` bytes here for this value alone, until it is dropped; a file below it is this
+        // value's own as well.
         unsafe { core::slice::from_raw_parts(self.at as *const u8, self.len) }
     }
 }
@@ -52,4 +72,22 @@ impl Drop for Pages {
     fn drop(&mut self) {
         let _ = call!(11, self.at, self.len);
     }
+}
+
+/// Pages of a file that lives in memory only: they are in the page cache before anything is mapped.
+///
+/// # Errors
+/// As `memfd_create(2)`, `pwrite(2)` and `mmap(2)`.
+pub fn file_pages(len: usize) -> Result<Pages, Errno> {
+    const CLOEXEC: i32 = 1;
+    let file = Fd(call!(319, c"isolab-work".to_bytes_with_nul(), CLOEXEC)? as i32);
+    let made = (|| {
+        let block = [1_u8; 4096];
+        for at in (0..len).step_by(block.len()) {
+            super::io::write_at(file, &block, at as u64)?;
+        }
+        Pages::map_shared(file, len)
+    })();
+    super::io::close(file);
+    made
 }

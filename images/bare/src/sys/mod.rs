@@ -1,5 +1,5 @@
 //! Linux system calls of x86-64 with safe signatures: [`io`], [`fs`], [`mount`], [`process`],
-//! [`tty`], [`memory`], [`clock`], [`net`].
+//! [`tty`], [`memory`], [`futex`], [`clock`], [`net`].
 //!
 //! One macro, `call!`, holds the unsafe block. Its arguments are integers or are made from references that live
 //! until the call returns ([`Word`]); each wrapper passes the length of the very slice it passes.
@@ -9,6 +9,7 @@ use core::ffi::CStr;
 
 pub mod clock;
 pub mod fs;
+pub mod futex;
 pub mod io;
 pub mod memory;
 pub mod mount;
