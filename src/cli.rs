@@ -1,6 +1,7 @@
 //! What can be typed. `config.rs` turns it into what is run.
 
 use std::ffi::OsString;
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -68,6 +69,15 @@ Examples:
   isolab compare --on host --levels process,container --pairs 50 demo -- /isolab-work null
   isolab compare --json result.json --html report.html debian -- /usr/bin/python3 -c 'print(1)'")]
     Compare(CompareArgs),
+    /// Run workload suites at several levels, interleaved, and show what an operation costs at each
+    #[command(after_help = "\
+Suites: startup, memory, cpu, syscall, fault, switch, process, timer, file, console, app; all: every one of them
+
+Examples:
+  isolab bench syscall fault
+  isolab bench --on host --levels process,container --pairs 30 file
+  isolab bench --json result.jsonl all")]
+    Bench(BenchArgs),
     /// Import, build, list, inspect, export and remove images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -127,8 +137,30 @@ pub(crate) enum LabClock {
 
 /// The job, the same for `run` and `compare`.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Job options")]
 pub(crate) struct JobArgs {
+    /// Everything but what is run.
+    #[command(flatten)]
+    pub(crate) options: JobOptions,
+    /// Store name, `demo`, or a path (directory, tar, OCI layout), which is imported
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Command and arguments instead of the image's own
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+impl Deref for JobArgs {
+    type Target = JobOptions;
+
+    fn deref(&self) -> &JobOptions {
+        &self.options
+    }
+}
+
+/// How a job is run, the same for `run`, `compare` and `bench`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Job options")]
+pub(crate) struct JobOptions {
     /// Where to run
     #[arg(long, value_enum, default_value_t = On::Auto)]
     pub(crate) on: On,
@@ -180,12 +212,6 @@ pub(crate) struct JobArgs {
     /// Print the resolved configuration as JSON and stop
     #[arg(long)]
     pub(crate) print_config: bool,
-    /// Store name, `demo`, or a path (directory, tar, OCI layout), which is imported
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// Command and arguments instead of the image's own
-    #[arg(last = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
 }
 
 /// `isolab run`.
@@ -229,6 +255,32 @@ pub(crate) struct CompareArgs {
     /// The job.
     #[command(flatten)]
     pub(crate) job: JobArgs,
+}
+
+/// `isolab bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Suites, and last the image that holds the workloads [default: demo]
+    #[arg(required = true, value_name = "SUITE|IMAGE")]
+    pub(crate) words: Vec<String>,
+    /// Levels, in this order of the table; the first is the base [default: process,container,vm]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) levels: Option<Vec<String>>,
+    /// Rounds of every workload at every level (default: 10 on a host, 5 in the lab)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) pairs: Option<u32>,
+    /// Seed of the order (default: from the clock; stored in the record)
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Write the record as JSON Lines here (`-`: standard output, and nothing else there)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Print no table
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// The job.
+    #[command(flatten)]
+    pub(crate) options: JobOptions,
 }
 
 /// `isolab image`.

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod batch;
+mod bench;
 mod cli;
 mod clock;
 mod compare;
@@ -88,7 +89,11 @@ fn usage_line(text: &str) -> String {
 /// other programs.
 const fn prints(command: &Command) -> bool {
     match command {
-        Command::Run(_) | Command::Compare(_) | Command::Lab(_) | Command::Batch { .. } => false,
+        Command::Run(_)
+        | Command::Compare(_)
+        | Command::Bench(_)
+        | Command::Lab(_)
+        | Command::Batch { .. } => false,
         Command::Image(_)
         | Command::Kernel(_)
         | Command::Doctor(_)
@@ -120,6 +125,7 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
     match cli.command {
         Command::Run(args) => place::run(&args, main_ns),
         Command::Compare(args) => compare::compare(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Image(command) => image::image(command),
         Command::Kernel(command) => kernel::kernel(command),
         Command::Doctor(args) => doctor::command(&args),

@@ -9,7 +9,7 @@ use isolab_images::kernels::{KernelEntry, STOCK};
 use isolab_images::store::Store;
 use isolab_vmm::probe;
 
-use crate::cli::{JobArgs, LabArgs, LabClock, On, RunArgs};
+use crate::cli::{JobOptions, LabArgs, LabClock, On, RunArgs};
 use crate::config::JobConfig;
 use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
 use crate::resolve::{self, Resolved};
@@ -79,7 +79,10 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
 }
 
 /// Refuses options of the lab where it is excluded.
-fn check_lab_options(job: &JobArgs) -> anyhow::Result<()> {
+///
+/// # Errors
+/// With the option.
+pub(crate) fn check_lab_options(job: &JobOptions) -> anyhow::Result<()> {
     let of_lab = [
         ("--lab-memory", job.lab_memory.is_some()),
         ("--lab-cpus", job.lab_cpus != 1),
@@ -158,7 +161,7 @@ impl LabJob {
     /// # Errors
     /// A size that can't be read.
     pub(crate) fn of(
-        job: &JobArgs,
+        job: &JobOptions,
         memory_bytes: u64,
         arguments: Vec<String>,
         stdio: LabStdio,

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod comparability;
+pub mod density;
 pub mod environment;
 pub mod estimate;
 pub mod measure;
@@ -19,5 +20,6 @@ pub mod record;
 pub mod report;
 pub mod run_report;
 pub mod sample;
+pub mod suite;
 pub mod summary;
 pub mod timeline;

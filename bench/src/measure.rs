@@ -54,7 +54,8 @@ pub fn measure(plan: &Plan, executor: &mut dyn Executor, observer: &mut dyn Obse
     samples
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error and its causes, joined.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let texts: Vec<String> =
         std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
     texts.join(": ")

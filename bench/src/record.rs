@@ -237,7 +237,10 @@ impl Run {
 }
 
 /// A new ULID and the wall clock in nanoseconds since 1970.
-fn identity() -> Result<(String, u64), RecordError> {
+///
+/// # Errors
+/// The kernel gives no random bytes.
+pub fn identity() -> Result<(String, u64), RecordError> {
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| RecordError::Random(errno.into()))?;

@@ -24,6 +24,9 @@ use crate::signals::{ENDING, Signals};
 /// How long an interrupted run may take before it is told again.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 
+/// First bytes of each stream that are kept.
+const HEAD: usize = 16 * 1024;
+
 /// Starts `isolab run` processes.
 #[derive(Debug)]
 pub(crate) struct RunExecutor {
@@ -86,14 +89,29 @@ impl RunExecutor {
 
 impl Executor for RunExecutor {
     fn execute(&mut self, arm: &str) -> Result<Execution, ExecuteError> {
+        let arguments = self.arguments.clone();
+        self.run(arm, &arguments).map(|(execution, _)| execution)
+    }
+}
+
+impl RunExecutor {
+    /// Runs these arguments (after those of the level and the report) once; the first bytes of standard output come besides.
+    ///
+    /// # Errors
+    /// No report came back.
+    pub(crate) fn run(
+        &mut self,
+        level: &str,
+        arguments: &[String],
+    ) -> Result<(Execution, Vec<u8>), ExecuteError> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         // The one descriptor that the fresh process inherits; ours is closed right after the start.
         fcntl_setfd(&write, FdFlags::empty())?;
         let number = write.as_raw_fd().to_string();
         let mut command = Command::new("/proc/self/exe");
         command
-            .args(["run", "--on", "host", "--level", arm, "--report-fd", &number])
-            .args(&self.arguments)
+            .args(["run", "--on", "host", "--level", level, "--report-fd", &number])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -107,14 +125,15 @@ impl Executor for RunExecutor {
         let stdout = digest(child.stdout.take());
         let stderr = digest(child.stderr.take());
         let line = self.report(read, &child)?;
-        let (stdout_sha256, _) = join(stdout)?;
+        let (stdout_sha256, printed) = join(stdout)?;
         let (stderr_sha256, said) = join(stderr)?;
         let status = child.wait()?;
         if line.is_empty() {
             return Err(failure(status.code(), &said).into());
         }
         let report = RunReport::from_line(&line)?;
-        Ok(Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint: complaint(&said) })
+        let complaint = complaint(&said);
+        Ok((Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint }, printed))
     }
 }
 
@@ -147,7 +166,7 @@ fn digest(stream: Option<impl Read + Send + 'static>) -> Option<JoinHandle<Diges
                 return Ok((hex, head));
             }
             hash.update(&buffer[..n]);
-            head.extend_from_slice(&buffer[..n.min(2048_usize.saturating_sub(head.len()))]);
+            head.extend_from_slice(&buffer[..n.min(HEAD.saturating_sub(head.len()))]);
         }
     }))
 }

@@ -1,7 +1,7 @@
 //! `isolab compare`: interleaved rounds of all levels, one record, one table, one page.
 
-mod executor;
-mod output;
+pub(crate) mod executor;
+pub(crate) mod output;
 mod settle;
 
 use std::cell::Cell;
@@ -21,7 +21,7 @@ use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
 use isolab_bench::sample::Sample;
 use isolab_vmm::probe;
 
-use crate::cli::CompareArgs;
+use crate::cli::{CompareArgs, JobOptions};
 use crate::config::JobConfig;
 use crate::lab::{LabStdio, Stuck};
 use crate::levels::{self, Setup};
@@ -32,7 +32,7 @@ use crate::{OWN_ERROR, arguments, escaped, hint};
 use executor::RunExecutor;
 
 /// Where the lab leaves the record.
-const RECORD_IN_LAB: &str = "/root/record.json";
+pub(crate) const RECORD_IN_LAB: &str = "/root/record.json";
 /// Labs started for one comparison where QEMU gets stuck. Nothing of a stuck one is kept, so that no sample is chosen.
 const LAB_TRIES: u32 = 8;
 /// Exit status of a comparison that was refused.
@@ -51,7 +51,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
     }
-    let levels = levels_of(args)?;
+    let levels = levels_of(args.levels.as_ref())?;
     output::check(args)?;
     let image = resolve::image(&config.image)?;
     let (record, told) = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
@@ -91,8 +91,11 @@ fn end(record: &Record) -> (u8, Option<String>) {
 }
 
 /// The levels that were asked for, or all.
-fn levels_of(args: &CompareArgs) -> anyhow::Result<Vec<String>> {
-    let levels = args.levels.clone().unwrap_or_else(|| levels::names().map(str::to_owned).collect());
+///
+/// # Errors
+/// No level, or one twice.
+pub(crate) fn levels_of(asked: Option<&Vec<String>>) -> anyhow::Result<Vec<String>> {
+    let levels = asked.cloned().unwrap_or_else(|| levels::names().map(str::to_owned).collect());
     for (i, level) in levels.iter().enumerate() {
         levels::check_name(level)?;
         if levels[..i].contains(level) {
@@ -110,31 +113,13 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     arguments.push("--quiet".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
     // Chosen out here: inside, the clock starts at the same moment each time.
-    let seed = seed(args);
+    let seed = seed(args.seed);
     arguments.push(format!("--seed={seed}"));
     arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
     let name = args.job.image.clone();
-    let mut image = Some(image);
-    let mut tries = 1..=LAB_TRIES;
-    let outcome = loop {
-        let image = image.take().map_or_else(|| resolve::image(&args.job.image), Ok)?;
-        let job =
-            LabJob::of(&args.job, config.memory_bytes, arguments.clone(), LabStdio::Output)?.repeatable(seed);
-        match in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()]) {
-            Err(error) if error.is::<Stuck>() && tries.next().is_some_and(|n| n < LAB_TRIES) => {
-                eprintln!("isolab: {error:#}: starting the comparison over in a new lab");
-            }
-            outcome => break outcome?,
-        }
-    };
-    let Some(bytes) = outcome.files.into_iter().next().flatten() else {
-        if outcome.status == 0 {
-            bail!("the lab ended without a record");
-        }
-        if outcome.status > 128 {
-            eprintln!("isolab: interrupted: the lab ended without a record");
-        }
-        return Ok(Err(outcome.status));
+    let bytes = match file_from_lab(&args.job, &name, config, seed, image, arguments)? {
+        Ok(bytes) => bytes,
+        Err(status) => return Ok(Err(status)),
     };
     let mut record = Record::from_json(&bytes)?;
     // The lab's clock says the same in each run.
@@ -144,11 +129,60 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     Ok(Ok(record))
 }
 
-fn seed(args: &CompareArgs) -> u64 {
+/// The file that an isolab with these arguments leaves in a lab as [`RECORD_IN_LAB`], or its status where it leaves none.
+///
+/// # Errors
+/// The lab can't be started or breaks.
+pub(crate) fn file_from_lab(
+    options: &JobOptions,
+    name: &str,
+    config: &JobConfig,
+    seed: u64,
+    image: Resolved,
+    arguments: Vec<String>,
+) -> anyhow::Result<Result<Vec<u8>, u8>> {
+    let mut image = Some(image);
+    let mut tries = 1..=LAB_TRIES;
+    let outcome = loop {
+        let image = image.take().map_or_else(|| resolve::image(name), Ok)?;
+        let job =
+            LabJob::of(options, config.memory_bytes, arguments.clone(), LabStdio::Output)?.repeatable(seed);
+        match in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()]) {
+            Err(error) if error.is::<Stuck>() && tries.next().is_some_and(|n| n < LAB_TRIES) => {
+                eprintln!("isolab: {error:#}: starting the measuring over in a new lab");
+            }
+            outcome => break outcome?,
+        }
+    };
+    match outcome.files.into_iter().next().flatten() {
+        Some(bytes) => Ok(Ok(bytes)),
+        None if outcome.status == 0 => bail!("the lab ended without a record"),
+        None => {
+            if outcome.status > 128 {
+                eprintln!("isolab: interrupted: the lab ended without a record");
+            }
+            Ok(Err(outcome.status))
+        }
+    }
+}
+
+/// This program, as records name it.
+pub(crate) fn tool() -> Tool {
+    Tool {
+        name: "isolab".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        git: option_env!("ISOLAB_GIT").map(str::to_owned),
+        dirty: None,
+        profile: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
+    }
+}
+
+/// The seed that was asked for, or one from the clock.
+pub(crate) fn seed(asked: Option<u64>) -> u64 {
     let now = || {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()) + d.as_secs())
     };
-    args.seed.unwrap_or_else(now)
+    asked.unwrap_or_else(now)
 }
 
 fn on_host(
@@ -159,20 +193,10 @@ fn on_host(
 ) -> anyhow::Result<Record> {
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
-    let (runnable, skipped) = split(args, levels, config, &image)?;
-    if runnable.is_empty() {
-        bail!("none of the levels can run on this host; use --on lab, or see `isolab doctor`");
-    }
+    let (runnable, skipped) = split(args.levels.is_some(), output::silent(args), levels, config, &image)?;
     let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
-    let plan = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, seed(args))?;
-    let tool = Tool {
-        name: "isolab".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        git: option_env!("ISOLAB_GIT").map(str::to_owned),
-        dirty: None,
-        profile: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
-    };
-    let mut run = Run::starting_now(tool, std::env::args().collect(), plan.clone())?;
+    let plan = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, seed(args.seed))?;
+    let mut run = Run::starting_now(tool(), std::env::args().collect(), plan.clone())?;
     let (class, clock) = class();
     let mut host = Host::read(Path::new("/"), class, clock);
     let before = Noise::now(Path::new("/"));
@@ -207,9 +231,13 @@ fn on_host(
     Ok(record)
 }
 
-/// The levels that this host runs, and why not the others.
-fn split(
-    args: &CompareArgs,
+/// The levels that this host runs, and why not the others; said at once, where no table will say it.
+///
+/// # Errors
+/// A level that was asked for can't run, or none can.
+pub(crate) fn split(
+    asked: bool,
+    silent: bool,
     levels: &[String],
     config: &JobConfig,
     image: &Resolved,
@@ -218,28 +246,32 @@ fn split(
     for name in levels {
         let setup = Setup {
             image: image.file.try_clone().context("copy the image's descriptor")?,
-            kernel: args.job.kernel.clone(),
+            kernel: config.kernel.clone(),
             guest_console: false,
             asked: config.asked,
         };
         match levels::level(name, setup)?.check() {
             Ok(()) => runnable.push(name.clone()),
-            Err(why) if args.levels.is_some() => {
+            Err(why) if asked => {
                 bail!("{name} can't run here: {}; {}", why.reason, why.remedy);
             }
             Err(why) => {
                 // The table says it, where there is one.
-                if output::silent(args) {
+                if silent {
                     eprintln!("isolab: {name} can't run here: {}; {}", why.reason, why.remedy);
                 }
                 skipped.push(Skipped { level: name.clone(), reason: why.reason, remedy: why.remedy });
             }
         }
     }
+    if runnable.is_empty() {
+        bail!("none of the levels can run on this host; use --on lab, or see `isolab doctor`");
+    }
     Ok((runnable, skipped))
 }
 
-fn class() -> (HostClass, ClockKind) {
+/// What this machine is, and what its clock counts.
+pub(crate) fn class() -> (HostClass, ClockKind) {
     let lab = std::env::var(hint::LAB_ENV).unwrap_or_default();
     let clock = if lab == "instructions" { ClockKind::Instructions } else { ClockKind::Monotonic };
     let name = if hint::in_lab() { "emulated-lab" } else { hint::host_class(probe::probe(), false) };
@@ -247,7 +279,8 @@ fn class() -> (HostClass, ClockKind) {
     (class, clock)
 }
 
-fn arm(level: &str, config: &JobConfig, digest: &str) -> Arm {
+/// What is known of an arm before it runs.
+pub(crate) fn arm(level: &str, config: &JobConfig, digest: &str) -> Arm {
     let mut arm = Arm::new(level);
     arm.cpus = Some(config.cpus);
     arm.mem_limit_bytes = (level != "process").then_some(config.memory_bytes);

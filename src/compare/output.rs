@@ -15,7 +15,15 @@ use crate::cli::CompareArgs;
 /// # Errors
 /// The directory is not there.
 pub(super) fn check(args: &CompareArgs) -> anyhow::Result<()> {
-    for path in [&args.json, &args.html].into_iter().flatten().filter(|path| !is_stdout(path)) {
+    [&args.json, &args.html].into_iter().flatten().try_for_each(|path| check_path(path))
+}
+
+/// Refuses a file whose directory is not there.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn check_path(path: &Path) -> anyhow::Result<()> {
+    if !is_stdout(path) {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         if !dir.is_dir() {
             bail!("{} can't be written: {} is not a directory", path.display(), dir.display());
@@ -49,7 +57,8 @@ pub(super) fn silent(args: &CompareArgs) -> bool {
     args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path))
 }
 
-fn is_stdout(path: &Path) -> bool {
+/// Whether a path means standard output.
+pub(crate) fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 

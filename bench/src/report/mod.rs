@@ -2,5 +2,6 @@
 
 pub mod html;
 mod quantity;
+pub mod suite;
 pub mod text;
 mod words;

@@ -72,7 +72,7 @@ pub fn render(record: &Record, style: TextStyle) -> String {
     out
 }
 
-fn fill(text: &str, first: &str, later: &str, columns: usize) -> String {
+pub(super) fn fill(text: &str, first: &str, later: &str, columns: usize) -> String {
     textwrap::fill(text, textwrap::Options::new(columns).initial_indent(first).subsequent_indent(later))
 }
 

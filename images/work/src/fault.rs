@@ -6,22 +6,27 @@ use isolab_bare::sys::Errno;
 use isolab_bare::sys::memory::{Pages, file_pages};
 use isolab_bare::sys::process::minor_faults;
 
-use crate::measure::{Line, Operation};
+use crate::measure::{Line, MOST_BATCHES, Operation, list};
 use crate::memory::{PAGE, write_each_page};
 use crate::{End, Run};
 
-/// Most pages of a batch that `auto` chooses: 4 MiB, so that eleven batches of fresh pages fit into the smallest guest.
-const MOST: u64 = 1024;
-/// Most batches whose pages are kept.
-const KEPT: usize = 32;
+/// Most pages of a batch that `auto` chooses: 2 MiB, so that eleven batches of fresh pages fit into a small guest.
+const MOST: u64 = 512;
+/// Touched and kept before fresh pages are measured, at every level: a guest kernel hands out first what it has used and
+/// freed while it started, and those pages the host has given it already.
+const USED_UP: usize = 40 << 20;
 
 /// Page faults on memory never touched before, on addresses whose pages were given back, or on pages of a file in the
 /// page cache.
 pub(crate) fn fault(run: &Run) -> End {
     match run.arg(0).ok_or(Errno::INVAL)?.to_bytes() {
-        b"anon" => run.measure("fault anon", 1, 1024, Fault::new(Kind::Fresh)),
-        b"anon-again" => run.measure("fault anon-again", 1, 1024, Fault::new(Kind::GivenBack)),
-        b"file" => run.measure("fault file", 1, 1024, Fault::new(Kind::File)),
+        b"anon" => {
+            let mut used = Pages::map(USED_UP)?.small();
+            write_each_page(&mut used);
+            run.measure("fault anon", 1, 512, Fault::new(Kind::Fresh))
+        }
+        b"anon-again" => run.measure("fault anon-again", 1, 512, Fault::new(Kind::GivenBack)),
+        b"file" => run.measure("fault file", 1, 512, Fault::new(Kind::File)),
         _ => Err(Errno::INVAL),
     }
 }
@@ -39,15 +44,23 @@ enum Kind {
 struct Fault {
     kind: Kind,
     pages: Option<Pages>,
-    kept: [Option<Pages>; KEPT],
+    kept: [Option<Pages>; MOST_BATCHES],
     before: u64,
-    /// Faults of all timed batches.
-    faults: u64,
+    /// Faults of each timed batch.
+    faults: [u64; MOST_BATCHES],
+    batches: usize,
 }
 
 impl Fault {
     const fn new(kind: Kind) -> Self {
-        Self { kind, pages: None, kept: [const { None }; KEPT], before: 0, faults: 0 }
+        Self {
+            kind,
+            pages: None,
+            kept: [const { None }; MOST_BATCHES],
+            before: 0,
+            faults: [0; MOST_BATCHES],
+            batches: 0,
+        }
     }
 
     fn map(&self, len: usize) -> Result<Pages, Errno> {
@@ -90,15 +103,18 @@ impl Operation for Fault {
     }
 
     fn settle(&mut self) {
-        self.faults += minor_faults() - self.before;
+        if let Some(slot) = self.faults.get_mut(self.batches) {
+            *slot = minor_faults() - self.before;
+            self.batches += 1;
+        }
     }
 
     fn restart(&mut self) {
-        self.faults = 0;
+        self.batches = 0;
     }
 
     fn tell(&self, line: &mut Line) {
-        line.push(b",\"minor_faults\":").number(self.faults);
+        list(line, "minor_faults", self.faults.iter().take(self.batches).copied());
     }
 
     fn most(&self) -> u64 {

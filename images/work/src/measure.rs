@@ -14,7 +14,7 @@ use isolab_bare::vdso::Clock;
 use crate::{End, Run, STDOUT};
 
 /// Most repetitions.
-const MOST: usize = 31;
+pub(crate) const MOST_BATCHES: usize = 31;
 /// Clock readings that are timed together; a batch is to take as long.
 const CLOCK_READS: u64 = 1000;
 /// Shortest batch of `auto`, in nanoseconds.
@@ -103,7 +103,8 @@ impl Run {
     }
 
     fn measure_any(&self, name: &str, at: usize, default: u64, work: &mut dyn Operation) -> End {
-        let reps = usize::try_from(self.number(at + 1, 1)?).ok().filter(|reps| (1..=MOST).contains(reps));
+        let reps =
+            usize::try_from(self.number(at + 1, 1)?).ok().filter(|reps| (1..=MOST_BATCHES).contains(reps));
         let reps = reps.ok_or(Errno::INVAL)?;
         let watch = Watch(Clock::find(&self.start));
         let n =
@@ -112,13 +113,13 @@ impl Run {
             return Err(Errno::INVAL);
         }
         self.ready();
-        let mut of_work = [Times::default(); MOST];
+        let mut of_work = [Times::default(); MOST_BATCHES];
         for times in of_work.iter_mut().take(reps) {
             work.prepare(n)?;
             *times = watch.time(|| work.batch(n))?;
             work.settle();
         }
-        let (mut of_clock, mut of_loop) = ([0; MOST], [0; MOST]);
+        let (mut of_clock, mut of_loop) = ([0; MOST_BATCHES], [0; MOST_BATCHES]);
         for (clock, empty) in of_clock.iter_mut().zip(&mut of_loop).take(reps) {
             *clock = watch.reading()?.ns;
             *empty = watch.empty_loop(n)?.ns;
@@ -128,7 +129,7 @@ impl Run {
         line.push(b"{\"name\":\"").push(name.as_bytes()).push(b"\",\"n\":").number(n);
         list(&mut line, "ns", of_work.iter().map(|t| t.ns));
         list(&mut line, "tsc", of_work.iter().map(|t| t.tsc));
-        let cost = |values: &mut [u64; MOST]| middle(values.get_mut(..reps).unwrap_or_default());
+        let cost = |values: &mut [u64; MOST_BATCHES]| middle(values.get_mut(..reps).unwrap_or_default());
         line.push(b",\"loop_ns\":").number(cost(&mut of_loop));
         line.push(b",\"clock_ns\":").number(cost(&mut of_clock));
         line.push(b",\"clock_reads\":").number(CLOCK_READS);

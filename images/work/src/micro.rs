@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use isolab_bare::sys::{Errno, clock as time, out8, process};
 
-use crate::measure::{Line, Operation, list};
+use crate::measure::{Line, MOST_BATCHES, Operation, list};
 use crate::{End, Run};
 
 /// Dependent integer arithmetic (the shifts and xors of Marsaglia's xorshift64).
@@ -64,14 +64,11 @@ fn children(n: u64, exec: bool) -> Result<(), Errno> {
 /// How late a sleep of one millisecond ends. Its times are those of the batch as a whole; how late the sleeps of each
 /// batch were in sum, and the latest of all, stand beside them.
 pub(crate) fn timer(run: &Run) -> End {
-    run.measure("timer", 0, 20, Timer { late: [0; MOST], batches: 0, latest: 0 })
+    run.measure("timer", 0, 20, Timer { late: [0; MOST_BATCHES], batches: 0, latest: 0 })
 }
 
-/// Most batches whose sum is kept: as many as there are repetitions.
-const MOST: usize = 31;
-
 struct Timer {
-    late: [u64; MOST],
+    late: [u64; MOST_BATCHES],
     batches: usize,
     latest: u64,
 }

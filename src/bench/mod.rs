@@ -1,0 +1,288 @@
+//! `isolab bench`: workload suites over the levels, one JSON line for each sample, one table.
+
+mod output;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::rc::Rc;
+
+use anyhow::{Context, anyhow, bail};
+use isolab_bench::comparability::{Check, CheckLevel, CheckStatus, Evidence, Verdict, judge};
+use isolab_bench::environment::{ClockKind, Host, Noise};
+use isolab_bench::plan::{Plan, WARMUP_PAIRS};
+use isolab_bench::record::{Arm, identity};
+use isolab_bench::sample::Sample;
+use isolab_bench::suite::lines::{EndLine, Line, RunLine, SCHEMA, SuiteRecord};
+use isolab_bench::suite::{
+    PAIRS_IN_LAB, PAIRS_ON_HOST, SUITES, Suite, SuitePlan, SuiteSample, Work, WorkLine, suite, summarise,
+};
+
+use crate::cli::{BenchArgs, JobArgs};
+use crate::compare::executor::RunExecutor;
+use crate::compare::{self, RECORD_IN_LAB, file_from_lab};
+use crate::config::JobConfig;
+use crate::place::{Place, check_lab_options, choose};
+use crate::resolve::{self, DEMO, Resolved};
+use crate::signals::Signals;
+use crate::{arguments, hint};
+use output::Sink;
+
+/// Exit status of numbers that may not be compared, and of a run that gave none.
+const REFUSED: u8 = 3;
+/// Checks that ask for what a suite does not do: the same output of each run, and pairs by the rule of a comparison.
+const NOT_ASKED: [&str; 2] = ["same-output", "T10-number-of-pairs"];
+
+/// Measures, in its place.
+///
+/// # Errors
+/// isolab's own: status 125.
+pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
+    let (suites, image) = split_words(&args.words)?;
+    if args.options.interactive || args.options.tty {
+        bail!("bench gives its workloads no standard input; leave -i and -t out");
+    }
+    check_lab_options(&args.options)?;
+    let job = JobArgs { options: args.options.clone(), image, command: vec![] };
+    let config = JobConfig::new(&job, None)?;
+    if args.options.print_config {
+        println!("{}", serde_json::to_string_pretty(&config)?);
+        return Ok(0);
+    }
+    let levels = compare::levels_of(args.levels.as_ref())?;
+    args.json.as_deref().map_or(Ok(()), compare::output::check_path)?;
+    let image = resolve::image(&config.image)?;
+    let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
+        Place::Host => on_host(args, &suites, &levels, &job, &config, image)?,
+        Place::Lab(why) => {
+            eprintln!("isolab: running in the lab: {why}");
+            match from_lab(args, &suites, &job, &config, image)? {
+                Ok(record) => record,
+                // The isolab inside has said on standard error what there is to say.
+                Err(status) => return Ok(status),
+            }
+        }
+    };
+    output::table(args, &record)?;
+    Ok(status(&record))
+}
+
+/// The suites, and the image that the last word names where it names no suite.
+fn split_words(words: &[String]) -> anyhow::Result<(Vec<&'static Suite>, String)> {
+    let mut suites: Vec<&'static Suite> = Vec::new();
+    let mut image = None;
+    for (i, word) in words.iter().enumerate() {
+        let found: Vec<&'static Suite> =
+            if word == "all" { SUITES.iter().collect() } else { suite(word).into_iter().collect() };
+        if found.is_empty() && i > 0 && i + 1 == words.len() {
+            image = Some(word.clone());
+        } else if found.is_empty() {
+            let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+            bail!("there is no suite {word:?}; the suites are {}, and all", names.join(", "));
+        }
+        for suite in found {
+            if suites.iter().all(|known| known.name != suite.name) {
+                suites.push(suite);
+            }
+        }
+    }
+    Ok((suites, image.unwrap_or_else(|| DEMO.to_owned())))
+}
+
+fn status(record: &SuiteRecord) -> u8 {
+    if let Some(signal) = record.end.interrupted {
+        return 128_u8.saturating_add(signal);
+    }
+    let nothing = record.samples.iter().all(|sample| !sample.ok);
+    if nothing || record.end.verdict == Verdict::Refused { REFUSED } else { 0 }
+}
+
+/// The record of the same command inside the lab, or the status of the isolab there.
+fn from_lab(
+    args: &BenchArgs,
+    suites: &[&'static Suite],
+    job: &JobArgs,
+    config: &JobConfig,
+    image: Resolved,
+) -> anyhow::Result<Result<SuiteRecord, u8>> {
+    let mut arguments = vec!["bench".to_owned(), format!("--json={RECORD_IN_LAB}"), "--quiet".to_owned()];
+    arguments.extend(suites.iter().map(|suite| suite.name.to_owned()));
+    arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
+    arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
+    // Chosen out here: inside, the clock starts at the same moment each time.
+    let seed = compare::seed(args.seed);
+    arguments.push(format!("--seed={seed}"));
+    arguments.extend(arguments::of_job(job, image.entry.reference()));
+    let bytes = match file_from_lab(&args.options, &job.image, config, seed, image, arguments)? {
+        Ok(bytes) => bytes,
+        Err(status) => return Ok(Err(status)),
+    };
+    let mut record = SuiteRecord::from_text(&bytes)?;
+    // The lab's clock says the same in each run.
+    (record.run.id, record.run.started_unix_ns) = identity()?;
+    record.run.argv = std::env::args().collect();
+    record.run.image.clone_from(&job.image);
+    Sink::open(args)?.whole(&record.to_text()?)?;
+    Ok(Ok(record))
+}
+
+fn on_host(
+    args: &BenchArgs,
+    suites: &[&'static Suite],
+    levels: &[String],
+    job: &JobArgs,
+    config: &JobConfig,
+    image: Resolved,
+) -> anyhow::Result<SuiteRecord> {
+    let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
+    let silent = output::silent(args);
+    let (runnable, skipped) = compare::split(args.levels.is_some(), silent, levels, config, &image)?;
+    let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
+    let base = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, compare::seed(args.seed))?;
+    let (class, clock) = compare::class();
+    let interrupted = Rc::new(Cell::new(None));
+    let mut bench = Bench {
+        executor: RunExecutor {
+            arguments: vec![],
+            signals: Signals::catch().context("catch signals")?,
+            counted: clock == ClockKind::Instructions,
+            first: true,
+            interrupted: Rc::clone(&interrupted),
+        },
+        job,
+        reference,
+    };
+    let mut sink = Sink::open(args)?;
+    let plan = SuitePlan::new(suites, &base, |work| bench.calibrate(work, &runnable[0]))?;
+    let (id, started_unix_ns) = identity()?;
+    let run = RunLine {
+        schema: SCHEMA.to_owned(),
+        id,
+        started_unix_ns,
+        tool: compare::tool(),
+        argv: std::env::args().collect(),
+        image: job.image.clone(),
+        plan,
+        host: Host::read(Path::new("/"), class, clock),
+        skipped,
+    };
+    let before = Noise::now(Path::new("/"));
+    sink.line(&Line::Run(Box::new(run.clone())))?;
+    let (samples, runs) = bench.measure(&run.plan, &mut sink)?;
+    let mut host = run.host.clone();
+    host.noise = Noise::now(Path::new("/")).since(&before);
+    let mut arms: BTreeMap<String, Arm> =
+        runnable.iter().map(|level| (level.clone(), compare::arm(level, config, &digest))).collect();
+    for (name, arm) in &mut arms {
+        arm.learn(name, &runs);
+    }
+    let checks = checks(Evidence { plan: &base, host: &host, arms: &arms, samples: &runs });
+    let summaries = summarise(&run.plan, &samples);
+    for summary in &summaries {
+        sink.line(&Line::Summary(summary.clone()))?;
+    }
+    let verdict = verdict(&checks);
+    let end = EndLine { arms, verdict, checks, noise: host.noise, interrupted: interrupted.get() };
+    sink.line(&Line::End(Box::new(end.clone())))?;
+    Ok(SuiteRecord { run, samples, summaries, densities: vec![], end })
+}
+
+fn checks(evidence: Evidence<'_>) -> Vec<Check> {
+    let mut checks = judge(evidence).checks;
+    checks.retain(|check| !NOT_ASKED.contains(&check.id.as_str()));
+    checks
+}
+
+fn verdict(checks: &[Check]) -> Verdict {
+    let speaking: Vec<&Check> = checks.iter().filter(|check| check.speaks()).collect();
+    let refuses = |check: &&Check| check.level == CheckLevel::Refuse && check.status == CheckStatus::Fail;
+    if speaking.iter().any(refuses) {
+        Verdict::Refused
+    } else if speaking.is_empty() {
+        Verdict::Comparable
+    } else {
+        Verdict::Flagged
+    }
+}
+
+/// What runs the workloads.
+struct Bench<'a> {
+    executor: RunExecutor,
+    job: &'a JobArgs,
+    /// The image in the store.
+    reference: String,
+}
+
+impl Bench<'_> {
+    /// Arguments of `isolab run` for one command.
+    fn arguments(&self, command: &[String]) -> Vec<String> {
+        let job = JobArgs {
+            options: self.job.options.clone(),
+            image: self.reference.clone(),
+            command: command.to_vec(),
+        };
+        arguments::of_job(&job, &self.reference)
+    }
+
+    /// The batch size that takes long enough at the base level.
+    fn calibrate(&mut self, work: &'static Work, level: &str) -> anyhow::Result<u64> {
+        let command = work.calibration();
+        let arguments = self.arguments(&command);
+        let name = work.name();
+        let (execution, printed) = self
+            .executor
+            .run(level, &arguments)
+            .map_err(|e| anyhow!(e))
+            .with_context(|| format!("find the batch size of {name} at {level}"))?;
+        match execution.report.status {
+            0 => Ok(WorkLine::last_of(&printed)
+                .with_context(|| format!("find the batch size of {name} at {level}"))?
+                .n),
+            127 => bail!(
+                "image {:?} holds no {}; the image demo does",
+                self.job.image,
+                isolab_bench::suite::PROGRAM
+            ),
+            status => bail!("find the batch size of {name} at {level}: it ended with status {status}"),
+        }
+    }
+
+    /// Carries out the plan.
+    fn measure(
+        &mut self,
+        plan: &SuitePlan,
+        sink: &mut Sink,
+    ) -> anyhow::Result<(Vec<SuiteSample>, Vec<Sample>)> {
+        let order = plan.order();
+        let shown = std::io::stderr().is_terminal();
+        let (mut samples, mut runs) = (Vec::new(), Vec::new());
+        for slot in &order {
+            let Some(task) = plan.tasks.get(slot.task) else { continue };
+            if shown {
+                eprint!(
+                    "\rmeasuring {}/{}: {} at {}\u{1b}[K",
+                    slot.slot.seq + 1,
+                    order.len(),
+                    task.workload,
+                    slot.slot.arm
+                );
+                // Progress only.
+                let _ = std::io::stderr().flush();
+            }
+            let arguments = self.arguments(&task.command);
+            let executed = self.executor.run(&slot.slot.arm, &arguments);
+            let (sample, run) = SuiteSample::new(plan, slot, executed);
+            sink.line(&Line::Sample(Box::new(sample.clone())))?;
+            samples.push(sample);
+            runs.push(run);
+            if self.executor.interrupted.get().is_some() {
+                break;
+            }
+        }
+        if shown {
+            eprint!("\r\u{1b}[K");
+        }
+        Ok((samples, runs))
+    }
+}

@@ -1,0 +1,71 @@
+//! Where the results go: lines to a file or to standard output as they come, the table at the end.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use anyhow::Context;
+use isolab_bench::report;
+use isolab_bench::suite::lines::{Line, SuiteRecord};
+
+use crate::cli::BenchArgs;
+use crate::compare::output::is_stdout;
+
+/// Columns of the table.
+const COLUMNS: usize = 110;
+
+/// Takes the lines.
+pub(super) struct Sink(Option<Box<dyn Write>>);
+
+impl Sink {
+    /// Opens what was asked for.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub(super) fn open(args: &BenchArgs) -> anyhow::Result<Self> {
+        Ok(Self(match &args.json {
+            None => None,
+            Some(path) if is_stdout(path) => Some(Box::new(io::stdout())),
+            Some(path) => {
+                let file = File::create(path).with_context(|| format!("write {}", path.display()))?;
+                Some(Box::new(file))
+            }
+        }))
+    }
+
+    /// Writes a line at once, so that an end at any moment leaves whole lines.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn line(&mut self, line: &Line) -> anyhow::Result<()> {
+        self.whole(&line.to_text()?)
+    }
+
+    /// Writes lines that are there already.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub(super) fn whole(&mut self, lines: &str) -> anyhow::Result<()> {
+        match &mut self.0 {
+            Some(out) => {
+                out.write_all(lines.as_bytes()).and_then(|()| out.flush()).context("write the record")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Prints the table, where one is wanted.
+///
+/// # Errors
+/// It can't be written.
+pub(super) fn table(args: &BenchArgs, record: &SuiteRecord) -> anyhow::Result<()> {
+    if silent(args) {
+        return Ok(());
+    }
+    io::stdout().write_all(report::suite::render(record, COLUMNS).as_bytes()).context("write the table")
+}
+
+/// Whether no table is printed.
+pub(super) fn silent(args: &BenchArgs) -> bool {
+    args.quiet || args.json.as_deref().is_some_and(is_stdout)
+}
