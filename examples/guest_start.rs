@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use isolab_bench::estimate::{median, quantile};
 use isolab_bench::run_report::RunReport;
+use isolab_bench::statistics::{median, quantile};
 use isolab_images::initramfs;
 use isolab_images::job::{BlockOptions, Job, Stdio as JobStdio, User};
 use isolab_images::kernels::{KernelStore, ModuleSet, STOCK};

@@ -237,9 +237,12 @@ pub(crate) struct CompareArgs {
     /// Levels to compare, in this order of the table [default: process,container,vm]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
-    /// Interleaved rounds of all levels (default: 30 on a host, 5 in the lab)
+    /// Interleaved pairs: all levels once each (default: on a host 30 to 200, until the intervals are narrow; 9 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
+    /// Measure 300 pairs, so that 95th and 99th percentiles mean something
+    #[arg(long, conflicts_with = "pairs")]
+    pub(crate) tail: bool,
     /// Seed of the order (default: from the clock; stored in the record)
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

@@ -187,9 +187,10 @@ mod tests {
     #[test]
     fn texts_and_help_name_the_numbers_that_are_used() {
         use clap::CommandFactory;
-        use isolab_bench::estimate::MIN_FOR_INTERVAL;
         use isolab_bench::noise::MIN_FOR_DRIFT;
-        use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST};
+        use isolab_bench::plan::{PAIRS_FOR_TAIL, PAIRS_IN_LAB, PAIRS_ON_HOST};
+        use isolab_bench::statistics::MIN_FOR_INTERVAL;
+        use isolab_bench::stop::MOST_PAIRS;
         let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let t10 = flat(&explain(Some("T10")).unwrap());
         for said in [
@@ -201,7 +202,10 @@ mod tests {
         }
         let mut command = crate::cli::Cli::command();
         let help = command.find_subcommand_mut("compare").unwrap().render_long_help().to_string();
-        let default = format!("(default: {PAIRS_ON_HOST} on a host, {PAIRS_IN_LAB} in the lab)");
+        let default = format!(
+            "(default: on a host {PAIRS_ON_HOST} to {MOST_PAIRS}, until the intervals are narrow; {PAIRS_IN_LAB} in the lab)"
+        );
+        assert!(flat(&help).contains(&format!("Measure {PAIRS_FOR_TAIL} pairs")), "{help}");
         assert!(flat(&help).contains(&default), "{help}");
     }
 

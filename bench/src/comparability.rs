@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{ClockKind, Host, HostClass};
-use crate::estimate::MIN_FOR_INTERVAL;
 use crate::noise;
 use crate::plan::{PAIRS_ON_HOST, Plan, pairs_done};
 use crate::record::Arm;
 use crate::sample::Sample;
+use crate::statistics::MIN_FOR_INTERVAL;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,8 +285,9 @@ fn same_counter(e: Evidence<'_>) -> Judgement {
 
 fn enough_pairs(e: Evidence<'_>) -> Judgement {
     let counted = e.host.clock == ClockKind::Instructions;
+    let least = e.plan.stop.map_or(e.plan.pairs, |stop| stop.min_pairs);
     match pairs_done(e.plan, e.samples) {
-        done if done < e.plan.pairs => fail(format!("ended after {done} of {} pairs", e.plan.pairs)),
+        done if done < least => fail(format!("ended after {done} of {least} pairs")),
         1 => fail("1 pair: no interval and no finding".to_owned()),
         pairs if (pairs as usize) < MIN_FOR_INTERVAL => {
             fail(format!("{pairs} pairs: no interval and no finding below {MIN_FOR_INTERVAL}"))

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::estimate::{median, quantile};
+use crate::statistics::{median, quantile};
 
 /// A start may take this many times the 95th percentile of the first step's.
 pub const SLOWER: f64 = 2.0;

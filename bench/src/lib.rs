@@ -9,17 +9,20 @@
 #![forbid(unsafe_code)]
 
 pub mod comparability;
+pub mod comparison;
 pub mod density;
 pub mod environment;
-pub mod estimate;
 pub mod measure;
 pub mod noise;
+pub mod paired;
 pub mod plan;
 pub mod port;
 pub mod record;
 pub mod report;
 pub mod run_report;
 pub mod sample;
+pub mod statistics;
+pub mod stop;
 pub mod suite;
 pub mod summary;
 pub mod timeline;

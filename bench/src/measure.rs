@@ -1,9 +1,11 @@
 //! The measuring loop: for each slot of the plan one fresh execution, one sample. Nothing else happens in between.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use crate::plan::{Plan, Slot};
 use crate::sample::{Execution, Sample};
+use crate::stop::Ended;
 
 /// Why an execution gave nothing to measure, shown as a chain.
 pub type ExecuteError = Box<dyn std::error::Error + Send + Sync>;
@@ -36,8 +38,19 @@ impl Observer for Unobserved {
     }
 }
 
-/// Carries out the plan. Each slot gives a sample, also where the execution failed.
-pub fn measure(plan: &Plan, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Vec<Sample> {
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// A sample of each slot that was run, in order.
+    pub samples: Vec<Sample>,
+    /// Why there are no more.
+    pub ended: Ended,
+}
+
+/// Carries out the plan. Each slot gives a sample, also where the execution failed. Whether the plan's rule ends it is asked
+/// after each whole pair.
+pub fn measure(plan: &Plan, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Measured {
+    let started = Instant::now();
     let mut samples = Vec::new();
     for slot in plan.order() {
         observer.started(&slot);
@@ -48,10 +61,15 @@ pub fn measure(plan: &Plan, executor: &mut dyn Executor, observer: &mut dyn Obse
         let flow = observer.finished(&sample);
         samples.push(sample);
         if flow.is_break() {
-            break;
+            return Measured { samples, ended: Ended::Stopped };
+        }
+        let whole = slot.pos as usize + 1 == plan.runs_per_pair();
+        let stop = plan.stop.as_ref().filter(|_| whole);
+        if let Some(ended) = stop.and_then(|stop| stop.reached(plan, &samples, started.elapsed())) {
+            return Measured { samples, ended };
         }
     }
-    samples
+    Measured { samples, ended: Ended::Pairs }
 }
 
 /// An error and its causes, joined.
@@ -65,6 +83,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
     use crate::run_report::{Detail, EndReport, RunReport};
+    use crate::stop::Stop;
 
     /// Answers from a clock that it moves itself; every third request fails.
     #[derive(Default)]
@@ -118,7 +137,8 @@ mod tests {
     #[test]
     fn asks_in_the_order_of_the_plan_and_keeps_failures() {
         let mut fake = Fake::default();
-        let samples = measure(&plan(), &mut fake, &mut Unobserved);
+        let Measured { samples, ended } = measure(&plan(), &mut fake, &mut Unobserved);
+        assert_eq!(ended, Ended::Pairs);
         let planned: Vec<String> = plan().order().into_iter().map(|slot| slot.arm).collect();
         assert_eq!(fake.asked, planned);
         assert_eq!(samples.len(), 10);
@@ -127,7 +147,15 @@ mod tests {
     }
 
     #[test]
+    fn the_rule_of_the_plan_ends_it_after_a_whole_pair() {
+        let stop = Stop { min_pairs: 2, half_width_percent: 2, time_limit_ms: 0 };
+        let measured = measure(&plan().with_control().stopping(stop), &mut Fake::default(), &mut Unobserved);
+        assert_eq!((measured.samples.len(), measured.ended), (3 * (1 + 2), Ended::Time));
+    }
+
+    #[test]
     fn ends_with_the_samples_so_far_when_told_to_stop() {
-        assert_eq!(measure(&plan(), &mut Fake::default(), &mut StopAfter(4)).len(), 4);
+        let measured = measure(&plan(), &mut Fake::default(), &mut StopAfter(4));
+        assert_eq!((measured.samples.len(), measured.ended), (4, Ended::Stopped));
     }
 }

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::comparability::{CheckLevel, CheckStatus, Evidence};
 use crate::environment::{ClockKind, Noise};
-use crate::estimate::{median, quantile};
+use crate::statistics::{median, quantile};
 use crate::summary::{Metric, STARTUP};
 
 /// Fewest runs of an arm whose first and last third are compared.

@@ -11,14 +11,19 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::sample::Sample;
+use crate::stop::Stop;
 
-/// Pairs that are measured on a host when the user names no number, and from which on it is no flag: half the interval
+/// Pairs that are measured on a host at least when the user names no number, and from which on it is no flag: half the interval
 /// of a median is then below 2 % on a quiet machine.
 pub const PAIRS_ON_HOST: u32 = 30;
-/// Pairs in the lab, whose clock hardly varies.
-pub const PAIRS_IN_LAB: u32 = 5;
-/// Pairs before the measured ones: stored, marked, not analysed.
-pub const WARMUP_PAIRS: u32 = 1;
+/// Pairs in the lab, whose clock hardly varies: what fits into a minute and a half of an emulator's time.
+pub const PAIRS_IN_LAB: u32 = 9;
+/// Pairs before the measured ones on a host: stored, marked, not analysed.
+pub const WARMUP_ON_HOST: u32 = 3;
+/// The same in the lab, where one fills the caches and no clock warms up.
+pub const WARMUP_IN_LAB: u32 = 1;
+/// Pairs of `--tail`: the 99th percentile needs 299.
+pub const PAIRS_FOR_TAIL: u32 = 300;
 /// Most pairs of one plan, so that the samples fit in memory and in a page.
 pub const MAX_PAIRS: u32 = 10_000;
 
@@ -33,15 +38,29 @@ pub struct Plan {
     pub arms: Vec<String>,
     /// Pairs that are run, stored and not analysed.
     pub warmup_pairs: u32,
-    /// Measured pairs: each holds every arm once.
+    /// Measured pairs, at most: each holds every arm once.
     pub pairs: u32,
     /// Times that the whole of it is repeated with a new process tree.
     pub rounds: u32,
-    /// When measuring ends.
+    /// When measuring ends, for a reader.
     pub stop_rule: String,
-    /// The metrics that the claims are about.
+    /// What ends it before all pairs are measured; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// The arm that runs a second time in each pair, so that it can be set against itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
+    /// The metrics that the claims are about; tests of the others are corrected for their number.
     pub primary_metrics: Vec<String>,
 }
+
+/// The headline metrics of the method.
+const PRIMARY: [&str; 4] = [
+    "startup.request_to_first_user_insn",
+    "startup.request_to_ready",
+    "startup.request_to_clean",
+    "memory.charge",
+];
 
 /// How samples are arranged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +100,8 @@ pub struct Slot {
     pub arm: String,
     /// Not analysed.
     pub warmup: bool,
+    /// The second run of the base arm.
+    pub control: bool,
 }
 
 impl Plan {
@@ -108,9 +129,42 @@ impl Plan {
             warmup_pairs,
             pairs,
             rounds: 1,
-            stop_rule: format!("pairs={pairs}"),
-            primary_metrics: vec!["startup.request_to_ready".to_owned()],
+            stop_rule: format!("{pairs} pairs"),
+            stop: None,
+            control: None,
+            primary_metrics: PRIMARY.map(str::to_owned).to_vec(),
         })
+    }
+
+    /// The same plan with an end that depends on what is seen: see [`Stop`].
+    #[must_use]
+    pub fn stopping(self, stop: Stop) -> Self {
+        Self { stop_rule: stop.rule(self.pairs), stop: Some(stop), ..self }
+    }
+
+    /// The same plan with the base arm a second time in each pair; of one arm nothing is compared, so nothing changes.
+    #[must_use]
+    pub fn with_control(self) -> Self {
+        let control = if self.arms.len() > 1 { self.arms.first().cloned() } else { None };
+        Self { control, ..self }
+    }
+
+    /// Runs of a pair.
+    #[must_use]
+    pub const fn runs_per_pair(&self) -> usize {
+        self.arms.len() + self.control.is_some() as usize
+    }
+
+    /// How many of these pairs, which come in order, are of each round.
+    #[must_use]
+    pub fn rounds_of(&self, pairs: impl Iterator<Item = u32>) -> Vec<usize> {
+        let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
+        for pair in pairs {
+            let measured = u64::from(pair.saturating_sub(self.warmup_pairs));
+            let round = measured * u64::from(self.rounds) / u64::from(self.pairs.max(1));
+            *sizes.entry(round).or_default() += 1;
+        }
+        sizes.into_values().collect()
     }
 
     /// Every sample to take, in order. The same plan gives the same order on every machine.
@@ -119,26 +173,27 @@ impl Plan {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut slots = Vec::new();
         for pair in 0..self.warmup_pairs.saturating_add(self.pairs) {
-            let mut arms: Vec<&String> = self.arms.iter().collect();
+            let mut arms: Vec<(&String, bool)> = self.arms.iter().map(|arm| (arm, false)).collect();
+            arms.extend(self.control.as_ref().map(|arm| (arm, true)));
             arms.shuffle(&mut rng);
-            for (pos, arm) in (0..).zip(arms) {
+            for (pos, (arm, control)) in (0..).zip(arms) {
                 let (seq, warmup) =
                     (u32::try_from(slots.len()).unwrap_or(u32::MAX), pair < self.warmup_pairs);
-                slots.push(Slot { seq, pair, pos, arm: arm.clone(), warmup });
+                slots.push(Slot { seq, pair, pos, arm: arm.clone(), warmup, control });
             }
         }
         slots
     }
 }
 
-/// Measured pairs in which every arm has run.
+/// Measured pairs in which every arm has run, the control too.
 #[must_use]
 pub fn pairs_done(plan: &Plan, samples: &[Sample]) -> u32 {
     let mut runs: BTreeMap<u32, usize> = BTreeMap::new();
     for sample in samples.iter().filter(|s| !s.warmup) {
         *runs.entry(sample.pair).or_default() += 1;
     }
-    let whole = runs.values().filter(|&&n| n == plan.arms.len()).count();
+    let whole = runs.values().filter(|&&n| n == plan.runs_per_pair()).count();
     u32::try_from(whole).unwrap_or(u32::MAX)
 }
 
@@ -177,6 +232,27 @@ mod tests {
         assert_eq!(Plan::new(twice, 1, 0, 0), Err(PlanError::Twice("vm".to_owned())));
         assert_eq!(Plan::new(vec!["vm".to_owned()], 0, 0, 0), Err(PlanError::Pairs(0)));
         assert_eq!(Plan::new(vec!["vm".to_owned()], 1, 10_001, 0), Err(PlanError::Warmup(10_001)));
+    }
+
+    #[test]
+    fn the_control_is_the_base_arm_again_in_any_place() {
+        let order = plan(60, 3).with_control().order();
+        let places: BTreeSet<u32> = order.iter().filter(|s| s.control).map(|s| s.pos).collect();
+        assert_eq!(places, BTreeSet::from([0, 1, 2, 3]));
+        for pair in order.chunks(4) {
+            assert_eq!(pair.iter().filter(|s| s.control && s.arm == "process").count(), 1);
+            assert_eq!(pair.iter().filter(|s| s.arm == "process").count(), 2);
+        }
+        let alone = Plan::new(vec!["vm".to_owned()], 3, 0, 1).expect("one arm").with_control();
+        assert_eq!((alone.control.as_ref(), alone.runs_per_pair()), (None, 1));
+    }
+
+    #[test]
+    fn pairs_belong_to_rounds_of_equal_size() {
+        let rounds = Plan { rounds: 3, ..plan(30, 1) };
+        assert_eq!(rounds.rounds_of(1..=30), [10, 10, 10]);
+        assert_eq!(rounds.rounds_of((1..=30).filter(|pair| *pair != 5)), [9, 10, 10]);
+        assert_eq!(plan(30, 1).rounds_of(1..=30), [30]);
     }
 
     proptest! {

@@ -14,6 +14,7 @@ use crate::comparability::{CheckStatus, Comparability, Evidence, judge};
 use crate::environment::{Host, HostClass};
 use crate::plan::Plan;
 use crate::sample::Sample;
+use crate::stop::Ended;
 use crate::summary::{Headline, Summary, summarise};
 use crate::timeline::phases_of;
 
@@ -76,6 +77,9 @@ pub struct Run {
     /// Number of the signal that ended the measuring before its plan was carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupted: Option<u8>,
+    /// What ended the measuring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
 }
 
 /// The program that measured.
@@ -223,7 +227,7 @@ impl Run {
     /// The kernel gives no random bytes.
     pub fn starting_now(tool: Tool, argv: Vec<String>, plan: Plan) -> Result<Self, RecordError> {
         let (id, started_unix_ns) = identity()?;
-        Ok(Self { id, started_unix_ns, tool, argv, plan, interrupted: None })
+        Ok(Self { id, started_unix_ns, tool, argv, plan, interrupted: None, ended: None })
     }
 
     /// Gives it a new identity and the wall clock of now, which is where the record is kept: a lab's own clock tells neither.

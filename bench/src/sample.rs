@@ -43,6 +43,9 @@ pub struct Sample {
     pub arm: String,
     /// Stored and not analysed.
     pub warmup: bool,
+    /// The second run of the base arm in its pair: only for setting the arm against itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub control: bool,
     /// The workload ran to an end of its own and the timeline is one.
     pub ok: bool,
     /// Moments from `request`; absent where the stamps are not one timeline.
@@ -179,6 +182,7 @@ impl Sample {
             pos: slot.pos,
             arm: slot.arm.clone(),
             warmup: slot.warmup,
+            control: slot.control,
             ok: false,
             t_ns: None,
             phase_ns: BTreeMap::new(),
@@ -196,7 +200,13 @@ impl Sample {
     /// Whether the summary counts it.
     #[must_use]
     pub const fn analysed(&self) -> bool {
-        self.ok && !self.warmup
+        self.ok && !self.warmup && !self.control
+    }
+
+    /// Whether the noise floor counts it.
+    #[must_use]
+    pub const fn is_usable_control(&self) -> bool {
+        self.ok && !self.warmup && self.control
     }
 }
 
@@ -223,7 +233,7 @@ mod tests {
     use super::*;
 
     fn slot() -> Slot {
-        Slot { seq: 4, pair: 2, pos: 0, arm: "vm".to_owned(), warmup: false }
+        Slot { seq: 4, pair: 2, pos: 0, arm: "vm".to_owned(), warmup: false, control: false }
     }
 
     fn execution(end: EndReport, stamps: Vec<(char, u64)>) -> Execution {

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::estimate::{
-    self, Estimate, MIN_FOR_P95, RESAMPLES, mad, median_with_interval, outliers, quantile,
-};
+pub use crate::comparison::{Comparison, METHOD};
+use crate::comparison::{Series, compare};
+use crate::paired::{NoiseFloor, resampling};
 use crate::plan::Plan;
 use crate::sample::{READY, Sample};
-
-/// How the numbers of a summary were made.
-pub const METHOD: &str = "median of paired differences and of paired log ratios; percentile bootstrap over pairs, \
-                          10000 resamples; quantiles of Hyndman and Fan's type 8";
+use crate::statistics::{
+    self, IntervalMethod, MIN_FOR_P95, MIN_FOR_P99, RESAMPLES, lag1, mad, mean_and_sd, median_with_interval,
+    outliers, quantile,
+};
 
 /// What a metric counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,17 @@ pub enum Unit {
     Ns,
     /// Bytes.
     Bytes,
+}
+
+impl Unit {
+    /// Smallest share of a difference that is worth a word, and within which two arms are the same.
+    #[must_use]
+    pub const fn margin(self) -> f64 {
+        match self {
+            Self::Ns => 0.02,
+            Self::Bytes => 0.01,
+        }
+    }
 }
 
 /// Something that a sample tells in one number.
@@ -101,6 +112,9 @@ pub struct Summary {
     pub better: String,
     /// Estimates of each arm that has the metric.
     pub arms: BTreeMap<String, ArmSummary>,
+    /// The first arm against itself, where the plan has it run twice in each pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_floor: Option<NoiseFloor>,
     /// Every later arm against the first.
     pub comparisons: Vec<Comparison>,
 }
@@ -114,18 +128,33 @@ pub struct ArmSummary {
     pub median: f64,
     /// Its interval; null for too few.
     pub ci95: Option<[f64; 2]>,
+    /// How the interval was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<IntervalMethod>,
     /// Median absolute deviation.
     pub mad: f64,
-    /// 5th percentile.
+    /// Mean: for other tools, no report leads with it. Null for one sample.
+    #[serde(default)]
+    pub mean: Option<f64>,
+    /// Standard deviation. Null for one sample.
+    #[serde(default)]
+    pub sd: Option<f64>,
+    /// 5th percentile; null for fewer than [`MIN_FOR_P95`].
     pub p5: Option<f64>,
-    /// 95th percentile.
+    /// 95th percentile; null for fewer than [`MIN_FOR_P95`].
     pub p95: Option<f64>,
+    /// 99th percentile; null for fewer than [`MIN_FOR_P99`].
+    #[serde(default)]
+    pub p99: Option<f64>,
     /// Least.
     pub min: f64,
     /// Most.
     pub max: f64,
     /// Tukey's outliers.
     pub outliers: Outliers,
+    /// Correlation of each run with the arm's next one; null where there is none.
+    #[serde(default)]
+    pub lag1_autocorrelation: Option<f64>,
 }
 
 /// Values outside the fences, counted and kept.
@@ -137,42 +166,29 @@ pub struct Outliers {
     pub severe: usize,
 }
 
-/// Arm `b` against arm `a`, over the pairs that have both.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
-    /// The base.
-    pub a: String,
-    /// The other.
-    pub b: String,
-    /// Pairs.
-    pub pairs: usize,
-    /// Median of `b - a`.
-    pub difference: Estimate,
-    /// Median of `b / a`; absent where an `a` is zero.
-    pub ratio_b_over_a: Option<Estimate>,
-    /// Whether the difference has an interval and it leaves out zero.
-    pub resolved: bool,
-    /// [`METHOD`].
-    pub method: String,
-}
-
 impl ArmSummary {
-    /// The estimates of these values; nothing for none.
+    /// The estimates of these values, in the order in which they were measured; nothing for none.
     #[must_use]
     pub fn new(values: &[f64], seed: u64) -> Option<Self> {
-        let Estimate { median, ci95 } = median_with_interval(values, seed, RESAMPLES)?;
-        let tail = |tau| (values.len() >= MIN_FOR_P95).then(|| quantile(values, tau));
+        let found = median_with_interval(values, resampling(values), seed, RESAMPLES)?;
+        let tail = |tau, fewest| (values.len() >= fewest).then(|| quantile(values, tau));
         let (mild, severe) = outliers(values);
+        let (mean, sd) = mean_and_sd(values).unzip();
         Some(Self {
             n: values.len(),
-            median,
-            ci95,
+            median: found.estimate.median,
+            ci95: found.estimate.ci95,
+            interval: found.method,
             mad: mad(values),
-            p5: tail(0.05),
-            p95: tail(0.95),
+            mean,
+            sd,
+            p5: tail(0.05, MIN_FOR_P95),
+            p95: tail(0.95, MIN_FOR_P95),
+            p99: tail(0.99, MIN_FOR_P99),
             min: values.iter().copied().fold(f64::INFINITY, f64::min),
             max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             outliers: Outliers { mild, severe },
+            lag1_autocorrelation: lag1(values),
         })
     }
 }
@@ -226,68 +242,26 @@ pub fn metric(name: &str) -> Option<&'static Metric> {
 /// The summaries of every metric that at least one analysed sample has.
 #[must_use]
 pub fn summarise(plan: &Plan, samples: &[Sample]) -> Vec<Summary> {
-    METRICS.iter().filter_map(|metric| summary(metric, plan, samples)).collect()
-}
-
-fn summary(metric: &Metric, plan: &Plan, samples: &[Sample]) -> Option<Summary> {
-    let by_pair: BTreeMap<&str, BTreeMap<u32, f64>> = plan
-        .arms
-        .iter()
-        .map(|arm| {
-            let own = samples.iter().filter(|s| s.arm == *arm && s.analysed());
-            (arm.as_str(), own.filter_map(|s| Some((s.pair, number(metric.of(s)?)))).collect())
-        })
-        .collect();
-    let arms: BTreeMap<String, ArmSummary> = by_pair
-        .iter()
-        .filter_map(|(arm, values)| {
-            let values: Vec<f64> = values.values().copied().collect();
-            Some(((*arm).to_owned(), ArmSummary::new(&values, plan.seed)?))
-        })
-        .collect();
-    if arms.is_empty() {
-        return None;
-    }
-    let (base, others) = plan.arms.split_first()?;
-    let comparisons = others.iter().filter_map(|arm| {
-        let (a, b) = (&by_pair[base.as_str()], &by_pair[arm.as_str()]);
-        compare((base, a), (arm, b), plan.seed)
+    let found = METRICS.iter().filter_map(|metric| {
+        let series = Series::of(metric, plan, samples);
+        let arm = |arm: &String| Some((arm.clone(), ArmSummary::new(&series.values(arm)?, plan.seed)?));
+        let arms: BTreeMap<String, ArmSummary> = plan.arms.iter().filter_map(arm).collect();
+        (!arms.is_empty()).then_some((*metric, arms, series))
     });
-    Some(Summary {
-        metric: metric.name.to_owned(),
-        unit: metric.unit,
-        better: "less".to_owned(),
-        comparisons: comparisons.collect(),
-        arms,
-    })
-}
-
-fn compare(
-    (a, of_a): (&str, &BTreeMap<u32, f64>),
-    (b, of_b): (&str, &BTreeMap<u32, f64>),
-    seed: u64,
-) -> Option<Comparison> {
-    let pairs: Vec<(f64, f64)> = of_a.iter().filter_map(|(pair, a)| Some((*a, *of_b.get(pair)?))).collect();
-    let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
-    let difference = median_with_interval(&differences, seed, RESAMPLES)?;
-    let ratio_b_over_a = if pairs.iter().all(|(a, b)| *a > 0.0 && *b > 0.0) {
-        let logs: Vec<f64> = pairs.iter().map(|(a, b)| (b / a).ln()).collect();
-        median_with_interval(&logs, seed, RESAMPLES)
-            .map(|e| Estimate { median: e.median.exp(), ci95: e.ci95.map(|ends| ends.map(f64::exp)) })
-    } else {
-        None
-    };
-    let resolved = difference.ci95.is_some_and(|[low, high]| low > 0.0 || high < 0.0);
-    let (a, b) = (a.to_owned(), b.to_owned());
-    Some(Comparison {
-        a,
-        b,
-        pairs: pairs.len(),
-        difference,
-        ratio_b_over_a,
-        resolved,
-        method: METHOD.to_owned(),
-    })
+    let found: Vec<(&Metric, BTreeMap<String, ArmSummary>, Series)> = found.collect();
+    let series: Vec<(&Metric, &Series)> = found.iter().map(|(metric, _, series)| (*metric, series)).collect();
+    let compared = compare(plan, &series);
+    let summaries = found.into_iter().zip(compared);
+    summaries
+        .map(|((metric, arms, _), (noise_floor, comparisons))| Summary {
+            metric: metric.name.to_owned(),
+            unit: metric.unit,
+            better: "less".to_owned(),
+            arms,
+            noise_floor,
+            comparisons,
+        })
+        .collect()
 }
 
 /// The analysed sample of an arm that lies nearest to the arm's median: a real run, so its phases add up.
@@ -298,7 +272,7 @@ pub fn median_run<'a>(arm: &str, metric: &Metric, samples: &'a [Sample]) -> Opti
         .filter(|s| s.arm == arm && s.analysed())
         .filter_map(|s| Some((s, number(metric.of(s)?))))
         .collect();
-    let middle = estimate::median(&own.iter().map(|(_, v)| *v).collect::<Vec<_>>());
+    let middle = statistics::median(&own.iter().map(|(_, v)| *v).collect::<Vec<_>>());
     own.into_iter()
         .min_by(|(_, a), (_, b)| (a - middle).abs().total_cmp(&(b - middle).abs()))
         .map(|(sample, _)| sample)
@@ -306,7 +280,7 @@ pub fn median_run<'a>(arm: &str, metric: &Metric, samples: &'a [Sample]) -> Opti
 
 /// Exact below 2^53: 104 days in nanoseconds, 8 PiB in bytes.
 #[expect(clippy::cast_precision_loss, reason = "see the sentence above")]
-const fn number(value: u64) -> f64 {
+pub(crate) const fn number(value: u64) -> f64 {
     value as f64
 }
 
@@ -317,18 +291,18 @@ mod tests {
     use crate::timeline::Times;
 
     fn sample(arm: &str, pair: u32, ready: u64) -> Sample {
-        let slot = Slot { seq: 0, pair, pos: 0, arm: arm.to_owned(), warmup: pair == 0 };
+        let slot = Slot { seq: 0, pair, pos: 0, arm: arm.to_owned(), warmup: pair == 0, control: false };
         let t_ns = Some(Times { ready: Some(ready), clean: Some(ready * 2), ..Times::default() });
         Sample { ok: true, t_ns, ..Sample::failed(&slot, String::new()) }
     }
 
     fn plan() -> Plan {
-        Plan::new(vec!["container".to_owned(), "vm".to_owned()], 5, 1, 3).expect("two arms")
+        Plan::new(vec!["container".to_owned(), "vm".to_owned()], 6, 1, 3).expect("two arms")
     }
 
     fn samples() -> Vec<Sample> {
         // Drift: each pair slower than the last, the vm always 100 after and 3 times the container.
-        (0..6).flat_map(|p| [sample("container", p, 50), sample("vm", p, 150 + u64::from(p))]).collect()
+        (0..7).flat_map(|p| [sample("container", p, 50), sample("vm", p, 150 + u64::from(p))]).collect()
     }
 
     #[test]
@@ -337,23 +311,23 @@ mod tests {
         samples[3].ok = false;
         let ready = &summarise(&plan(), &samples)[0];
         assert_eq!(ready.metric, "startup.request_to_ready");
-        assert_eq!((ready.arms["container"].n, ready.arms["vm"].n, ready.comparisons[0].pairs), (5, 4, 4));
+        assert_eq!((ready.arms["container"].n, ready.arms["vm"].n, ready.comparisons[0].pairs), (6, 5, 5));
     }
 
     #[test]
     fn compares_pair_by_pair_with_known_answers() {
         let summaries = summarise(&plan(), &samples());
         let compare = &summaries[0].comparisons[0];
-        assert_eq!((compare.difference.median, compare.resolved), (103.0, true));
+        assert_eq!((compare.difference.median, compare.resolved), (103.5, true));
         let ratio = compare.ratio_b_over_a.expect("no zero").median;
-        assert!((ratio - 153.0 / 50.0).abs() < 1e-12);
+        assert!((ratio - (153.0_f64 * 154.0).sqrt() / 50.0).abs() < 1e-12);
         assert_eq!(summaries[0].arms["vm"].p95, None);
-        assert_eq!((summaries[0].arms["vm"].min, summaries[0].arms["vm"].max), (151.0, 155.0));
+        assert_eq!((summaries[0].arms["vm"].min, summaries[0].arms["vm"].max), (151.0, 156.0));
     }
 
     #[test]
     fn an_arm_against_itself_is_not_resolved() {
-        let samples: Vec<Sample> = (1..6)
+        let samples: Vec<Sample> = (1..13)
             .flat_map(|p| {
                 [sample("container", p, 50 + u64::from(p % 3)), sample("vm", p, 50 + u64::from(p % 2))]
             })
@@ -362,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_than_five_pairs_resolve_nothing() {
+    fn fewer_than_six_pairs_resolve_nothing() {
         let summaries = summarise(&plan(), &samples()[..6]);
         let compare = &summaries[0].comparisons[0];
         assert_eq!((compare.pairs, compare.resolved, compare.difference.ci95), (2, false, None));

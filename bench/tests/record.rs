@@ -9,11 +9,12 @@ use isolab_bench::environment::{ClockKind, HostClass, Noise};
 use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST, Slot};
 use isolab_bench::record::{Record, RecordError};
 use isolab_bench::sample::Sample;
+use isolab_bench::statistics::MIN_FOR_INTERVAL;
 
 const LEVELS: [&str; 3] = ["process", "container", "vm"];
 
 static LAB: LazyLock<Record> =
-    LazyLock::new(|| synthetic::record(&LEVELS, 5, HostClass::EmulatedLab, ClockKind::Instructions, 20));
+    LazyLock::new(|| synthetic::record(&LEVELS, 7, HostClass::EmulatedLab, ClockKind::Instructions, 20));
 
 fn lab() -> Record {
     LAB.clone()
@@ -37,7 +38,14 @@ fn rejudged(record: Record, change: impl Fn(&mut Sample)) -> Record {
 #[test]
 fn a_record_of_every_kind_of_sample_holds_to_the_schema() {
     let record = rejudged(lab(), |s| {
-        let slot = Slot { seq: s.seq, pair: s.pair, pos: s.pos, arm: s.arm.clone(), warmup: s.warmup };
+        let slot = Slot {
+            seq: s.seq,
+            pair: s.pair,
+            pos: s.pos,
+            arm: s.arm.clone(),
+            warmup: s.warmup,
+            control: s.control,
+        };
         if s.seq == 4 {
             *s = Sample::failed(&slot, "spawn isolab: no such file".to_owned());
         }
@@ -167,7 +175,7 @@ fn runs_that_grow_slower_are_not_stationary() {
         times.ready = times.ready.map(|ns| ns + ns * u64::from(s.pair) / 300);
     });
     assert_eq!(failing(&slower), ["T10-drift"]);
-    assert!(!judged(&lab()), "5 runs have no thirds");
+    assert!(!judged(&lab()), "7 runs have no thirds");
 }
 
 #[test]
@@ -179,7 +187,8 @@ fn few_pairs_are_flagged_and_the_defaults_are_not() {
     let (host, lab) =
         ((HostClass::None, ClockKind::Monotonic), (HostClass::EmulatedLab, ClockKind::Instructions));
     assert!(flagged(PAIRS_ON_HOST - 1, host.0, host.1) && !flagged(PAIRS_ON_HOST, host.0, host.1));
-    assert!(flagged(PAIRS_IN_LAB - 1, lab.0, lab.1) && !flagged(PAIRS_IN_LAB, lab.0, lab.1));
+    let few = u32::try_from(MIN_FOR_INTERVAL).expect("a small number") - 1;
+    assert!(flagged(few, lab.0, lab.1) && !flagged(PAIRS_IN_LAB, lab.0, lab.1));
 }
 
 #[test]
@@ -189,13 +198,13 @@ fn the_summary_can_be_recomputed_from_the_raw_samples_alone() {
     let samples = json["samples"].as_array().expect("a list");
     let mut ready: Vec<u64> = samples
         .iter()
-        .filter(|s| s["arm"] == "vm" && s["ok"] == true && s["warmup"] == false)
+        .filter(|s| s["arm"] == "vm" && s["ok"] == true && s["warmup"] == false && s["control"] != true)
         .filter_map(|s| s["t_ns"]["ready"].as_u64())
         .collect();
     ready.sort_unstable();
-    assert_eq!(ready.len(), 5);
+    assert_eq!(ready.len(), 7);
     assert_eq!(json["summary"][1]["metric"], "startup.request_to_ready");
-    assert_eq!(json["summary"][1]["arms"]["vm"]["median"].as_f64(), Some(ready[2] as f64));
+    assert_eq!(json["summary"][1]["arms"]["vm"]["median"].as_f64(), Some(ready[3] as f64));
     let sums = samples.iter().map(|s| {
         let phases = s["phase_ns"].as_object().expect("phases").values().filter_map(|v| v.as_u64());
         (phases.sum::<u64>(), s["t_ns"]["clean"].as_u64().expect("clean"))

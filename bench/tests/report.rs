@@ -12,7 +12,7 @@ use isolab_bench::report::text::{TextStyle, render};
 const LEVELS: [&str; 3] = ["process", "container", "vm"];
 
 static LAB: LazyLock<Record> =
-    LazyLock::new(|| synthetic::record(&LEVELS, 5, HostClass::EmulatedLab, ClockKind::Instructions, 20));
+    LazyLock::new(|| synthetic::record(&LEVELS, 7, HostClass::EmulatedLab, ClockKind::Instructions, 20));
 
 fn lab() -> Record {
     LAB.clone()
@@ -151,8 +151,8 @@ fn a_command_that_is_never_ready_is_compared_by_its_peak() {
 }
 
 #[test]
-fn fewer_than_five_pairs_are_described_and_nothing_is_found() {
-    for pairs in [1, 4] {
+fn fewer_than_six_pairs_are_described_and_nothing_is_found() {
+    for pairs in [1, 5] {
         let record = synthetic::record(&LEVELS, pairs, HostClass::Hardware, ClockKind::Monotonic, 20);
         let page = visible(&html::render(&record).expect("plain data"));
         for report in [plain(&record), page] {
@@ -172,12 +172,12 @@ fn fewer_than_five_pairs_are_described_and_nothing_is_found() {
 #[test]
 fn a_comparison_that_was_interrupted_says_after_how_many_pairs() {
     let Record { mut run, host, arms, workload, mut samples, .. } = lab();
-    samples.truncate(3 + 2 * 3 + 1);
+    samples.truncate(4 + 2 * 4 + 1);
     run.interrupted = Some(2);
     let record = Record::new(run, host, arms, workload, samples);
     let text = plain(&record);
     assert!(
-        text.contains("2 of 5 pairs of process") && text.contains("T10-number-of-pairs: ended after 2 of 5")
+        text.contains("2 of 7 pairs of process") && text.contains("T10-number-of-pairs: ended after 2 of 7")
     );
 }
 

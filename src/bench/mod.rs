@@ -11,7 +11,7 @@ use std::rc::Rc;
 use anyhow::{Context, anyhow, bail};
 use isolab_bench::comparability::{Check, CheckLevel, CheckStatus, Evidence, Verdict, judge};
 use isolab_bench::environment::{ClockKind, Host, Noise};
-use isolab_bench::plan::{Plan, WARMUP_PAIRS};
+use isolab_bench::plan::{Plan, WARMUP_IN_LAB, WARMUP_ON_HOST};
 use isolab_bench::record::{Arm, identity};
 use isolab_bench::sample::Sample;
 use isolab_bench::suite::lines::{EndLine, Line, RunLine, SCHEMA, SuiteRecord};
@@ -139,7 +139,8 @@ fn on_host(
     let silent = output::silent(args);
     let (runnable, skipped) = compare::split(args.levels.is_some(), silent, levels, config, &image)?;
     let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
-    let base = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, compare::seed(args.seed))?;
+    let warmup = if hint::in_lab() { WARMUP_IN_LAB } else { WARMUP_ON_HOST };
+    let base = Plan::new(runnable.clone(), pairs, warmup, compare::seed(args.seed))?;
     let (class, clock) = compare::class();
     let interrupted = Rc::new(Cell::new(None));
     let mut bench = Bench {

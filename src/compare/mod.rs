@@ -15,10 +15,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use isolab_bench::comparability::Verdict;
 use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
-use isolab_bench::measure::{Observer, measure};
-use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST, Plan, Slot, WARMUP_PAIRS, pairs_done};
+use isolab_bench::measure::{Measured, Observer, measure};
+use isolab_bench::plan::{
+    PAIRS_FOR_TAIL, PAIRS_IN_LAB, Plan, Slot, WARMUP_IN_LAB, WARMUP_ON_HOST, pairs_done,
+};
 use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
 use isolab_bench::sample::Sample;
+use isolab_bench::stop::{MOST_PAIRS, Stop};
 use isolab_vmm::probe;
 
 use crate::cli::{CompareArgs, JobOptions};
@@ -112,6 +115,7 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     arguments.push(format!("--json={RECORD_IN_LAB}"));
     arguments.push("--quiet".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
+    arguments.extend(args.tail.then(|| "--tail".to_owned()));
     // Chosen out here: inside, the clock starts at the same moment each time.
     let seed = seed(args.seed);
     arguments.push(format!("--seed={seed}"));
@@ -194,8 +198,7 @@ fn on_host(
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
     let (runnable, skipped) = split(args.levels.is_some(), output::silent(args), levels, config, &image)?;
-    let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
-    let plan = Plan::new(runnable.clone(), pairs, WARMUP_PAIRS, seed(args.seed))?;
+    let plan = plan(args, runnable.clone())?;
     let mut run = Run::starting_now(tool(), std::env::args().collect(), plan.clone())?;
     let (class, clock) = class();
     let mut host = Host::read(Path::new("/"), class, clock);
@@ -208,8 +211,11 @@ fn on_host(
         first: true,
         interrupted: Rc::clone(&interrupted),
     };
-    let samples = measure(&plan, &mut executor, &mut Progress::new(&plan, Rc::clone(&interrupted)));
+    let mut progress = Progress::new(&plan, Rc::clone(&interrupted));
+    let Measured { samples, ended } = measure(&plan, &mut executor, &mut progress);
+    progress.clear();
     run.interrupted = interrupted.get();
+    run.ended = Some(ended);
     host.noise = Noise::now(Path::new("/")).since(&before);
     let arms =
         runnable.iter().map(|level| (level.clone(), arm(level, config, &digest))).collect::<BTreeMap<_, _>>();
@@ -300,6 +306,13 @@ impl Progress {
     fn new(plan: &Plan, interrupted: Rc<Cell<Option<u8>>>) -> Self {
         Self { total: plan.order().len(), done: 0, on: std::io::stderr().is_terminal(), interrupted }
     }
+
+    /// Takes the line away.
+    fn clear(&self) {
+        if self.on {
+            eprint!("\r\u{1b}[K");
+        }
+    }
 }
 
 impl Observer for Progress {
@@ -314,9 +327,6 @@ impl Observer for Progress {
         self.done += 1;
         // The first warm-up pair tells what can't run at all: no use in repeating it.
         let stop = self.interrupted.get().is_some() || (sample.error.is_some() && sample.pair == 0);
-        if self.on && (stop || self.done == self.total) {
-            eprint!("\r\u{1b}[K");
-        }
         if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

@@ -299,7 +299,7 @@ pub(super) const TOPICS: &[Topic] = &[
         &[
             "All of A and then all of B turns any drift of the machine into a difference, so pairs are always interleaved in \
          random order, and there is no option to change that. What remains is flagged, never refused:",
-            "T10-number-of-pairs: fewer than 30 pairs on a host (the default) give rough intervals. Below 5 pairs, also in the lab, \
+            "T10-number-of-pairs: fewer than 30 pairs on a host (the default) give rough intervals. Below 6 pairs, also in the lab, \
          no interval and no finding is printed: the medians are a description only. Raise --pairs. It also flags a comparison \
          that was ended before its last pair.",
             "T10-drift: the median of a level's last third of runs lies more than 2 % from that of its first, with the whole 95 % \

@@ -4,10 +4,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
 use crate::comparability::Verdict;
 use crate::environment::{ClockKind, HostClass, NS_PER_INSTRUCTION};
-use crate::estimate::Estimate;
 use crate::report::quantity::{digits, factor, times};
 use crate::report::text::{check_line, fill};
 use crate::report::words::{printable, verdict_word};
+use crate::statistics::Estimate;
 use crate::suite::lines::SuiteRecord;
 use crate::suite::{SuiteSummary, SuiteUnit, suite};
 

@@ -2,10 +2,12 @@
 
 use crate::comparability::{Claim, Verdict};
 use crate::environment::{ClockKind, HostClass};
-use crate::estimate::MIN_FOR_INTERVAL;
+use crate::paired::Finding;
 use crate::plan::pairs_done;
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, times};
+use crate::statistics::MIN_FOR_INTERVAL;
+use crate::stop::Ended;
 use crate::summary::{CLEAN, Comparison, EXECVE, FIRST_INSTRUCTION, Metric, PEAK, Summary};
 
 /// Text of outside origin (images, commands, errors) with nothing that moves a cursor or turns the line around.
@@ -118,11 +120,30 @@ pub(super) fn arrangement(record: &Record) -> String {
         _ => ("pair", " in random order"),
     };
     let planned = counted(plan.pairs, thing);
-    let runs = match pairs_done(plan, &record.samples) {
-        done if done < plan.pairs => format!("{done} of {planned}"),
+    let runs = match (pairs_done(plan, &record.samples), record.run.ended) {
+        (done, Some(Ended::Width | Ended::Time)) => counted(done, thing),
+        (done, _) if done < plan.pairs => format!("{done} of {planned}"),
         _ => planned,
     };
-    format!("{runs} of {arms}{order}, seed {}, after {} warm-up{failed}.", plan.seed, plan.warmup_pairs)
+    let control =
+        plan.control.as_ref().map(|arm| format!(", {} twice in each", printable(arm))).unwrap_or_default();
+    let ended = record.run.ended.and_then(|ended| ending(ended, &plan.stop_rule));
+    format!(
+        "{runs} of {arms}{order}{control}, seed {}, after {} warm-up{failed}.{}",
+        plan.seed,
+        plan.warmup_pairs,
+        ended.unwrap_or_default()
+    )
+}
+
+/// What ended the measuring, where it was not simply the number of pairs.
+fn ending(ended: Ended, rule: &str) -> Option<String> {
+    let why = match ended {
+        Ended::Pairs | Ended::Stopped => return None,
+        Ended::Width => "the intervals were narrow enough",
+        Ended::Time => "the time limit was reached",
+    };
+    Some(format!(" Ended because {why} (the plan: {}).", printable(rule)))
 }
 
 /// A number of things.
@@ -176,7 +197,7 @@ pub(super) fn statements(record: &Record) -> Vec<String> {
         summaries.flat_map(|(m, s)| s.comparisons.iter().map(move |c| (m, s, c))).collect();
     let few = all.iter().map(|(_, _, c)| c.pairs).filter(|pairs| *pairs < MIN_FOR_INTERVAL).min();
     let sayable = all.into_iter().filter_map(|(m, s, c)| statement(record, m, s, c));
-    sayable.chain(few.map(descriptive)).chain(peak(record)).collect()
+    sayable.chain(few.map(descriptive)).chain(noise_floor(record)).chain(peak(record)).collect()
 }
 
 /// Too few pairs for any finding.
@@ -199,36 +220,77 @@ fn statement(record: &Record, metric: &Metric, summary: &Summary, c: &Comparison
     let shown = Shown::of(summary.unit, &record.host);
     let (a, b, verb) = (printable(&c.a), printable(&c.b), metric.verb);
     let [low, high] = c.difference.ci95?;
-    if !c.resolved {
-        return Some(format!(
-            "No difference shown: {b} {verb} like {a} (difference {} {}, {} pairs).",
-            shown.interval(c.difference.median, [low, high]),
+    let more = c.difference.median > 0.0;
+    let finding = c.finding(summary.unit);
+    if !finding.is_difference() {
+        let seen = format!(
+            "difference {} {} {}",
+            digits(shown.scaled(c.difference.median)),
             shown.name(),
+            shown.interval(c.difference.median, [low, high])
+        );
+        let ratio = c
+            .ratio_b_over_a
+            .and_then(|r| Some(format!(", {}", times(r.median, r.ci95?))))
+            .unwrap_or_default();
+        if finding == Finding::Same {
+            let margin = c.margin.map(|m| format!(" within {:.0} %", m * 100.0)).unwrap_or_default();
+            return Some(format!("The same{margin}: {b} {verb} like {a} ({seen}{ratio})."));
+        }
+        let needed = c.pairs_needed.map_or_else(
+            || ", and more would hardly help".to_owned(),
+            |needed| format!(", would need about {}", rounded(needed)),
+        );
+        return Some(format!(
+            "Not resolved whether {b} {verb} like {a} ({seen}{ratio}; n = {}{needed}).",
             c.pairs
         ));
     }
     let amount = digits(shown.scaled(c.difference.median).abs());
-    let ends = if c.difference.median < 0.0 { [-high, -low] } else { [low, high] };
+    let ends = if more { [low, high] } else { [-high, -low] };
     let ends = shown.interval(c.difference.median, ends);
-    let more = c.difference.median > 0.0;
     let ratio = c.ratio_b_over_a.and_then(|r| Some(times(r.median, r.ci95?)));
-    Some(match (shown, ratio) {
-        (Shown::Mi, ratio) => {
+    Some(match shown {
+        Shown::Mi => {
             let ratio = ratio.map(|r| format!(": {r} the instructions")).unwrap_or_default();
             let word = if more { "more" } else { "less" };
             format!("{b} needs {amount} Mi {ends} {word} than {a} until it {verb}{ratio}.")
         }
-        (Shown::MiB, ratio) => {
+        Shown::MiB => {
             let ratio = ratio.map(|r| format!(" ({r})")).unwrap_or_default();
             let word = if more { "more" } else { "less" };
             format!("{b} {verb} {amount} MiB {ends} {word} than {a}{ratio}.")
         }
-        (_, ratio) => {
+        Shown::Ms | Shown::LabMs => {
             let ratio = ratio.map(|r| format!(" ({r})")).unwrap_or_default();
             let word = if more { "later" } else { "earlier" };
             format!("{b} {verb} {amount} {} {ends} {word} than {a}{ratio}.", shown.name())
         }
     })
+}
+
+/// A number of two digits: it is an estimate.
+fn rounded(n: u32) -> u32 {
+    let step = 10_u32.pow(n.max(1).ilog10().saturating_sub(1));
+    n.div_ceil(step).saturating_mul(step)
+}
+
+/// What the instrument finds between an arm and itself.
+fn noise_floor(record: &Record) -> Option<String> {
+    let part = |metric: &Metric| {
+        let summary = record.summary_of(metric.name)?;
+        let floor = summary.noise_floor.as_ref()?;
+        let [low, high] = floor.difference.ci95?;
+        let shown = Shown::of(summary.unit, &record.host);
+        let difference = shown.interval(high.abs().max(low.abs()), [low, high]);
+        let ratio = floor.ratio.and_then(|r| r.ci95).map(|[low, high]| format!(", [{low:.3}, {high:.3}]x"));
+        Some(format!("{difference} {}{}", shown.name(), ratio.unwrap_or_default()))
+    };
+    let metrics = [leading_metric(record), record.headline().memory()];
+    let parts: Vec<String> = metrics.into_iter().filter_map(part).collect();
+    let arm = printable(record.run.plan.control.as_deref()?);
+    (!parts.is_empty())
+        .then(|| format!("Noise floor, {arm} against itself: {}. No claim is smaller.", parts.join("; ")))
 }
 
 /// Levels that could not run, each with reason and remedy.

@@ -96,7 +96,10 @@ impl SuitePlan {
                 arms.shuffle(&mut rng);
                 for (pos, arm) in (0..).zip(arms) {
                     let seq = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-                    slots.push(SuiteSlot { slot: Slot { seq, pair, pos, arm: arm.clone(), warmup }, task });
+                    slots.push(SuiteSlot {
+                        slot: Slot { seq, pair, pos, arm: arm.clone(), warmup, control: false },
+                        task,
+                    });
                 }
             }
         }

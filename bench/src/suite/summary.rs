@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::SuiteUnit;
 use super::plan::SuitePlan;
 use super::sample::SuiteSample;
-use crate::estimate::{Estimate, RESAMPLES, median_with_interval};
+use crate::paired::resampling;
+use crate::statistics::{Estimate, RESAMPLES, median_with_interval};
 
 /// One metric of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,11 +111,16 @@ pub fn summarise(plan: &SuitePlan, samples: &[SuiteSample]) -> Vec<SuiteSummary>
     summaries
 }
 
+/// A median with its interval, of values in the order in which they were measured.
+fn estimate(values: &[f64], seed: u64) -> Option<Estimate> {
+    Some(median_with_interval(values, resampling(values), seed, RESAMPLES)?.estimate)
+}
+
 fn numbers(values: &BTreeMap<u32, f64>, seed: u64) -> Option<ArmNumbers> {
     let values: Vec<f64> = values.values().copied().collect();
     Some(ArmNumbers {
         n: values.len(),
-        middle: median_with_interval(&values, seed, RESAMPLES)?,
+        middle: estimate(&values, seed)?,
         min: values.iter().copied().fold(f64::INFINITY, f64::min),
         max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
     })
@@ -133,11 +139,11 @@ fn compare(
 ) -> Option<Compared> {
     let pairs: Vec<(f64, f64)> = of_a.iter().filter_map(|(pair, a)| Some((*a, *of_b.get(pair)?))).collect();
     let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
-    let difference = median_with_interval(&differences, seed, RESAMPLES)?;
+    let difference = estimate(&differences, seed)?;
     let logs: Vec<f64> =
         pairs.iter().filter(|(a, b)| *a > 0.0 && *b > 0.0).map(|(a, b)| (b / a).ln()).collect();
     let ratio_b_over_a = (logs.len() == pairs.len())
-        .then(|| median_with_interval(&logs, seed, RESAMPLES))
+        .then(|| estimate(&logs, seed))
         .flatten()
         .map(|e| Estimate { median: e.median.exp(), ci95: e.ci95.map(|ends| ends.map(f64::exp)) });
     Some(Compared {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{REPETITIONS, Tells};
-use crate::estimate::median;
+use crate::statistics::median;
 
 /// Longest line that is read, in bytes.
 const MAX_LINE: usize = 8192;

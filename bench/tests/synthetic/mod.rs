@@ -100,9 +100,9 @@ pub(crate) fn record(
     jitter_permille: u64,
 ) -> Record {
     let names: Vec<String> = arms.iter().map(|arm| (*arm).to_owned()).collect();
-    let plan = Plan::new(names.clone(), pairs, 1, 42).expect("a plan of known levels");
+    let plan = Plan::new(names.clone(), pairs, 1, 42).expect("a plan of known levels").with_control();
     let mut executor = Invented { rng: ChaCha8Rng::seed_from_u64(7), now_ns: 1_000_000_000, jitter_permille };
-    let samples = measure(&plan, &mut executor, &mut Unobserved);
+    let samples = measure(&plan, &mut executor, &mut Unobserved).samples;
     let mut host = Host::read(Path::new("/nonexistent"), class, clock);
     host.kernel = Some("6.12.0-synthetic".to_owned());
     host.cpu_model = Some("SYNTHETIC TEST DATA, no real machine".to_owned());

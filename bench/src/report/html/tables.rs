@@ -4,12 +4,12 @@ use maud::{Markup, html};
 
 use super::alone;
 use crate::comparability::{CheckLevel, CheckStatus, Verdict};
-use crate::estimate::MIN_FOR_INTERVAL;
 use crate::record::Record;
 use crate::report::quantity::{Shown, factor};
 use crate::report::words::{
     capital, class_name, entry_metric, leading_metric, leading_word, memory_is_peak, printable, statuses,
 };
+use crate::statistics::MIN_FOR_INTERVAL;
 use crate::summary::{CHARGE, CLEAN, FIRST_INSTRUCTION, Metric, PEAK, READINESS};
 
 pub(super) fn headline(record: &Record) -> Markup {
