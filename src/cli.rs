@@ -243,6 +243,15 @@ pub(crate) struct CompareArgs {
     /// Measure 300 pairs, so that 95th and 99th percentiles mean something
     #[arg(long, conflicts_with = "pairs")]
     pub(crate) tail: bool,
+    /// Start with image and guest kernel read into memory (the default)
+    #[arg(long, conflicts_with = "cold")]
+    pub(crate) warm: bool,
+    /// Start with image and guest kernel thrown out of the page cache before each run
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// Print the numbers of a comparison that is refused, with a mark, and end with 0
+    #[arg(long)]
+    pub(crate) allow_incomparable: bool,
     /// Seed of the order (default: from the clock; stored in the record)
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -269,7 +278,7 @@ pub(crate) struct BenchArgs {
     /// Levels, in this order of the table; the first is the base [default: process,container,vm]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
-    /// Rounds of every workload at every level (default: 10 on a host, 5 in the lab)
+    /// Rounds of every workload at every level (default: 10 on a host, 6 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
     /// Seed of the order (default: from the clock; stored in the record)

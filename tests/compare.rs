@@ -41,6 +41,30 @@ fn process_and_container_are_measured_on_the_host() {
     check_samples(&record, &["process", "container"]);
 }
 
+/// Resident pages of a file before each run.
+fn resident(record: &Value, file: &str) -> Vec<(u64, u64)> {
+    let samples = record["samples"].as_array().expect("samples").iter();
+    let pages = |s: &Value| {
+        let of = &s["conditions"]["page_cache"][file];
+        Some((of["resident_pages"].as_u64()?, of["pages"].as_u64()?))
+    };
+    samples.map(|s| pages(s).expect("the kernel tells it")).collect()
+}
+
+#[test]
+fn runs_are_warm_unless_they_are_to_be_cold_and_the_base_runs_twice_in_each_pair() {
+    let common = ["--on", "host", "--levels", "process,container", "--pairs", "2", "demo"];
+    let warm = record(&common);
+    assert!(resident(&warm, "image").iter().all(|(resident, pages)| resident == pages && *pages > 0));
+    let samples = warm["samples"].as_array().expect("samples");
+    let control = samples.iter().filter(|s| s["control"] == true);
+    assert!(control.clone().all(|s| s["arm"] == "process") && control.count() == 2 + 3);
+    assert_eq!(warm["run"]["ended"], "pairs");
+    let cold = record(&[&["--cold"][..], &common].concat());
+    assert_eq!(cold["run"]["plan"]["cache"], "cold");
+    assert!(resident(&cold, "image").iter().all(|(resident, _)| *resident == 0));
+}
+
 #[test]
 fn a_command_without_marks_has_the_same_phases_at_each_level_and_is_compared_by_its_peak() {
     busybox();

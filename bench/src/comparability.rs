@@ -1,18 +1,24 @@
 //! Whether the arms may be compared at all, and what may be said: data first, then numbers.
 //!
-//! Each check is one trap of the method: it passes, fails or can't be judged. A failed `refuse` check makes the
-//! verdict `refused`, a failed `flag` check (or one that can't be judged) makes it `flagged`.
+//! The method's eighteen traps are the table [`traps::TRAPS`]; each has one or more checks. A check passes, fails, is not sure
+//! (`unknown`), or is not judged because the record holds no evidence for it. A failed `refuse` check makes the verdict
+//! `refused`; a failed `flag` check, or an unsure one, makes it `flagged`.
+
+mod arms;
+mod cache;
+mod machine;
+mod order;
+mod runs;
+pub mod traps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{ClockKind, Host, HostClass};
-use crate::noise;
-use crate::plan::{PAIRS_ON_HOST, Plan, pairs_done};
-use crate::record::Arm;
+use crate::plan::Plan;
+use crate::record::{Arm, Workload};
 use crate::sample::Sample;
-use crate::statistics::MIN_FOR_INTERVAL;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +29,12 @@ pub struct Comparability {
     pub claims_allowed: Vec<Claim>,
     /// How it was reached.
     pub checks: Vec<Check>,
+    /// Checks for which the record holds no evidence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_judged: Vec<String>,
+    /// The user wants numbers of a refused comparison: reports print them with this mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
 }
 
 /// In one word.
@@ -85,7 +97,7 @@ pub enum CheckStatus {
     Pass,
     /// Not as it should be.
     Fail,
-    /// Not known.
+    /// Not sure.
     Unknown,
 }
 
@@ -98,20 +110,57 @@ pub struct Evidence<'a> {
     pub host: &'a Host,
     /// The arms.
     pub arms: &'a BTreeMap<String, Arm>,
+    /// What was run.
+    pub workload: &'a Workload,
     /// The runs.
     pub samples: &'a [Sample],
+}
+
+/// Result, and what was seen; with a level where it depends on what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    status: CheckStatus,
+    detail: String,
+    level: Option<CheckLevel>,
+}
+
+impl Found {
+    pub(crate) fn pass(detail: impl Into<String>) -> Self {
+        Self { status: CheckStatus::Pass, detail: detail.into(), level: None }
+    }
+
+    pub(crate) fn fail(detail: impl Into<String>) -> Self {
+        Self { status: CheckStatus::Fail, detail: detail.into(), level: None }
+    }
+
+    pub(crate) fn unsure(detail: impl Into<String>) -> Self {
+        Self { status: CheckStatus::Unknown, detail: detail.into(), level: None }
+    }
+
+    /// A failure where it is true, else a pass.
+    pub(crate) fn fails_if(failed: bool, detail: impl Into<String>) -> Self {
+        if failed { Self::fail(detail) } else { Self::pass(detail) }
+    }
+
+    /// The same with another meaning of a failure.
+    pub(crate) fn at(self, level: CheckLevel) -> Self {
+        Self { level: Some(level), ..self }
+    }
 }
 
 /// Judges.
 #[must_use]
 pub fn judge(evidence: Evidence<'_>) -> Comparability {
-    let fixed = CHECKS.iter().map(|(id, level, check)| {
-        let (status, detail) = check(evidence);
-        (*id, *level, status, detail)
-    });
-    let check =
-        |(id, level, status, detail): noise::Found| Check { id: id.to_owned(), level, status, detail };
-    let checks: Vec<Check> = fixed.chain(noise::checks(evidence)).map(check).collect();
+    let (mut checks, mut not_judged) = (vec![], vec![]);
+    for row in traps::rows() {
+        let id = row.id.to_owned();
+        match (row.judge)(evidence) {
+            Some(Found { status, detail, level }) => {
+                checks.push(Check { id, level: level.unwrap_or(row.level), status, detail });
+            }
+            None => not_judged.push(id),
+        }
+    }
     let verdict = checks.iter().map(Check::verdict).max().unwrap_or(Verdict::Comparable);
     let claims_allowed = match (verdict, evidence.host.class, evidence.host.clock) {
         (Verdict::Refused, ..) => vec![],
@@ -119,7 +168,24 @@ pub fn judge(evidence: Evidence<'_>) -> Comparability {
         (_, HostClass::EmulatedLab, ClockKind::Monotonic) => vec![Claim::Memory],
         _ => vec![Claim::Absolute, Claim::Ratio, Claim::Memory],
     };
-    Comparability { verdict, claims_allowed, checks }
+    Comparability { verdict, claims_allowed, checks, not_judged, watermark: None }
+}
+
+impl Comparability {
+    /// Lets reports print the numbers of a refused comparison, marked with what refused it. Of any other it changes nothing.
+    pub fn allow_incomparable(&mut self) {
+        let refusing = self.checks.iter().filter(|check| check.verdict() == Verdict::Refused);
+        let ids: Vec<&str> = refusing.map(|check| check.id.as_str()).collect();
+        if self.verdict == Verdict::Refused {
+            self.watermark = Some(format!("NOT COMPARABLE ({})", ids.join(", ")));
+        }
+    }
+
+    /// Whether no statement may set one arm against another.
+    #[must_use]
+    pub fn forbids_statements(&self) -> bool {
+        self.verdict == Verdict::Refused && self.watermark.is_none()
+    }
 }
 
 impl Check {
@@ -138,182 +204,50 @@ impl Check {
     }
 }
 
-/// Names of the checks that this version makes, where it can judge them.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    CHECKS.iter().map(|(id, ..)| *id).chain(noise::NAMES)
-}
+impl Evidence<'_> {
+    /// Whether a vm is among the arms.
+    fn has_vm(&self) -> bool {
+        self.arms.values().any(|arm| arm.kind == "kvm")
+    }
 
-type Judgement = (CheckStatus, String);
-type CheckRow = (&'static str, CheckLevel, fn(Evidence<'_>) -> Judgement);
+    /// The arms in the order of the plan.
+    fn arms(&self) -> impl Iterator<Item = (&str, &Arm)> {
+        self.plan.arms.iter().filter_map(|name| Some((name.as_str(), self.arms.get(name)?)))
+    }
 
-const CHECKS: &[CheckRow] = &[
-    ("T01-kvm-backend", CheckLevel::Refuse, kvm_backend),
-    ("T02-nested", CheckLevel::Flag, nested),
-    ("T05-kernel", CheckLevel::Flag, same_kernel),
-    ("T06-medium", CheckLevel::Flag, same_medium),
-    ("T08-limits", CheckLevel::Refuse, same_limits),
-    ("T08-seccomp", CheckLevel::Flag, same_seccomp),
-    ("T09-counter", CheckLevel::Refuse, same_counter),
-    ("T10-number-of-pairs", CheckLevel::Flag, enough_pairs),
-    ("T17-failed-runs", CheckLevel::Refuse, no_failed_runs),
-    ("same-image", CheckLevel::Refuse, same_image),
-    ("same-status", CheckLevel::Refuse, same_status),
-    ("same-output", CheckLevel::Flag, same_output),
-];
+    /// The arms but for the bare process: it has no limits and no process 1 by design, it is the floor.
+    fn isolated(&self) -> impl Iterator<Item = (&str, &Arm)> {
+        self.arms().filter(|(_, arm)| arm.kind != "process")
+    }
 
-fn has_vm(e: Evidence<'_>) -> bool {
-    e.arms.values().any(|arm| arm.kind == "kvm")
-}
-
-fn pass(detail: &str) -> Judgement {
-    (CheckStatus::Pass, detail.to_owned())
-}
-
-fn fail(detail: String) -> Judgement {
-    (CheckStatus::Fail, detail)
-}
-
-fn kvm_backend(e: Evidence<'_>) -> Judgement {
-    match e.host.class {
-        _ if !has_vm(e) => pass("no vm among the arms"),
-        HostClass::EmulatedLab => {
-            pass("every arm ran on the same emulated CPU; what may be claimed is narrower")
-        }
-        HostClass::Hardware | HostClass::Nested => pass("guest kernels run in hardware"),
-        class => {
-            fail(format!("guest kernel code does not run in hardware here (class {class:?})").to_lowercase())
-        }
+    /// The runs that count, of one arm.
+    fn analysed<'a>(&'a self, arm: &'a str) -> impl Iterator<Item = &'a Sample> {
+        self.samples.iter().filter(move |s| s.arm == arm && s.analysed())
     }
 }
 
-fn nested(e: Evidence<'_>) -> Judgement {
-    match e.host.class {
-        HostClass::Nested if has_vm(e) => {
-            fail("this machine is a VM itself: not the cost of KVM on bare metal".to_owned())
-        }
-        _ => pass("not nested, or no vm among the arms"),
-    }
-}
-
-/// Compares one fact of the arms: equal, different, or not known for some.
-fn equal<'a>(facts: impl Iterator<Item = (&'a str, Option<String>)>, what: &str) -> Judgement {
+/// Compares one fact of the arms: equal, different, or not known for some; not judged where it is known for none.
+fn equal<'a>(facts: impl Iterator<Item = (&'a str, Option<String>)>, what: &str) -> Option<Found> {
     let facts: Vec<(&str, Option<String>)> = facts.collect();
     let values: BTreeSet<&Option<String>> = facts.iter().map(|(_, value)| value).collect();
     let list = facts.iter().map(|(arm, v)| format!("{arm} {}", v.as_deref().unwrap_or("not known")));
-    match values.len() {
-        0 | 1 if values.iter().all(|v| v.is_some()) => pass(&format!("{what} equal")),
-        _ if values.contains(&None) => {
-            (CheckStatus::Unknown, format!("{what}: {}", list.collect::<Vec<_>>().join(", ")))
-        }
-        _ => fail(format!("{what} differ: {}", list.collect::<Vec<_>>().join(", "))),
+    if values.iter().all(|v| v.is_none()) {
+        return None;
     }
-}
-
-fn over_arms(e: Evidence<'_>, what: &str, fact: impl Fn(&Arm) -> Option<String>) -> Judgement {
-    let arms = e.plan.arms.iter().filter_map(|name| Some((name.as_str(), e.arms.get(name)?)));
-    equal(arms.map(|(name, arm)| (name, fact(arm))), what)
-}
-
-fn same_kernel(e: Evidence<'_>) -> Judgement {
-    over_arms(e, "kernels", |arm| arm.kernel.clone())
-}
-
-fn same_medium(e: Evidence<'_>) -> Judgement {
-    over_arms(e, "media of the image", |arm| {
-        Some(format!("{} by {}", arm.rootfs.fs.as_deref()?, arm.rootfs.via.as_deref()?))
+    Some(match values.len() {
+        1 => Found::pass(format!("{what} equal")),
+        _ if values.contains(&None) => {
+            Found::unsure(format!("{what}: {}", list.collect::<Vec<_>>().join(", ")))
+        }
+        _ => Found::fail(format!("{what} differ: {}", list.collect::<Vec<_>>().join(", "))),
     })
-}
-
-fn same_limits(e: Evidence<'_>) -> Judgement {
-    // The bare process has no limits by design: it is the floor, and its arm says so.
-    let limited = e.plan.arms.iter().filter_map(|name| Some((name.as_str(), e.arms.get(name)?)));
-    let limited = limited.filter(|(_, arm)| arm.kind != "process").map(|(name, arm)| {
-        let fact =
-            arm.cpus.zip(arm.mem_limit_bytes).map(|(cpus, mem)| format!("{cpus} CPU with {mem} bytes"));
-        let lost = &arm.limits_not_enforced;
-        let fact = if lost.is_empty() { fact } else { Some(format!("without {}", lost.join(", "))) };
-        (name, fact)
-    });
-    equal(limited, "CPUs and memory limits")
-}
-
-fn same_seccomp(e: Evidence<'_>) -> Judgement {
-    over_arms(e, "seccomp filters", |arm| Some(arm.seccomp.clone()))
-}
-
-fn same_image(e: Evidence<'_>) -> Judgement {
-    over_samples(e, "image digests", |s| s.detail.image_digest.clone())
 }
 
 /// A fact of the analysed samples of each arm; several different ones are listed.
-fn over_samples(e: Evidence<'_>, what: &str, fact: impl Fn(&Sample) -> Option<String>) -> Judgement {
+fn over_samples(e: Evidence<'_>, what: &str, fact: impl Fn(&Sample) -> Option<String>) -> Option<Found> {
     let of = |arm: &str| {
-        let own = e.samples.iter().filter(|s| s.arm == arm && s.analysed());
-        let seen: Option<BTreeSet<String>> = own.map(&fact).collect();
+        let seen: Option<BTreeSet<String>> = e.analysed(arm).map(&fact).collect();
         seen.filter(|s| !s.is_empty()).map(|s| s.into_iter().collect::<Vec<_>>().join(" and "))
     };
     equal(e.plan.arms.iter().map(|arm| (arm.as_str(), of(arm))), what)
-}
-
-fn same_status(e: Evidence<'_>) -> Judgement {
-    over_samples(e, "exit statuses", |s| s.status.map(|status| status.to_string()))
-}
-
-fn same_output(e: Evidence<'_>) -> Judgement {
-    over_samples(e, "digests of standard output", |s| {
-        s.stdout_sha256.as_ref().map(|digest| digest.chars().take(12).collect())
-    })
-}
-
-fn same_counter(e: Evidence<'_>) -> Judgement {
-    let charged = |s: &&Sample| s.mem_bytes.is_some();
-    let sources: BTreeSet<&str> = e
-        .samples
-        .iter()
-        .filter(charged)
-        .filter_map(|s| Some(s.mem_bytes.as_ref()?.source.as_str()))
-        .collect();
-    match sources.len() {
-        0 => (CheckStatus::Unknown, "no memory was read".to_owned()),
-        1 => pass("one counter for all arms"),
-        _ => fail(format!(
-            "memory by different counters: {}",
-            sources.into_iter().collect::<Vec<_>>().join(", ")
-        )),
-    }
-}
-
-fn enough_pairs(e: Evidence<'_>) -> Judgement {
-    let counted = e.host.clock == ClockKind::Instructions;
-    let least = e.plan.stop.map_or(e.plan.pairs, |stop| stop.min_pairs);
-    match pairs_done(e.plan, e.samples) {
-        done if done < least => fail(format!("ended after {done} of {least} pairs")),
-        1 => fail("1 pair: no interval and no finding".to_owned()),
-        pairs if (pairs as usize) < MIN_FOR_INTERVAL => {
-            fail(format!("{pairs} pairs: no interval and no finding below {MIN_FOR_INTERVAL}"))
-        }
-        _ if counted => pass("enough pairs for counts of instructions"),
-        pairs if pairs >= PAIRS_ON_HOST => pass("enough pairs for intervals of a few percent"),
-        pairs => fail(format!("{pairs} pairs: intervals are rough below {PAIRS_ON_HOST}")),
-    }
-}
-
-fn no_failed_runs(e: Evidence<'_>) -> Judgement {
-    // Where the warm-up already failed, nothing else was run.
-    let none = e.samples.iter().all(|s| s.warmup);
-    let counted = || e.samples.iter().filter(|s| none || !s.warmup);
-    let measured = counted().count();
-    let failed: Vec<&Sample> = counted().filter(|s| !s.ok).collect();
-    let first = failed.first().map(|s| {
-        let why = s.error.as_deref().or_else(|| s.flags.first().map(String::as_str));
-        format!("{}: {}", s.arm, why.unwrap_or("did not end by itself"))
-    });
-    match (failed.len(), first) {
-        (0, _) if measured > 0 => pass("every run ended by itself"),
-        // Up to 1 % is kept, named and lived with.
-        (n, Some(first)) if n * 100 <= measured => {
-            (CheckStatus::Unknown, format!("{n} of {measured} runs failed ({first})"))
-        }
-        (n, first) => fail(format!("{n} of {measured} runs failed ({})", first.unwrap_or_default())),
-    }
 }

@@ -54,6 +54,9 @@ pub struct Comparison {
     pub pairs_needed: Option<u32>,
     /// Whether a difference is found.
     pub resolved: bool,
+    /// The one sentence that may be quoted: where, under what conditions, what was found, what speaks against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<String>,
     /// [`METHOD`].
     pub method: String,
 }
@@ -181,6 +184,7 @@ fn comparison(
         finding: Some(finding),
         pairs_needed,
         resolved: finding.is_difference(),
+        sentence: None,
         method: METHOD.to_owned(),
     }
 }

@@ -107,6 +107,9 @@ pub struct Noise {
     /// How long that was, in microseconds.
     #[serde(default)]
     pub elapsed_us: Option<u64>,
+    /// Time of a fixed loop of the processor, before and after all runs, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed_loop_ns: Option<[u64; 2]>,
 }
 
 impl Host {
@@ -157,6 +160,7 @@ impl Noise {
             psi_cpu_some_us: total.and_then(|l| l.rsplit_once("total=")?.1.parse().ok()),
             swapped_in_pages: vmstat.lines().find_map(|l| l.strip_prefix("pswpin ")?.parse().ok()),
             elapsed_us: files.text("proc/uptime").and_then(|t| uptime_us(&t)),
+            fixed_loop_ns: None,
         }
     }
 
@@ -169,6 +173,7 @@ impl Noise {
             psi_cpu_some_us: grown(self.psi_cpu_some_us, before.psi_cpu_some_us),
             swapped_in_pages: grown(self.swapped_in_pages, before.swapped_in_pages),
             elapsed_us: grown(self.elapsed_us, before.elapsed_us),
+            fixed_loop_ns: None,
         }
     }
 }
@@ -294,6 +299,7 @@ mod tests {
             psi_cpu_some_us: Some(1234),
             swapped_in_pages: Some(9),
             elapsed_us: Some(20_738_640_000),
+            fixed_loop_ns: None,
         };
         assert_eq!(noise, expected);
     }
@@ -310,12 +316,14 @@ mod tests {
         let at = |n| Noise {
             steal_ticks: Some(n),
             elapsed_us: Some(n),
+            fixed_loop_ns: None,
             psi_cpu_some_us: None,
             swapped_in_pages: Some(5),
         };
         let expected = Noise {
             steal_ticks: Some(4),
             elapsed_us: Some(4),
+            fixed_loop_ns: None,
             psi_cpu_some_us: None,
             swapped_in_pages: Some(0),
         };

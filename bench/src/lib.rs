@@ -10,6 +10,7 @@
 
 pub mod comparability;
 pub mod comparison;
+pub mod conditions;
 pub mod density;
 pub mod environment;
 pub mod measure;

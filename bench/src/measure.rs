@@ -82,6 +82,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditions::Conditions;
     use crate::run_report::{Detail, EndReport, RunReport};
     use crate::stop::Stop;
 
@@ -116,6 +117,7 @@ mod tests {
                 stdout_sha256: String::new(),
                 stderr_sha256: String::new(),
                 complaint: None,
+                conditions: Conditions::default(),
             })
         }
     }

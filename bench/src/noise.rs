@@ -6,7 +6,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::comparability::{CheckLevel, CheckStatus, Evidence};
+use crate::comparability::{CheckLevel, Evidence, Found};
 use crate::environment::{ClockKind, Noise};
 use crate::statistics::{median, quantile};
 use crate::summary::{Metric, STARTUP};
@@ -24,28 +24,17 @@ const REFUSES: f64 = 3.0;
 /// Stolen time is counted in ticks of 10 ms: fewer than these say nothing about a short measuring.
 const MIN_STEAL_TICKS: u64 = 5;
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Share by which a fixed loop may change its speed.
+const FREQUENCY: f64 = 0.02;
 const RESAMPLES: usize = 2000;
 
-/// Every check of this module.
-pub(crate) const NAMES: [&str; 4] = ["T10-drift", "T12-cpu-pressure", "T12-steal", "T12-swap"];
-
-/// Name, meaning of a failure, result, what was seen.
-pub(crate) type Found = (&'static str, CheckLevel, CheckStatus, String);
-
-/// The checks that can be judged.
-pub(crate) fn checks(e: Evidence<'_>) -> Vec<Found> {
-    // There, nothing outside the lab moves the clock, and what waits inside are the runs themselves.
-    let counted = e.host.clock == ClockKind::Instructions;
-    let noise = if counted { vec![] } else { vec![pressure(e), steal(e), swap(e)] };
-    [drift(e)].into_iter().chain(noise).flatten().collect()
-}
-
-fn judged(id: &'static str, level: CheckLevel, fails: bool, detail: String) -> Option<Found> {
-    Some((id, level, if fails { CheckStatus::Fail } else { CheckStatus::Pass }, detail))
+/// There, nothing outside the lab moves the clock, and what waits inside are the runs themselves.
+fn noise<'a>(e: &Evidence<'a>) -> Option<&'a Noise> {
+    (e.host.clock != ClockKind::Instructions).then_some(&e.host.noise)
 }
 
 /// The last third of an arm's runs against its first: the whole interval lies beyond the limit.
-fn drift(e: Evidence<'_>) -> Option<Found> {
+pub(crate) fn drift(e: Evidence<'_>) -> Option<Found> {
     let all = |m: &&Metric| e.samples.iter().filter(|s| s.analysed()).all(|s| m.of(s).is_some());
     let metric = STARTUP.into_iter().find(all)?;
     let moved = e.plan.arms.iter().filter_map(|arm| Some((arm, ratio_of_thirds(e, arm, metric)?)));
@@ -58,9 +47,11 @@ fn drift(e: Evidence<'_>) -> Option<Found> {
         format!("{arm}: last third {middle:.2}x [{low:.2}, {high:.2}] the first")
     });
     let list: Vec<String> = list.collect();
-    let still = || "first and last third of the runs agree".to_owned();
-    let detail = if list.is_empty() { still() } else { format!("not stationary: {}", list.join(", ")) };
-    judged(NAMES[0], CheckLevel::Flag, !list.is_empty(), detail)
+    Some(if list.is_empty() {
+        Found::pass("first and last third of the runs agree")
+    } else {
+        Found::fail(format!("not stationary: {}", list.join(", ")))
+    })
 }
 
 fn ratio_of_thirds(e: Evidence<'_>, arm: &str, metric: &Metric) -> Option<[f64; 3]> {
@@ -82,25 +73,33 @@ fn ratio_of_thirds(e: Evidence<'_>, arm: &str, metric: &Metric) -> Option<[f64; 
 }
 
 /// The kernel counts isolab's own processes as well, so that this flags and never refuses.
-fn pressure(e: Evidence<'_>) -> Option<Found> {
-    let Noise { psi_cpu_some_us, elapsed_us, .. } = e.host.noise;
-    let share = share(psi_cpu_some_us?, elapsed_us?)?;
+pub(crate) fn pressure(e: Evidence<'_>) -> Option<Found> {
+    let noise = noise(&e)?;
+    let share = share(noise.psi_cpu_some_us?, noise.elapsed_us?)?;
     let detail = format!("some task waited for a CPU in {:.0} % of the time", share * 100.0);
-    judged(NAMES[1], CheckLevel::Flag, share > PRESSURE, detail)
+    Some(Found::fails_if(share > PRESSURE, detail))
 }
 
-fn steal(e: Evidence<'_>) -> Option<Found> {
-    let Noise { steal_ticks, elapsed_us, .. } = e.host.noise;
-    let (ticks, cpus) = (steal_ticks?, e.host.cpus_online?);
-    let share = share(ticks, elapsed_us?)? * 1e6 / TICKS_PER_SECOND / f64::from(cpus);
-    let level = if share > STEAL * REFUSES { CheckLevel::Refuse } else { CheckLevel::Flag };
+pub(crate) fn steal(e: Evidence<'_>) -> Option<Found> {
+    let noise = noise(&e)?;
+    let (ticks, cpus) = (noise.steal_ticks?, e.host.cpus_online?);
+    let share = share(ticks, noise.elapsed_us?)? * 1e6 / TICKS_PER_SECOND / f64::from(cpus);
     let detail = format!("the hypervisor gave {:.1} % of the CPU time to others", share * 100.0);
-    judged(NAMES[2], level, share > STEAL && ticks >= MIN_STEAL_TICKS, detail)
+    let found = Found::fails_if(share > STEAL && ticks >= MIN_STEAL_TICKS, detail);
+    Some(if share > STEAL * REFUSES { found.at(CheckLevel::Refuse) } else { found })
 }
 
-fn swap(e: Evidence<'_>) -> Option<Found> {
-    let pages = e.host.noise.swapped_in_pages?;
-    judged(NAMES[3], CheckLevel::Flag, pages > 0, format!("{pages} pages were read from swap"))
+pub(crate) fn swap(e: Evidence<'_>) -> Option<Found> {
+    let pages = noise(&e)?.swapped_in_pages?;
+    Some(Found::fails_if(pages > 0, format!("{pages} pages were read from swap")))
+}
+
+/// A fixed loop of the processor before and after all runs.
+pub(crate) fn frequency(e: Evidence<'_>) -> Option<Found> {
+    let [before, after] = noise(&e)?.fixed_loop_ns?;
+    let moved = share(after, before)? - 1.0;
+    let detail = format!("a fixed loop took {:+.1} % of its time before the runs after them", moved * 100.0);
+    Some(Found::fails_if(moved.abs() > FREQUENCY, detail))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "below 2^53: 285 years in microseconds")]

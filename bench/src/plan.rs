@@ -10,6 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::CacheState;
 use crate::sample::Sample;
 use crate::stop::Stop;
 
@@ -50,6 +51,9 @@ pub struct Plan {
     /// The arm that runs a second time in each pair, so that it can be set against itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
+    /// State of the page cache before each run; absent: as it happens to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheState>,
     /// The metrics that the claims are about; tests of the others are corrected for their number.
     pub primary_metrics: Vec<String>,
 }
@@ -132,6 +136,7 @@ impl Plan {
             stop_rule: format!("{pairs} pairs"),
             stop: None,
             control: None,
+            cache: None,
             primary_metrics: PRIMARY.map(str::to_owned).to_vec(),
         })
     }
@@ -147,6 +152,12 @@ impl Plan {
     pub fn with_control(self) -> Self {
         let control = if self.arms.len() > 1 { self.arms.first().cloned() } else { None };
         Self { control, ..self }
+    }
+
+    /// Pairs before which nothing but a signal ends it.
+    #[must_use]
+    pub fn least_pairs(&self) -> u32 {
+        self.stop.map_or(self.pairs, |stop| stop.min_pairs)
     }
 
     /// Runs of a pair.

@@ -13,6 +13,7 @@ use ulid::Ulid;
 use crate::comparability::{CheckStatus, Comparability, Evidence, judge};
 use crate::environment::{Host, HostClass};
 use crate::plan::Plan;
+use crate::report::quotable;
 use crate::sample::Sample;
 use crate::stop::Ended;
 use crate::summary::{Headline, Summary, summarise};
@@ -125,12 +126,57 @@ pub struct Arm {
     pub seccomp: String,
     /// Clock source of the kernel it ran on.
     pub clocksource: Option<String>,
+    /// What the kernel it ran on does about weaknesses of the CPU, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mitigations: Option<String>,
+    /// How its memory is shared with other instances, where it is: `ksm`, `dax`, `snapshot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<String>,
+    /// `cold`, or `snapshot` for an instance that continues from a stored state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// What stands between it and the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// The machine's own facts (kind `kvm`), on the same level as the others.
     #[serde(flatten)]
     pub machine: Option<Machine>,
     /// The phases of its timeline, in order, with their meaning.
     #[serde(default)]
     pub phases: Vec<Phase>,
+}
+
+/// What stands between a workload and the host, besides its system call filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// It runs on a kernel of its own.
+    pub own_kernel: bool,
+    /// Its root is nobody on the host.
+    pub user_namespace: bool,
+    /// Devices of the host, or of the machine made for it, that it can reach.
+    pub devices: String,
+}
+
+impl Isolation {
+    /// What stands between a workload of this level and the host; nothing for a level that is not known.
+    #[must_use]
+    pub fn of(level: &str) -> Option<Self> {
+        let (own_kernel, user_namespace, devices) = match level {
+            "process" => (false, false, "all of the host"),
+            "container" => (false, true, "null, zero, full, random, urandom, tty"),
+            "vm" => (true, false, "virtio block, console and rng"),
+            _ => return None,
+        };
+        Some(Self { own_kernel, user_namespace, devices: devices.to_owned() })
+    }
+
+    /// In one line.
+    #[must_use]
+    pub fn words(&self, seccomp: &str) -> String {
+        let kernel = if self.own_kernel { "own kernel" } else { "host kernel" };
+        let users = if self.user_namespace { ", user namespace" } else { "" };
+        format!("{kernel}, filter {seccomp}{users}, devices: {}", self.devices)
+    }
 }
 
 /// Facts of a virtual machine.
@@ -188,6 +234,9 @@ pub struct Workload {
     pub image: String,
     /// Command and arguments.
     pub args: Vec<String>,
+    /// Work with files is what is timed; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times_files: Option<bool>,
 }
 
 /// A check of the instrument by itself.
@@ -279,6 +328,10 @@ impl Arm {
             net: if level == "process" { "host" } else { "none" }.to_owned(),
             seccomp: if level == "container" { "default" } else { "none" }.to_owned(),
             clocksource: None,
+            mitigations: None,
+            sharing: None,
+            start: Some("cold".to_owned()),
+            isolation: Isolation::of(level),
             machine: None,
             phases: phases_of(level).iter().map(phase).collect(),
         }
@@ -327,12 +380,13 @@ impl Record {
                 arm.machine = Some(Machine { kvm, cmdline: None, mem_backing: None, kernel_format: None });
             }
         }
-        let evidence = Evidence { plan: &run.plan, host: &host, arms: &arms, samples: &samples };
+        let evidence =
+            Evidence { plan: &run.plan, host: &host, arms: &arms, workload: &workload, samples: &samples };
         let comparability = judge(evidence);
         let summary = summarise(&run.plan, &samples);
         let headline = Some(Headline::of(&summary));
         let crosschecks = vec![phase_sum(&samples)];
-        Self {
+        let mut record = Self {
             schema: SCHEMA.to_owned(),
             run,
             host,
@@ -344,7 +398,11 @@ impl Record {
             headline,
             crosschecks,
             skipped: vec![],
+        };
+        for (metric, comparison, sentence) in quotable(&record) {
+            record.summary[metric].comparisons[comparison].sentence = Some(sentence);
         }
+        record
     }
 
     /// The file's content.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::Conditions;
 use crate::plan::Slot;
 use crate::port::MemoryReading;
 use crate::run_report::{Detail, EndReport, RunReport};
@@ -28,6 +29,8 @@ pub struct Execution {
     pub stderr_sha256: String,
     /// Its last line on standard error, where that is isolab's own.
     pub complaint: Option<String>,
+    /// What was so before it.
+    pub conditions: Conditions,
 }
 
 /// One run of one arm.
@@ -72,6 +75,9 @@ pub struct Sample {
     /// Facts of this instance.
     #[serde(default)]
     pub detail: Detail,
+    /// Under what conditions it was taken.
+    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+    pub conditions: Conditions,
     /// What went wrong where nothing was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -119,7 +125,7 @@ impl Sample {
     /// The sample of an execution.
     #[must_use]
     pub fn new(slot: &Slot, execution: Execution) -> Self {
-        let Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint } = execution;
+        let Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint, conditions } = execution;
         let mut flags = Vec::new();
         let t_ns = match Times::new(request_ns, &report) {
             Ok((times, moved_ns)) => {
@@ -164,6 +170,7 @@ impl Sample {
             stdout_sha256: Some(stdout_sha256),
             stderr_sha256: Some(stderr_sha256),
             detail: report.detail,
+            conditions,
             flags,
             ..Self::empty(slot)
         }
@@ -192,6 +199,7 @@ impl Sample {
             stdout_sha256: None,
             stderr_sha256: None,
             detail: Detail::default(),
+            conditions: Conditions::default(),
             error: None,
             flags: Vec::new(),
         }
@@ -256,7 +264,14 @@ mod tests {
             detail: Detail::default(),
         };
         let (stdout_sha256, stderr_sha256) = ("aa".to_owned(), "bb".to_owned());
-        Execution { request_ns: 1000, report, stdout_sha256, stderr_sha256, complaint: None }
+        Execution {
+            request_ns: 1000,
+            report,
+            stdout_sha256,
+            stderr_sha256,
+            complaint: None,
+            conditions: Conditions::default(),
+        }
     }
 
     #[test]

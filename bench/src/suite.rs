@@ -22,8 +22,8 @@ pub const REPETITIONS: u32 = 11;
 pub const PROGRAM: &str = "/isolab-work";
 /// Pairs on a host when the user names no number.
 pub const PAIRS_ON_HOST: u32 = 10;
-/// Pairs in the lab.
-pub const PAIRS_IN_LAB: u32 = 5;
+/// Pairs in the lab: the fewest that have an interval.
+pub const PAIRS_IN_LAB: u32 = 6;
 
 /// What a workload tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

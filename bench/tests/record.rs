@@ -91,7 +91,7 @@ fn a_lab_may_claim_instruction_ratios_and_no_times() {
     assert_eq!(judged.claims_allowed, [Claim::InstructionRatio, Claim::Memory]);
     let failed: Vec<&str> =
         judged.checks.iter().filter(|c| c.status != CheckStatus::Pass).map(|c| c.id.as_str()).collect();
-    assert_eq!(failed, ["T05-kernel", "T06-medium", "T08-seccomp"]);
+    assert_eq!(failed, ["T05-kernel", "T06-medium", "T08-seccomp", "T18-isolation"]);
 }
 
 #[test]
@@ -148,6 +148,7 @@ fn with_noise(psi_cpu_some_us: u64, steal_ticks: u64, swapped_in_pages: u64) -> 
         psi_cpu_some_us: Some(psi_cpu_some_us),
         swapped_in_pages: Some(swapped_in_pages),
         elapsed_us: Some(10_000_000),
+        fixed_loop_ns: None,
     };
     rejudged(record, |_| {})
 }

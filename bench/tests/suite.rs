@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use isolab_bench::comparability::Verdict;
+use isolab_bench::conditions::Conditions;
 use isolab_bench::density::{Density, Point, StopRule};
 use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
 use isolab_bench::measure::ExecuteError;
@@ -49,6 +50,7 @@ fn executed(slot: &SuiteSlot, batch: u64) -> Result<(Execution, Vec<u8>), Execut
         stdout_sha256: String::new(),
         stderr_sha256: String::new(),
         complaint: None,
+        conditions: Conditions::default(),
     };
     Ok((execution, line.replace('\n', "").into_bytes()))
 }

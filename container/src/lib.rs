@@ -18,6 +18,7 @@ pub mod idmap;
 pub mod instance;
 pub mod launch;
 mod orphans;
+pub mod page_cache;
 pub mod root;
 pub mod seccomp;
 mod sys;

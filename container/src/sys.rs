@@ -267,3 +267,21 @@ pub(crate) fn close_copy(fd: BorrowedFd<'_>) {
     // used or dropped again: the child ends by exec or `_exit`.
     let _ = unsafe { libc::close(fd.as_raw_fd()) };
 }
+
+/// Asks which pages of the first `length` bytes of a file are in memory: bit 0 of each byte.
+pub(crate) fn resident_pages(file: BorrowedFd<'_>, length: usize, page: usize) -> Result<Vec<u8>, Errno> {
+    let mut seen = vec![0; length.div_ceil(page)];
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing of ours; it can't be accessed (PROT_NONE).
+    let at = unsafe {
+        libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    if at == libc::MAP_FAILED {
+        return Err(last_errno());
+    }
+    // SAFETY: the range is the mapping just made; the kernel writes one byte for each of its pages, and `seen` has as many.
+    let told = unsafe { libc::mincore(at, length, seen.as_mut_ptr()) };
+    let told = check(told.into());
+    // SAFETY: the mapping is ours, and nothing refers to it.
+    unsafe { libc::munmap(at, length) };
+    told.map(|_| seen)
+}

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, anyhow, bail};
 use isolab_bench::comparability::{Check, CheckLevel, CheckStatus, Evidence, Verdict, judge};
+use isolab_bench::conditions::CacheState;
 use isolab_bench::environment::{ClockKind, Host, Noise};
 use isolab_bench::plan::{Plan, WARMUP_IN_LAB, WARMUP_ON_HOST};
 use isolab_bench::record::{Arm, identity};
@@ -21,6 +22,7 @@ use isolab_bench::suite::{
 
 use crate::cli::{BenchArgs, JobArgs};
 use crate::compare::executor::RunExecutor;
+use crate::compare::page_cache::PageCache;
 use crate::compare::{self, RECORD_IN_LAB, file_from_lab};
 use crate::config::JobConfig;
 use crate::place::{Place, check_lab_options, choose};
@@ -143,8 +145,10 @@ fn on_host(
     let base = Plan::new(runnable.clone(), pairs, warmup, compare::seed(args.seed))?;
     let (class, clock) = compare::class();
     let interrupted = Rc::new(Cell::new(None));
+    let kernel = PageCache::kernel_of(&runnable, job.kernel.as_deref());
     let mut bench = Bench {
         executor: RunExecutor {
+            page_cache: PageCache::new(CacheState::Warm, &image.file, kernel.as_deref())?,
             arguments: vec![],
             signals: Signals::catch().context("catch signals")?,
             counted: clock == ClockKind::Instructions,

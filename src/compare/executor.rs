@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
+use isolab_bench::conditions::Conditions;
 use isolab_bench::measure::{ExecuteError, Executor};
 use isolab_bench::run_report::{MAX_LINE, RunReport};
 use isolab_bench::sample::Execution;
@@ -17,6 +18,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
+use super::page_cache::PageCache;
 use super::settle;
 use crate::clock::now_ns;
 use crate::signals::{ENDING, Signals};
@@ -30,6 +32,8 @@ const HEAD: usize = 16 * 1024;
 /// Starts `isolab run` processes.
 #[derive(Debug)]
 pub(crate) struct RunExecutor {
+    /// The files of a run, and their state before it.
+    pub(crate) page_cache: PageCache,
     /// Arguments after `run --level L --report-fd N`.
     pub(crate) arguments: Vec<String>,
     /// The clock counts instructions: what the kernel has put off is waited for, and a run begins on the clock's grid.
@@ -115,6 +119,7 @@ impl RunExecutor {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        let conditions = Conditions { page_cache: self.page_cache.prepare(), ..Conditions::default() };
         if self.counted {
             settle::settle();
             settle::align(std::mem::take(&mut self.first));
@@ -133,7 +138,7 @@ impl RunExecutor {
         }
         let report = RunReport::from_line(&line)?;
         let complaint = complaint(&said);
-        Ok((Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint }, printed))
+        Ok((Execution { request_ns, report, stdout_sha256, stderr_sha256, complaint, conditions }, printed))
     }
 }
 

@@ -1,7 +1,9 @@
 //! `isolab compare`: interleaved rounds of all levels, one record, one table, one page.
 
 pub(crate) mod executor;
+mod fixed_loop;
 pub(crate) mod output;
+pub(crate) mod page_cache;
 mod settle;
 
 use std::cell::Cell;
@@ -13,7 +15,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use isolab_bench::comparability::Verdict;
+use isolab_bench::conditions::CacheState;
 use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
 use isolab_bench::measure::{Measured, Observer, measure};
 use isolab_bench::plan::{
@@ -33,6 +35,7 @@ use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
 use crate::{OWN_ERROR, arguments, escaped, hint};
 use executor::RunExecutor;
+use page_cache::PageCache;
 
 /// Where the lab leaves the record.
 pub(crate) const RECORD_IN_LAB: &str = "/root/record.json";
@@ -78,9 +81,9 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
 
 /// The exit status of a comparison, and what to say about it.
 fn end(record: &Record) -> (u8, Option<String>) {
-    let refused = record.comparability.verdict == Verdict::Refused;
+    let refused = record.comparability.forbids_statements();
     if let Some(signal) = record.run.interrupted {
-        let (done, of) = (pairs_done(&record.run.plan, &record.samples), record.run.plan.pairs);
+        let (done, of) = (pairs_done(&record.run.plan, &record.samples), record.run.plan.least_pairs());
         return (128_u8.saturating_add(signal), Some(format!("interrupted after {done} of {of} pairs")));
     }
     let Some(first) = record.samples.first().filter(|_| record.samples.iter().all(|s| !s.ok)) else {
@@ -115,7 +118,13 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     arguments.push(format!("--json={RECORD_IN_LAB}"));
     arguments.push("--quiet".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
-    arguments.extend(args.tail.then(|| "--tail".to_owned()));
+    let flags = [
+        (args.tail, "--tail"),
+        (args.cold, "--cold"),
+        (args.warm, "--warm"),
+        (args.allow_incomparable, "--allow-incomparable"),
+    ];
+    arguments.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()));
     // Chosen out here: inside, the clock starts at the same moment each time.
     let seed = seed(args.seed);
     arguments.push(format!("--seed={seed}"));
@@ -202,9 +211,14 @@ fn on_host(
     let mut run = Run::starting_now(tool(), std::env::args().collect(), plan.clone())?;
     let (class, clock) = class();
     let mut host = Host::read(Path::new("/"), class, clock);
+    // A clock of instructions has no frequency.
+    let loop_ns = || (!hint::in_lab()).then(fixed_loop::time_ns);
+    let loop_before = loop_ns();
     let before = Noise::now(Path::new("/"));
     let interrupted = Rc::new(Cell::new(None));
+    let kernel = PageCache::kernel_of(&runnable, args.job.kernel.as_deref());
     let mut executor = RunExecutor {
+        page_cache: PageCache::new(cache_state(args), &image.file, kernel.as_deref())?,
         arguments: arguments::of_job(&args.job, &reference),
         signals: Signals::catch().context("catch signals")?,
         counted: clock == ClockKind::Instructions,
@@ -217,6 +231,7 @@ fn on_host(
     run.interrupted = interrupted.get();
     run.ended = Some(ended);
     host.noise = Noise::now(Path::new("/")).since(&before);
+    host.noise.fixed_loop_ns = loop_before.zip(loop_ns()).map(|(before, after)| [before, after]);
     let arms =
         runnable.iter().map(|level| (level.clone(), arm(level, config, &digest))).collect::<BTreeMap<_, _>>();
     let workload = Workload {
@@ -225,9 +240,13 @@ fn on_host(
         binary_digest: None,
         image: config.image.clone(),
         args: job.argv,
+        times_files: None,
     };
     let mut record = Record::new(run, host, arms, workload, samples);
     record.skipped = skipped;
+    if args.allow_incomparable {
+        record.comparability.allow_incomparable();
+    }
     for (level, arm) in &record.arms {
         let lost: Vec<&str> = arm.limits_not_enforced.iter().map(String::as_str).collect();
         if !lost.is_empty() {
@@ -235,6 +254,21 @@ fn on_host(
         }
     }
     Ok(record)
+}
+
+/// What is run: a number of pairs where the user gives one or the clock counts instructions, else until intervals are narrow.
+fn plan(args: &CompareArgs, levels: Vec<String>) -> anyhow::Result<Plan> {
+    let asked = args.pairs.or_else(|| args.tail.then_some(PAIRS_FOR_TAIL));
+    let (default, warmup) =
+        if hint::in_lab() { (PAIRS_IN_LAB, WARMUP_IN_LAB) } else { (MOST_PAIRS, WARMUP_ON_HOST) };
+    let plan = Plan::new(levels, asked.unwrap_or(default), warmup, seed(args.seed))?.with_control();
+    let plan = Plan { cache: Some(cache_state(args)), ..plan };
+    Ok(if asked.is_some() || hint::in_lab() { plan } else { plan.stopping(Stop::ON_HOST) })
+}
+
+/// The state of the page cache before each run.
+const fn cache_state(args: &CompareArgs) -> CacheState {
+    if args.cold { CacheState::Cold } else { CacheState::Warm }
 }
 
 /// The levels that this host runs, and why not the others; said at once, where no table will say it.

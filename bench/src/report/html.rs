@@ -87,7 +87,10 @@ fn findings(record: &Record) -> Markup {
         @if refused || !statements.is_empty() || !skipped.is_empty() {
             section {
                 h2 { "Findings" }
-                @if refused { p class="watermark" { "NOT COMPARABLE: this record supports no comparison of its levels." } }
+                @if refused {
+                    @let mark = record.comparability.watermark.as_deref().unwrap_or("NOT COMPARABLE");
+                    p class="watermark" { (words::printable(mark)) ": this record supports no comparison of its levels." }
+                }
                 ul class="findings" {
                     @for sentence in statements.iter().chain(&skipped) { li { (sentence) } }
                 }

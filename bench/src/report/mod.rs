@@ -5,3 +5,5 @@ mod quantity;
 pub mod suite;
 pub mod text;
 mod words;
+
+pub(crate) use words::quotable;

@@ -54,10 +54,12 @@ pub fn render(record: &Record, style: TextStyle) -> String {
     }
     out.push('\n');
     if verdict == Verdict::Refused {
-        out.push_str(&paint(
-            "NOT COMPARABLE: each row stands alone, no row may be set against another.",
-            tone,
-        ));
+        let alone = "NOT COMPARABLE: each row stands alone, no row may be set against another.";
+        let mark = record.comparability.watermark.as_deref().map_or_else(
+            || alone.to_owned(),
+            |mark| format!("{}: numbers by --allow-incomparable, and no finding.", words::printable(mark)),
+        );
+        out.push_str(&paint(&fill(&mark, "", "  ", style.columns), tone));
         out.push_str("\n\n");
     }
     for line in table(record).lines() {
@@ -83,7 +85,7 @@ pub(super) fn check_line(check: &Check) -> String {
 
 fn table(record: &Record) -> String {
     let arms = &record.run.plan.arms;
-    let bases: Vec<&String> = if record.comparability.verdict == Verdict::Refused {
+    let bases: Vec<&String> = if record.comparability.forbids_statements() {
         vec![]
     } else {
         arms.iter().take(arms.len().saturating_sub(1).min(2)).collect()

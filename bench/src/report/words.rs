@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::report::quantity::{Shown, digits, times};
 use crate::statistics::MIN_FOR_INTERVAL;
 use crate::stop::Ended;
-use crate::summary::{CLEAN, Comparison, EXECVE, FIRST_INSTRUCTION, Metric, PEAK, Summary};
+use crate::summary::{CLEAN, Comparison, EXECVE, FIRST_INSTRUCTION, Metric, PEAK, Summary, metric};
 
 /// Text of outside origin (images, commands, errors) with nothing that moves a cursor or turns the line around.
 pub(super) fn printable(text: &str) -> String {
@@ -184,7 +184,7 @@ pub(super) fn entry_metric(record: &Record) -> &'static Metric {
 
 /// One sentence per claim, for the leading metric and for memory.
 pub(super) fn statements(record: &Record) -> Vec<String> {
-    if record.comparability.verdict == Verdict::Refused {
+    if record.comparability.forbids_statements() {
         return vec![];
     }
     let mut metrics = vec![leading_metric(record), record.headline().memory()];
@@ -197,6 +197,8 @@ pub(super) fn statements(record: &Record) -> Vec<String> {
         summaries.flat_map(|(m, s)| s.comparisons.iter().map(move |c| (m, s, c))).collect();
     let few = all.iter().map(|(_, _, c)| c.pairs).filter(|pairs| *pairs < MIN_FOR_INTERVAL).min();
     let sayable = all.into_iter().filter_map(|(m, s, c)| statement(record, m, s, c));
+    let mark = record.comparability.watermark.as_deref().map(|mark| format!("{}: ", printable(mark)));
+    let sayable = sayable.map(|sentence| format!("{}{sentence}", mark.as_deref().unwrap_or_default()));
     sayable.chain(few.map(descriptive)).chain(noise_floor(record)).chain(peak(record)).collect()
 }
 
@@ -214,6 +216,39 @@ fn peak(record: &Record) -> Option<String> {
     shown.then(|| {
         "Memory is the peak charge of each run: the command does not say when it is ready.".to_owned()
     })
+}
+
+/// For each comparison of each metric (by their places) the sentence that stands alone; none of a refused record.
+pub(crate) fn quotable(record: &Record) -> Vec<(usize, usize, String)> {
+    if record.comparability.forbids_statements() {
+        return vec![];
+    }
+    let context = context(record);
+    let doubts: Vec<&str> =
+        record.comparability.checks.iter().filter(|c| c.speaks()).map(|c| c.id.as_str()).collect();
+    let doubts = if doubts.is_empty() { String::new() } else { format!(" Flags: {}.", doubts.join(", ")) };
+    let all = record
+        .summary
+        .iter()
+        .enumerate()
+        .flat_map(|(i, s)| s.comparisons.iter().enumerate().map(move |(j, c)| (i, j, s, c)));
+    all.filter_map(|(i, j, s, c)| {
+        let found = statement(record, metric(&s.metric)?, s, c)?;
+        Some((i, j, format!("{context}: {found}{doubts}")))
+    })
+    .collect()
+}
+
+/// Where and under what conditions, in a few words.
+fn context(record: &Record) -> String {
+    let host = match record.host.class {
+        HostClass::EmulatedLab => "an emulated lab machine".to_owned(),
+        class => format!("a host of KVM class {}", class_name(class)),
+    };
+    let cache = record.run.plan.cache.map(|state| format!(", {} cache", state.word())).unwrap_or_default();
+    let limits = record.arms.values().find_map(|arm| arm.cpus.zip(arm.mem_limit_bytes));
+    let limits = limits.map(|(cpus, bytes)| format!(", {cpus} CPU/{} MiB", bytes >> 20)).unwrap_or_default();
+    format!("On {host}{cache}{limits}, {}", subject(record))
 }
 
 fn statement(record: &Record, metric: &Metric, summary: &Summary, c: &Comparison) -> Option<String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use isolab_bench::conditions::Conditions;
 use isolab_bench::environment::{ClockKind, Host, HostClass};
 use isolab_bench::measure::{ExecuteError, Executor, Unobserved, measure};
 use isolab_bench::plan::Plan;
@@ -87,6 +88,7 @@ impl Executor for Invented {
             stdout_sha256: digest.clone(),
             stderr_sha256: digest,
             complaint: None,
+            conditions: Conditions::default(),
         })
     }
 }
@@ -125,6 +127,7 @@ pub(crate) fn record(
         binary_digest: None,
         image: "test-data".to_owned(),
         args: vec!["/isolab-work".to_owned(), "null".to_owned()],
+        times_files: None,
     };
     let limited = |name: &String| {
         let mut arm = Arm::new(name);
