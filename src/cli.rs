@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use crate::delay::Delay;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// One image at three levels of isolation, measured side by side.
@@ -226,6 +227,9 @@ pub(crate) struct RunArgs {
     /// Write a report of the run as one JSON line to this descriptor (used by compare)
     #[arg(long, hide = true, value_name = "FD")]
     pub(crate) report_fd: Option<i32>,
+    /// Make a phase of a measured start longer by so many milliseconds (a test of the timeline)
+    #[arg(long, hide = true, value_name = "PHASE=MS")]
+    pub(crate) test_delay: Option<Delay>,
     /// The job.
     #[command(flatten)]
     pub(crate) job: JobArgs,
@@ -264,6 +268,9 @@ pub(crate) struct CompareArgs {
     /// Print no table
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// Make a phase of each start longer by so many milliseconds (a test of the timeline)
+    #[arg(long, hide = true, value_name = "PHASE=MS")]
+    pub(crate) test_delay: Option<Delay>,
     /// The job.
     #[command(flatten)]
     pub(crate) job: JobArgs,

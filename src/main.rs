@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod compare;
 mod config;
+mod delay;
 pub mod doctor;
 pub mod explain;
 mod gc;

@@ -6,11 +6,14 @@ use std::io::{IsTerminal, Write};
 use anyhow::{Context, bail};
 use isolab_bench::port::{End, Level, Outcome};
 use isolab_bench::run_report::RunReport;
+use isolab_container::trace;
 use isolab_images::job::{Job, Stdio};
 use isolab_wire::mark::{Failure, Step};
+use isolab_wire::trace::{Subphase, Tracer};
 
 use crate::cli::RunArgs;
 use crate::config::JobConfig;
+use crate::delay::Delay;
 use crate::hint::UsernsOff;
 use crate::levels::{self, Setup};
 use crate::resolve;
@@ -27,18 +30,22 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     // Taken before anything else opens descriptors, so that a wrong number can't name one of ours.
     let report_to = args.report_fd.map(report_fd::take).transpose()?;
     report_to.as_ref().map_or(Ok(()), report_fd::tie)?;
+    let tracer = tracer(args, report_to.is_some())?;
     let image = resolve::image(&config.image)?;
+    tracer.end(Subphase::ImageOpen);
     // Not before: importing an image may take long, and a signal then ends us as it ends any program.
     let mut signals = Signals::catch().context("catch signals")?;
-    let job = resolve::job(config, &image, report_to.is_some())?;
+    let mut job = resolve::job(config, &image, report_to.is_some())?;
+    job.env.extend(args.test_delay.and_then(Delay::for_workload));
     let setup = Setup {
         image: image.file,
         kernel: config.kernel.clone(),
         guest_console: args.guest_console,
         asked: config.asked,
+        tracer,
     };
     let level = levels::level(&args.level, setup)?;
-    let (outcome, cause) = start(level.as_ref(), &job, &mut signals)?;
+    let (outcome, cause) = start(level.as_ref(), &job, &mut signals, tracer)?;
     let code = status(&outcome, cause);
     let lost = &outcome.detail.limits_not_enforced;
     if !lost.is_empty() && report_to.is_none() && std::io::stderr().is_terminal() {
@@ -54,7 +61,24 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     Ok(code)
 }
 
-fn start(level: &dyn Level, job: &Job, signals: &mut Signals) -> anyhow::Result<(Outcome, Cause)> {
+/// Where the ends of subphases go: nowhere in a run that nobody measures.
+fn tracer(args: &RunArgs, measured: bool) -> anyhow::Result<Tracer> {
+    if !measured {
+        return Ok(Tracer::OFF);
+    }
+    let tracer = trace::start().context("make the page of the timeline")?;
+    if let (Some(trace), Some(delay)) = (tracer.trace(), args.test_delay) {
+        trace.set_delay(delay.subphase, delay.ms);
+    }
+    Ok(tracer)
+}
+
+fn start(
+    level: &dyn Level,
+    job: &Job,
+    signals: &mut Signals,
+    tracer: Tracer,
+) -> anyhow::Result<(Outcome, Cause)> {
     if let Err(unavailable) = level.check() {
         bail!("{}; {}", unavailable.reason, unavailable.remedy);
     }
@@ -65,6 +89,7 @@ fn start(level: &dyn Level, job: &Job, signals: &mut Signals) -> anyhow::Result<
         (_, mode) => stdio::connect(mode),
     };
     let (ends, pumps) = connected.context("connect standard input and output")?;
+    tracer.end(Subphase::Job);
     let running = level.start(job, ends).map_err(anyhow::Error::from_boxed)?;
     // Not before the start: the launcher is single-threaded while it makes the instance.
     let terminal = match job.stdio {

@@ -80,6 +80,15 @@ pub struct Host {
     pub cgroup: Cgroup,
     /// CPU weaknesses and what the kernel does about them.
     pub vulnerabilities: BTreeMap<String, String>,
+    /// Command line of the kernel.
+    #[serde(default)]
+    pub cmdline: Option<String>,
+    /// Parameters of KVM's modules that change what a guest costs, as `module.name`.
+    #[serde(default)]
+    pub kvm_parameters: BTreeMap<String, String>,
+    /// Load average over a minute before and after the measuring, in thousandths of a task.
+    #[serde(default)]
+    pub load_milli: Option<[u64; 2]>,
     /// Load around the measuring.
     pub noise: Noise,
 }
@@ -104,6 +113,15 @@ pub struct Noise {
     pub psi_cpu_some_us: Option<u64>,
     /// Pages read from swap.
     pub swapped_in_pages: Option<u64>,
+    /// Time in which some task waited for memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psi_memory_some_us: Option<u64>,
+    /// Time in which some task waited for a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psi_io_some_us: Option<u64>,
+    /// Switches from one task to another, all CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_switches: Option<u64>,
     /// How long that was, in microseconds.
     #[serde(default)]
     pub elapsed_us: Option<u64>,
@@ -141,7 +159,18 @@ impl Host {
             ksm_run: files.line("sys/kernel/mm/ksm/run").and_then(|l| l.parse().ok()),
             cgroup: files.cgroup(),
             vulnerabilities: files.vulnerabilities(),
+            cmdline: files.line("proc/cmdline"),
+            kvm_parameters: files.kvm_parameters(),
+            load_milli: files.load().map(|load| [load, load]),
             noise: Noise::default(),
+        }
+    }
+
+    /// After the measuring: what was added to the noise, and the load now.
+    pub fn finish(&mut self, root: &Path, before: &Noise) {
+        self.noise = Noise::now(root).since(before);
+        if let (Some([_, after]), Some(load)) = (&mut self.load_milli, Files(root).load()) {
+            *after = load;
         }
     }
 }
@@ -153,11 +182,16 @@ impl Noise {
         let files = Files(root);
         let stat = files.text("proc/stat").unwrap_or_default();
         let vmstat = files.text("proc/vmstat").unwrap_or_default();
-        let pressure = files.text("proc/pressure/cpu").unwrap_or_default();
-        let total = pressure.lines().find(|l| l.starts_with("some "));
+        let some = |what: &str| {
+            let text = files.text(&format!("proc/pressure/{what}"))?;
+            text.lines().find(|l| l.starts_with("some "))?.rsplit_once("total=")?.1.parse().ok()
+        };
         Self {
             steal_ticks: stat.lines().next().and_then(|l| l.split_whitespace().nth(8)?.parse().ok()),
-            psi_cpu_some_us: total.and_then(|l| l.rsplit_once("total=")?.1.parse().ok()),
+            psi_cpu_some_us: some("cpu"),
+            psi_memory_some_us: some("memory"),
+            psi_io_some_us: some("io"),
+            context_switches: stat.lines().find_map(|l| l.strip_prefix("ctxt ")?.parse().ok()),
             swapped_in_pages: vmstat.lines().find_map(|l| l.strip_prefix("pswpin ")?.parse().ok()),
             elapsed_us: files.text("proc/uptime").and_then(|t| uptime_us(&t)),
             fixed_loop_ns: None,
@@ -171,6 +205,9 @@ impl Noise {
         Self {
             steal_ticks: grown(self.steal_ticks, before.steal_ticks),
             psi_cpu_some_us: grown(self.psi_cpu_some_us, before.psi_cpu_some_us),
+            psi_memory_some_us: grown(self.psi_memory_some_us, before.psi_memory_some_us),
+            psi_io_some_us: grown(self.psi_io_some_us, before.psi_io_some_us),
+            context_switches: grown(self.context_switches, before.context_switches),
             swapped_in_pages: grown(self.swapped_in_pages, before.swapped_in_pages),
             elapsed_us: grown(self.elapsed_us, before.elapsed_us),
             fixed_loop_ns: None,
@@ -187,6 +224,33 @@ impl Files<'_> {
 
     fn line(&self, path: &str) -> Option<String> {
         Some(self.text(path)?.trim().to_owned()).filter(|l| !l.is_empty())
+    }
+
+    /// The average over a minute, in thousandths.
+    fn load(&self) -> Option<u64> {
+        let text = self.text("proc/loadavg")?;
+        let (whole, hundredths) = text.split(' ').next()?.split_once('.')?;
+        Some(
+            whole.parse::<u64>().ok()?.checked_mul(1000)?
+                + hundredths.parse::<u64>().ok()?.checked_mul(10)?,
+        )
+    }
+
+    fn kvm_parameters(&self) -> BTreeMap<String, String> {
+        let named = [
+            ("kvm", "halt_poll_ns"),
+            ("kvm", "nx_huge_pages"),
+            ("kvm", "tdp_mmu"),
+            ("kvm_intel", "ept"),
+            ("kvm_intel", "nested"),
+            ("kvm_amd", "npt"),
+            ("kvm_amd", "nested"),
+            ("kvm_amd", "avic"),
+        ];
+        let read = |(module, name)| {
+            Some((format!("{module}.{name}"), self.line(&format!("sys/module/{module}/parameters/{name}"))?))
+        };
+        named.into_iter().filter_map(read).collect()
     }
 
     fn turbo(&self) -> Option<bool> {
@@ -297,6 +361,9 @@ mod tests {
         let expected = Noise {
             steal_ticks: Some(77),
             psi_cpu_some_us: Some(1234),
+            psi_memory_some_us: None,
+            psi_io_some_us: None,
+            context_switches: None,
             swapped_in_pages: Some(9),
             elapsed_us: Some(20_738_640_000),
             fixed_loop_ns: None,
@@ -316,16 +383,16 @@ mod tests {
         let at = |n| Noise {
             steal_ticks: Some(n),
             elapsed_us: Some(n),
-            fixed_loop_ns: None,
-            psi_cpu_some_us: None,
+            context_switches: Some(n * 2),
             swapped_in_pages: Some(5),
+            ..Noise::default()
         };
         let expected = Noise {
             steal_ticks: Some(4),
             elapsed_us: Some(4),
-            fixed_loop_ns: None,
-            psi_cpu_some_us: None,
+            context_switches: Some(8),
             swapped_in_pages: Some(0),
+            ..Noise::default()
         };
         assert_eq!(at(9).since(&at(5)), expected);
     }

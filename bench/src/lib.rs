@@ -11,6 +11,7 @@
 pub mod comparability;
 pub mod comparison;
 pub mod conditions;
+pub mod crosscheck;
 pub mod density;
 pub mod environment;
 pub mod measure;
@@ -24,6 +25,7 @@ pub mod run_report;
 pub mod sample;
 pub mod statistics;
 pub mod stop;
+pub mod subphase;
 pub mod suite;
 pub mod summary;
 pub mod timeline;

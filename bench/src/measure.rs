@@ -105,9 +105,12 @@ mod tests {
                 level: arm.to_owned(),
                 main_ns: request_ns + 10,
                 stamps: vec![('B', request_ns + 20), ('W', request_ns + 40), ('X', request_ns + 50)],
+                subphases: vec![],
                 end: EndReport::Exited(0),
                 status: 0,
                 memory: None,
+                cpu_ns: Default::default(),
+                counters: Default::default(),
                 clean_ns: request_ns + 60,
                 detail: Detail::default(),
             };

@@ -1,9 +1,11 @@
 //! The port: what a level is. Small on purpose; a new level is one file in `src/levels/` and one registry line.
 
+use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use isolab_images::job::Job;
 use isolab_wire::mark::{Code, Exit, Failure};
+use isolab_wire::trace::Subphase;
 use serde::{Deserialize, Serialize};
 
 use crate::run_report::Detail;
@@ -80,8 +82,14 @@ pub struct Outcome {
     pub end: End,
     /// Its moments, in order of arrival.
     pub stamps: Vec<Stamp>,
+    /// Ends of the subphases that it stamped, on `CLOCK_MONOTONIC` in nanoseconds, in no order.
+    pub subphases: Vec<(Subphase, u64)>,
     /// What its cgroup was charged.
     pub memory: Option<MemoryReading>,
+    /// CPU time in nanoseconds, by the record's key, when it was ready.
+    pub cpu_ns: BTreeMap<String, u64>,
+    /// Counters by the record's key, when it was ready.
+    pub counters: BTreeMap<String, u64>,
     /// `CLOCK_MONOTONIC` ns when everything was freed.
     pub clean_ns: u64,
     /// What the level knows of the instance besides numbers.
@@ -125,4 +133,7 @@ pub struct MemoryReading {
     pub kernel_bytes: Option<u64>,
     /// High-water mark.
     pub peak_bytes: u64,
+    /// What else is known, by the record's key: parts of the parts, and what the processes say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, u64>,
 }

@@ -10,12 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::comparability::{CheckStatus, Comparability, Evidence, judge};
+use crate::comparability::{Comparability, Evidence, judge};
+pub use crate::crosscheck::Crosscheck;
+use crate::crosscheck::crosschecks;
 use crate::environment::{Host, HostClass};
 use crate::plan::Plan;
 use crate::report::quotable;
 use crate::sample::Sample;
 use crate::stop::Ended;
+use crate::subphase::{SubphaseOf, legend};
 use crate::summary::{Headline, Summary, summarise};
 use crate::timeline::phases_of;
 
@@ -144,6 +147,9 @@ pub struct Arm {
     /// The phases of its timeline, in order, with their meaning.
     #[serde(default)]
     pub phases: Vec<Phase>,
+    /// What its phases consist of, in order, with their meaning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subphases: Vec<SubphaseOf>,
 }
 
 /// What stands between a workload and the host, besides its system call filter.
@@ -239,19 +245,6 @@ pub struct Workload {
     pub times_files: Option<bool>,
 }
 
-/// A check of the instrument by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Crosscheck {
-    /// Its name.
-    pub id: String,
-    /// What must hold.
-    pub expect: String,
-    /// What was seen.
-    pub observed: String,
-    /// Its result.
-    pub status: CheckStatus,
-}
-
 /// A record that can't be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -334,11 +327,13 @@ impl Arm {
             isolation: Isolation::of(level),
             machine: None,
             phases: phases_of(level).iter().map(phase).collect(),
+            subphases: vec![],
         }
     }
 
     /// Fills kernel and root from what the samples of `name` reported, and takes back limits that were not enforced.
     pub fn learn(&mut self, name: &str, samples: &[Sample]) {
+        self.subphases = legend(samples.iter().filter(|s| s.arm == name).map(|s| &s.subphase_ns));
         for detail in samples.iter().filter(|s| s.arm == name).map(|s| &s.detail) {
             let keep = |known: &mut Option<String>, seen: &Option<String>| {
                 if known.is_none() {
@@ -385,7 +380,7 @@ impl Record {
         let comparability = judge(evidence);
         let summary = summarise(&run.plan, &samples);
         let headline = Some(Headline::of(&summary));
-        let crosschecks = vec![phase_sum(&samples)];
+        let crosschecks = crosschecks(&samples, host.cpus_online);
         let mut record = Self {
             schema: SCHEMA.to_owned(),
             run,
@@ -441,23 +436,5 @@ impl Record {
     #[must_use]
     pub fn summary_of(&self, metric: &str) -> Option<&Summary> {
         self.summary.iter().find(|s| s.metric == metric)
-    }
-}
-
-fn phase_sum(samples: &[Sample]) -> Crosscheck {
-    let error = samples.iter().filter_map(|s| {
-        let clean = s.t_ns.as_ref()?.clean?;
-        Some(s.phase_ns.values().sum::<u64>().abs_diff(clean))
-    });
-    let most = error.max();
-    Crosscheck {
-        id: "phase-sum".to_owned(),
-        expect: "the phases of each sample sum to clean exactly".to_owned(),
-        observed: most.map_or_else(|| "no timeline".to_owned(), |ns| format!("largest error {ns} ns")),
-        status: match most {
-            Some(0) => CheckStatus::Pass,
-            Some(_) => CheckStatus::Fail,
-            None => CheckStatus::Unknown,
-        },
     }
 }

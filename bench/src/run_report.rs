@@ -2,6 +2,8 @@
 //!
 //! Both ends are the same binary, so an unknown field is an error and not a newer version.
 
+use std::collections::BTreeMap;
+
 use isolab_wire::mark::{Code, Exit};
 use serde::{Deserialize, Serialize};
 
@@ -20,12 +22,21 @@ pub struct RunReport {
     pub main_ns: u64,
     /// The moments in order of arrival: code letter of [`Code`] and `CLOCK_MONOTONIC` ns.
     pub stamps: Vec<(char, u64)>,
+    /// Ends of subphases: key of [`Subphase`](isolab_wire::trace::Subphase) and `CLOCK_MONOTONIC` ns, in no order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subphases: Vec<(String, u64)>,
     /// How the instance ended.
     pub end: EndReport,
     /// Exit status of the run, as the shell sees it.
     pub status: u8,
     /// What the instance's cgroup was charged.
     pub memory: Option<MemoryReading>,
+    /// CPU time in nanoseconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cpu_ns: BTreeMap<String, u64>,
+    /// Counters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
     /// Everything was freed, `CLOCK_MONOTONIC` ns.
     pub clean_ns: u64,
     /// What is known about the instance besides numbers.
@@ -103,9 +114,12 @@ impl RunReport {
             level: level.to_owned(),
             main_ns,
             stamps: outcome.stamps.iter().map(|s| (char::from(s.code as u8), s.at_ns)).collect(),
+            subphases: outcome.subphases.iter().map(|(s, at_ns)| (s.key().to_owned(), *at_ns)).collect(),
             end: outcome.end.into(),
             status,
             memory: outcome.memory.clone(),
+            cpu_ns: outcome.cpu_ns.clone(),
+            counters: outcome.counters.clone(),
             clean_ns: outcome.clean_ns,
             detail: outcome.detail.clone(),
         }
@@ -150,6 +164,7 @@ fn code_of(letter: char) -> Option<Code> {
 #[cfg(test)]
 mod tests {
     use isolab_wire::mark::{Failure, Step};
+    use isolab_wire::trace::Subphase;
     use proptest::prelude::*;
 
     use super::*;
@@ -159,7 +174,9 @@ mod tests {
         let detail = Detail { lower_fs: Some("erofs".to_owned()), ..Detail::default() };
         let stamps = vec![Stamp { code: Code::RunBegin, at_ns: 20 }, Stamp { code: Code::Work, at_ns: 30 }];
         let memory = MemoryReading { source: "v2".to_owned(), current_bytes: 5, ..MemoryReading::default() };
-        Outcome { end, stamps, memory: Some(memory), clean_ns: 90, detail }
+        let subphases = vec![(Subphase::Clone, 25)];
+        let (cpu_ns, counters) = ([("instance".to_owned(), 7)].into(), BTreeMap::new());
+        Outcome { end, stamps, subphases, memory: Some(memory), cpu_ns, counters, clean_ns: 90, detail }
     }
 
     #[test]
@@ -185,9 +202,9 @@ mod tests {
         assert_eq!(
             line.expect("plain data"),
             concat!(
-                r#"{"level":"container","main_ns":10,"stamps":[["B",20],["W",30]],"end":"out-of-memory","#,
+                r#"{"level":"container","main_ns":10,"stamps":[["B",20],["W",30]],"subphases":[["clone",25]],"end":"out-of-memory","#,
                 r#""status":137,"memory":{"source":"v2","current_bytes":5,"anon_bytes":null,"#,
-                r#""file_bytes":null,"kernel_bytes":null,"peak_bytes":0},"clean_ns":90,"#,
+                r#""file_bytes":null,"kernel_bytes":null,"peak_bytes":0},"cpu_ns":{"instance":7},"clean_ns":90,"#,
                 r#""detail":{"lower_fs":"erofs"}}"#,
                 "\n"
             )

@@ -8,6 +8,7 @@ use crate::conditions::Conditions;
 use crate::plan::Slot;
 use crate::port::MemoryReading;
 use crate::run_report::{Detail, EndReport, RunReport};
+use crate::subphase::subphases;
 use crate::timeline::Times;
 
 /// Value of [`MemBytes::at`]: read when the workload said that it was ready.
@@ -57,9 +58,18 @@ pub struct Sample {
     /// Contiguous phases; they sum to `clean`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phase_ns: BTreeMap<String, u64>,
+    /// What the phases consist of, along one critical path; they sum to `clean` as well.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub subphase_ns: BTreeMap<String, u64>,
     /// What the instance's cgroup was charged; absent where it had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mem_bytes: Option<MemBytes>,
+    /// CPU time when it was ready: `instance`, all of its processes; `tasks`, the same as its live threads tell it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cpu_ns: BTreeMap<String, u64>,
+    /// Counters when it was ready: faults, switches, exits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
     /// Exit status as the shell sees it; absent where nothing ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u8>,
@@ -107,17 +117,26 @@ pub struct MemBytes {
     pub kernel: Option<u64>,
     /// High-water mark.
     pub peak: u64,
+    /// Charged bytes that no part names. Where the parts are more than the charge, 0, and a flag says so.
+    #[serde(default)]
+    pub remainder: u64,
+    /// Parts of the parts, and what the processes say; what is not known is absent.
+    #[serde(flatten)]
+    pub parts: BTreeMap<String, u64>,
 }
 
 impl MemBytes {
-    /// Charged bytes that no part names: the counter is read in batches, so this is seldom 0.
+    /// Charged bytes that no part names.
     #[must_use]
     pub fn rest(&self) -> u64 {
-        self.memcg_current.saturating_sub(self.parts())
+        self.memcg_current.saturating_sub(self.named())
     }
 
-    fn parts(&self) -> u64 {
-        [self.anon, self.file, self.kernel].into_iter().flatten().fold(0, u64::saturating_add)
+    /// Bytes that the parts name. Sockets' buffers are a part of their own on version 2.
+    #[must_use]
+    pub fn named(&self) -> u64 {
+        let sock = self.parts.get("sock").copied();
+        [self.anon, self.file, self.kernel, sock].into_iter().flatten().fold(0, u64::saturating_add)
     }
 }
 
@@ -142,9 +161,10 @@ impl Sample {
             }
         };
         let phase_ns = t_ns.as_ref().map(|t| t.phases(&report.level)).unwrap_or_default();
+        let subphase_ns = t_ns.as_ref().map(|t| subphases(request_ns, &report, t)).unwrap_or_default();
         let has_ready = t_ns.as_ref().is_some_and(|t| t.ready.is_some());
         let mem_bytes = report.memory.as_ref().map(|m| mem_bytes(m, has_ready));
-        if mem_bytes.as_ref().is_some_and(|m| m.parts() > m.memcg_current) {
+        if mem_bytes.as_ref().is_some_and(|m| m.named() > m.memcg_current) {
             flags.push("memory: parts exceed the charge (read one after the other)".to_owned());
         }
         let ran = match report.end {
@@ -164,7 +184,10 @@ impl Sample {
             ok: ran && t_ns.is_some(),
             t_ns,
             phase_ns,
+            subphase_ns,
             mem_bytes,
+            cpu_ns: report.cpu_ns,
+            counters: report.counters,
             status: Some(report.status),
             end: Some(report.end),
             stdout_sha256: Some(stdout_sha256),
@@ -193,7 +216,10 @@ impl Sample {
             ok: false,
             t_ns: None,
             phase_ns: BTreeMap::new(),
+            subphase_ns: BTreeMap::new(),
             mem_bytes: None,
+            cpu_ns: BTreeMap::new(),
+            counters: BTreeMap::new(),
             status: None,
             end: None,
             stdout_sha256: None,
@@ -225,7 +251,7 @@ fn flag(flags: &mut Vec<String>, text: String) -> bool {
 }
 
 fn mem_bytes(m: &MemoryReading, has_ready: bool) -> MemBytes {
-    MemBytes {
+    let mut mem = MemBytes {
         at: if has_ready { READY } else { "exit" }.to_owned(),
         source: format!("memcg-{}", m.source),
         memcg_current: m.current_bytes,
@@ -233,7 +259,11 @@ fn mem_bytes(m: &MemoryReading, has_ready: bool) -> MemBytes {
         file: m.file_bytes,
         kernel: m.kernel_bytes,
         peak: m.peak_bytes,
-    }
+        remainder: 0,
+        parts: m.parts.clone(),
+    };
+    mem.remainder = mem.rest();
+    mem
 }
 
 #[cfg(test)]
@@ -252,14 +282,18 @@ mod tests {
             file_bytes: None,
             kernel_bytes: Some(30),
             peak_bytes: 120,
+            parts: BTreeMap::from([("pss".to_owned(), 50)]),
         };
         let report = RunReport {
             level: "vm".to_owned(),
             main_ns: 1100,
             stamps,
+            subphases: vec![],
             end,
             status: 3,
             memory: Some(memory),
+            cpu_ns: BTreeMap::new(),
+            counters: BTreeMap::new(),
             clean_ns: 2000,
             detail: Detail::default(),
         };

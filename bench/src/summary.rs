@@ -61,12 +61,12 @@ pub static READINESS: Metric = Metric {
     verb: "is ready",
     of: |s| s.t_ns.as_ref()?.ready,
 };
-/// Request to the last resource freed.
+/// Request to the last resource freed, without the time in which isolab read the account of the waiting workload.
 pub static CLEAN: Metric = Metric {
     name: "startup.request_to_clean",
     unit: Unit::Ns,
     verb: "is gone",
-    of: |s| s.t_ns.as_ref()?.clean,
+    of: |s| s.t_ns.as_ref()?.clean_without_reading(),
 };
 /// Request to the `execve` of the command.
 pub static EXECVE: Metric = Metric {
@@ -90,8 +90,16 @@ pub static PEAK: Metric = Metric {
     of: |s| Some(s.mem_bytes.as_ref()?.peak),
 };
 
+/// CPU time of the instance until the workload was ready.
+pub static CPU: Metric = Metric {
+    name: "cpu.instance",
+    unit: Unit::Ns,
+    verb: "has used CPU time when it is ready",
+    of: |s| s.cpu_ns.get("instance").copied().filter(|_| s.t_ns.as_ref().is_some_and(|t| t.ready.is_some())),
+};
+
 /// Every metric, the headline ones first.
-pub static METRICS: [&Metric; 6] = [&FIRST_INSTRUCTION, &READINESS, &CLEAN, &EXECVE, &CHARGE, &PEAK];
+pub static METRICS: [&Metric; 7] = [&FIRST_INSTRUCTION, &READINESS, &CLEAN, &EXECVE, &CHARGE, &PEAK, &CPU];
 
 impl Metric {
     /// The sample's number.

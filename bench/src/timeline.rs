@@ -37,6 +37,9 @@ pub struct Times {
     /// The workload says that it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<u64>,
+    /// The ready workload goes on: isolab has read its account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<u64>,
     /// The workload's end is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<u64>,
@@ -80,20 +83,25 @@ const EXEC: PhaseKind = PhaseKind {
 };
 const WORKLOAD_READY: PhaseKind =
     PhaseKind { name: "workload_ready", meaning: "workload, until it is ready", ends: |t| t.ready };
+const READING: PhaseKind = PhaseKind {
+    name: "reading",
+    meaning: "isolab reads the account of the ready workload, which waits: not part of a result",
+    ends: |t| t.released,
+};
 const WORKLOAD_RUN: PhaseKind =
     PhaseKind { name: "workload_run", meaning: "workload, until its end is known", ends: |t| t.exit };
 const TEARDOWN: PhaseKind =
     PhaseKind { name: "teardown", meaning: "processes reaped, memory and cgroup freed", ends: |t| t.clean };
 
 const PROCESS_PHASES: &[PhaseKind] =
-    &[EXEC_SELF, PREPARE, FORK, EXEC, WORKLOAD_READY, WORKLOAD_RUN, TEARDOWN];
+    &[EXEC_SELF, PREPARE, FORK, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
 const VM_PHASES: &[PhaseKind] =
-    &[EXEC_SELF, PREPARE, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, WORKLOAD_RUN, TEARDOWN];
+    &[EXEC_SELF, PREPARE, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
 const INIT_PHASES: &[PhaseKind] =
-    &[EXEC_SELF, PREPARE, ENTER, INIT, EXEC, WORKLOAD_READY, WORKLOAD_RUN, TEARDOWN];
+    &[EXEC_SELF, PREPARE, ENTER, INIT, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
 /// Every phase of every level, in the order of the timeline: the legend of a report.
 pub const ALL_PHASES: &[PhaseKind] =
-    &[EXEC_SELF, PREPARE, ENTER, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, WORKLOAD_RUN, TEARDOWN];
+    &[EXEC_SELF, PREPARE, ENTER, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
 
 /// The phases of a level, in order.
 #[must_use]
@@ -138,12 +146,13 @@ impl Times {
             ("exec", report.at(Code::Exec)),
             ("first_user_insn", report.at(Code::Work)),
             ("ready", report.at(Code::Ready)),
+            ("released", report.at(Code::Released)),
             ("exit", report.at(Code::Exit)),
             ("clean", Some(report.clean_ns)),
         ];
         let moved_ns = move_late_marks(&mut moments);
         let mut before = ("request", request_ns);
-        let mut from_request = [None; 8];
+        let mut from_request = [None; MOMENTS];
         for (slot, (name, at)) in from_request.iter_mut().zip(moments) {
             let Some(at) = at else { continue };
             if at < before.1 {
@@ -153,7 +162,7 @@ impl Times {
             before = (name, at);
             *slot = Some(at - request_ns);
         }
-        let [main, run_begin, init, exec, first_user_insn, ready, exit, clean] = from_request;
+        let [main, run_begin, init, exec, first_user_insn, ready, released, exit, clean] = from_request;
         let guest_kernel_done = if report.level == "vm" { init } else { None };
         let request = 0;
         let times = Self {
@@ -165,10 +174,19 @@ impl Times {
             exec,
             first_user_insn,
             ready,
+            released,
             exit,
             clean,
         };
         Ok((times, moved_ns))
+    }
+
+    /// [`Times::clean`] without the time in which the ready workload waited for isolab to read its account.
+    #[must_use]
+    pub fn clean_without_reading(&self) -> Option<u64> {
+        let held =
+            self.released.zip(self.ready).map_or(0, |(released, ready)| released.saturating_sub(ready));
+        Some(self.clean?.saturating_sub(held))
     }
 
     /// The phases, in nanoseconds; they sum to [`Times::clean`] exactly.
@@ -186,11 +204,14 @@ impl Times {
     }
 }
 
+/// Moments of a timeline after the request.
+const MOMENTS: usize = 9;
+
 /// Longest time for which a mark may wait to be read: beyond it, the stamps are wrong and not late.
 const MAX_LATE_NS: u64 = 1_000_000;
 
 /// Moves each mark from inside that is later than its successor back to it; the largest move.
-fn move_late_marks(moments: &mut [(&str, Option<u64>); 8]) -> u64 {
+fn move_late_marks(moments: &mut [(&str, Option<u64>); MOMENTS]) -> u64 {
     let mut moved_ns = 0;
     let mut next = None;
     for (name, at) in moments.iter_mut().rev() {
@@ -216,7 +237,19 @@ mod tests {
 
     fn report(level: &str, main_ns: u64, stamps: Vec<(char, u64)>, clean_ns: u64) -> RunReport {
         let (level, end, detail) = (level.to_owned(), EndReport::Exited(0), Detail::default());
-        RunReport { level, main_ns, stamps, end, status: 0, memory: None, clean_ns, detail }
+        RunReport {
+            level,
+            main_ns,
+            stamps,
+            subphases: vec![],
+            end,
+            status: 0,
+            memory: None,
+            cpu_ns: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            clean_ns,
+            detail,
+        }
     }
 
     #[test]
@@ -270,18 +303,18 @@ mod tests {
         #[test]
         fn phases_sum_to_clean_exactly(
             request in 0_u64..1 << 40,
-            steps in prop::array::uniform8(0_u64..1 << 40),
-            present in prop::array::uniform6(any::<bool>()),
+            steps in prop::array::uniform9(0_u64..1 << 40),
+            present in prop::array::uniform7(any::<bool>()),
             level in prop::sample::select(vec!["process", "container", "vm", "other"]),
         ) {
             let mut at = request + steps[0];
             let main = at;
             let mut stamps = Vec::new();
-            for (i, letter) in ['B', 'I', 'E', 'W', 'R', 'X'].into_iter().enumerate() {
+            for (i, letter) in ['B', 'I', 'E', 'W', 'R', 'C', 'X'].into_iter().enumerate() {
                 at += steps[i + 1];
                 if present[i] { stamps.push((letter, at)); }
             }
-            let (times, _) = Times::new(request, &report(level, main, stamps, at + steps[7])).expect("in order");
+            let (times, _) = Times::new(request, &report(level, main, stamps, at + steps[8])).expect("in order");
             prop_assert_eq!(Some(times.phases(level).values().sum::<u64>()), times.clean);
         }
     }

@@ -61,7 +61,7 @@ fn the_schema_refuses_what_the_rules_forbid() {
         json.replacen("\"isolab.result/1\"", "\"isolab.result/2\"", 1),
         json.replacen("\"clean\": ", "\"clean\": -", 1),
         json.replacen("\"memcg-v2\"", "\"rss\"", 1),
-        json.replacen("\"cmdline\"", "\"commandline\"", 1),
+        json.replacen("\"mem_backing\"", "\"memory_backing\"", 1),
         json.replacen("\"emulated-lab\"", "\"fast\"", 1),
     ];
     assert!(broken.iter().all(|json| !problems(json).is_empty()));
@@ -148,7 +148,7 @@ fn with_noise(psi_cpu_some_us: u64, steal_ticks: u64, swapped_in_pages: u64) -> 
         psi_cpu_some_us: Some(psi_cpu_some_us),
         swapped_in_pages: Some(swapped_in_pages),
         elapsed_us: Some(10_000_000),
-        fixed_loop_ns: None,
+        ..Noise::default()
     };
     rejudged(record, |_| {})
 }

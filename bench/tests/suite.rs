@@ -43,6 +43,9 @@ fn executed(slot: &SuiteSlot, batch: u64) -> Result<(Execution, Vec<u8>), Execut
         }),
         clean_ns: 9500,
         detail: Detail::default(),
+        cpu_ns: BTreeMap::new(),
+        counters: BTreeMap::new(),
+        subphases: vec![],
     };
     let execution = Execution {
         request_ns: 1000,

@@ -148,6 +148,7 @@ fn quiet() -> Noise {
         swapped_in_pages: Some(0),
         elapsed_us: Some(10_000_000),
         fixed_loop_ns: Some([1_000_000, 1_001_000]),
+        ..Noise::default()
     }
 }
 

@@ -9,6 +9,7 @@ use isolab_container::launch::{self, ContainerConfig, job_limits};
 use isolab_container::root::RootSource;
 use isolab_images::job::{Job, Stdio, User};
 use isolab_images::programs::INIT;
+use isolab_wire::trace::Tracer;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,9 +37,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let request = isolab_container::clock::now_ns();
         let instance = if level == "container" {
             let limits = job_limits(&job);
-            launch::start(&ContainerConfig { job: &job, root: &root, stdio, init: INIT, limits })?
+            launch::start(&ContainerConfig {
+                job: &job,
+                root: &root,
+                stdio,
+                init: INIT,
+                limits,
+                tracer: Tracer::OFF,
+            })?
         } else {
-            bare::start(&BareConfig { job: &job, root: &root, stdio, limits: Limits::default() })?
+            bare::start(&BareConfig {
+                job: &job,
+                root: &root,
+                stdio,
+                limits: Limits::default(),
+                tracer: Tracer::OFF,
+            })?
         };
         let started = isolab_container::clock::now_ns();
         let outcome = instance.wait()?;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_images::job::{Job, Stdio};
 use isolab_wire::mark::{Code, Step};
+use isolab_wire::trace::{Subphase, Tracer};
 use isolab_wire::{MARK_ENV, fd};
 use rustix::fs::{CWD, Mode, mkdir};
 use rustix::io::Errno;
@@ -45,6 +46,8 @@ pub struct BareConfig<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Limits; the default, none, still makes a cgroup where the host has a memory controller, to read the charge.
     pub limits: Limits,
+    /// Where the ends of its subphases go.
+    pub tracer: Tracer,
 }
 
 /// Everything that the child needs, made before it exists.
@@ -67,6 +70,7 @@ struct Entry<'a> {
     programs: Vec<CString>,
     argv: PointerList<'a>,
     env: PointerList<'a>,
+    tracer: Tracer,
 }
 
 fn c_string(what: &'static str, text: &str) -> Result<CString, LaunchError> {
@@ -114,7 +118,9 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     }
     let groups = ids.as_ref().is_none_or(IdMap::allows_groups);
     let groups = groups.then(|| job.user.groups.iter().map(|&group| Gid::from_raw(group)).collect());
+    let tracer = config.tracer;
     let cgroup = Cgroup::create(&config.limits)?;
+    tracer.end(Subphase::Cgroup);
     if cgroup.is_none() {
         orphans::adopt().map_err(LaunchError::Descriptors)?;
     }
@@ -122,12 +128,14 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let (leash, parents_end) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
     let [stdin, stdout, stderr] = config.stdio;
     let size = (job.memory_bytes / 2).max(4096);
+    let root = Prepared::new(config.root)?;
+    tracer.end(Subphase::ImageMount);
     let entry = Entry {
         job,
         stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
         marks: high(marks_write.as_fd())?,
         leash: high(leash.as_fd())?,
-        root: Prepared::new(config.root)?,
+        root,
         // A user namespace may only use `user.` attributes for the overlay's own notes.
         overlay: if rootless {
             c"lowerdir=lower,upperdir=upper,workdir=work,userxattr"
@@ -142,17 +150,20 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         programs: candidates(job)?,
         argv: PointerList::new(argv.iter().map(CString::as_c_str)),
         env: PointerList::new(env.iter().map(CString::as_c_str)),
+        tracer,
     };
     // Without privilege a mount namespace takes a user namespace.
     let namespaces = namespace::MOUNT | if rootless { namespace::USER } else { 0 };
     let report = Some(entry.marks.as_fd());
-    let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report };
+    let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report, tracer };
+    tracer.end(Subphase::Channels);
 
     let start = ClockPair::read();
     let held = spawn(&options, |_handed| entry.run(parents_end.as_fd()))?;
     let equip = || -> Result<Child, LaunchError> {
         if let Some(ids) = ids {
             ids.write(held.child().pid())?;
+            tracer.end(Subphase::IdMap);
         }
         Ok(held.release(cgroup.as_ref(), &[])?)
     };
@@ -162,7 +173,18 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(parents_end));
     let (exit_from, measured) = (ExitFrom::Process, job.marks);
-    Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from, measured }))
+    Ok(Instance::new(Parts {
+        child,
+        marks,
+        control,
+        cgroup,
+        start,
+        begin_ns,
+        exit_from,
+        measured,
+        tracer,
+        hold: None,
+    }))
 }
 
 type Failed = (Step, Errno);
@@ -181,6 +203,7 @@ impl Entry<'_> {
     fn prepare(&self, parents_end: BorrowedFd<'_>) -> Result<(), Failed> {
         let at = |step| move |errno| (step, errno);
         self.build_root()?;
+        self.tracer.end(Subphase::RootMounts);
         let _ = setsid();
         umask(Mode::from_raw_mode(0o022));
         for (fd, number) in self.stdio.iter().zip(0..) {
@@ -190,6 +213,7 @@ impl Entry<'_> {
             sys::take_terminal().map_err(at(Step::Terminal))?;
         }
         self.enter_workdir().map_err(at(Step::Workdir))?;
+        self.tracer.end(Subphase::Workspace);
         self.become_user().map_err(at(Step::User))?;
         die_with(parents_end, &self.leash).map_err(at(Step::Prepare))?;
         sys::reset_signals();
@@ -298,7 +322,9 @@ impl Entry<'_> {
     }
 
     fn exec(&self) -> Errno {
+        self.tracer.delay(Subphase::Privileges);
         mark(Some(self.marks.as_fd()), Code::Exec, 0);
+        self.tracer.delay(Subphase::Exec);
         let mut result = Errno::NOENT;
         for program in &self.programs {
             match sys::exec_path(program, &self.argv, &self.env) {

@@ -10,6 +10,7 @@
 mod host;
 mod kill;
 mod reading;
+mod settle;
 pub mod stale;
 
 use std::fs::{self, File};
@@ -25,6 +26,7 @@ use rustix::io::Errno;
 pub use host::Controller;
 use host::{Host, Place};
 pub use reading::MemoryReading;
+pub(crate) use reading::slurp;
 
 /// How long the end of killed processes may take before [`Cgroup::remove`] gives up.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);

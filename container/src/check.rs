@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 
+use isolab_wire::trace::Tracer;
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 
@@ -73,7 +74,12 @@ pub fn container_by_trying(limits: &Limits) -> Result<(), Unavailable> {
 fn make_namespaces() -> Result<(), Errno> {
     let (read, write) = mark_pipe().map_err(|_| Errno::MFILE)?;
     let told = || told(&read).map(|failure| Errno::from_raw_os_error(failure.errno.into()));
-    let options = SpawnOptions { namespaces: namespace::ALL, cgroup: None, report: Some(write.as_fd()) };
+    let options = SpawnOptions {
+        namespaces: namespace::ALL,
+        cgroup: None,
+        report: Some(write.as_fd()),
+        tracer: Tracer::OFF,
+    };
     let mut child = match spawn(&options, |_handed| 0).and_then(|held| held.release(None, &[])) {
         Ok(child) => child,
         // It died before: the reason is on the pipe.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use isolab_wire::mark::{Clock, Code, Failure, Mark, RECORD_LEN, Step};
+use isolab_wire::trace::{Subphase, Tracer};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -37,6 +38,8 @@ pub struct SpawnOptions<'a> {
     pub cgroup: Option<&'a Cgroup>,
     /// Mark pipe on which a failure before the entry is reported.
     pub report: Option<BorrowedFd<'a>>,
+    /// Where the ends of its subphases go.
+    pub tracer: Tracer,
 }
 
 /// Namespaces of the container, as `CLONE_NEW*` bits.
@@ -205,11 +208,12 @@ pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce(Handed) -> i32) -> R
     match sys::clone3(at_clone, into) {
         Err(source) => Err(SpawnError::Clone { namespaces: at_clone, source }),
         Ok(Cloned::Parent { pid, pidfd }) => {
+            options.tracer.end(Subphase::Clone);
             Ok(Held { child: Child { pidfd, pid, reaped: false }, gate: ours })
         }
         Ok(Cloned::Child) => {
             drop(ours);
-            match prepare(options.namespaces & !at_clone, &gate) {
+            match prepare(options.namespaces & !at_clone, &gate, &options.tracer) {
                 // A panic must not unwind into the copy of the launcher's stack.
                 Ok(handed) => {
                     sys::exit_now(catch_unwind(AssertUnwindSafe(|| entry(handed))).unwrap_or(PANIC_STATUS))
@@ -224,7 +228,7 @@ pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce(Handed) -> i32) -> R
 }
 
 /// *Child*: dies with the parent, makes the namespaces, waits for the release, joins the cgroup.
-fn prepare(namespaces: u64, gate: &OwnedFd) -> Result<Handed, (Step, Errno)> {
+fn prepare(namespaces: u64, gate: &OwnedFd, tracer: &Tracer) -> Result<Handed, (Step, Errno)> {
     let at = |step| move |errno| (step, errno);
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Prepare))?;
     // A cgroup namespace is rooted where its first process is, so it comes last.
@@ -236,24 +240,28 @@ fn prepare(namespaces: u64, gate: &OwnedFd) -> Result<Handed, (Step, Errno)> {
         // A kernel without network has no loopback, and nobody misses it there.
         let _ = sys::loopback_up();
     }
-    let handed = await_release(gate).map_err(at(Step::Prepare))?;
+    let handed = await_release(gate, tracer).map_err(at(Step::Prepare))?;
     if namespaces & namespace::CGROUP != 0 {
         sys::unshare(namespace::CGROUP).map_err(at(Step::Namespaces))?;
     }
+    tracer.end(Subphase::CgroupJoin);
     Ok(handed)
 }
 
 /// *Child*: waits for [`Held::release`] and does what it says.
-fn await_release(gate: &OwnedFd) -> Result<Handed, Errno> {
+fn await_release(gate: &OwnedFd, tracer: &Tracer) -> Result<Handed, Errno> {
     let mut joins = [0];
     let mut space = [MaybeUninit::uninit(); HANDED_SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    tracer.delay(Subphase::Namespaces);
     let received = loop {
         match recvmsg(gate, &mut [IoSliceMut::new(&mut joins)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             other => break other?,
         }
     };
+    // From here on the child alone goes on: until here the launcher's work counted, and this is what came on top.
+    tracer.stamp(Subphase::Namespaces);
     if received.bytes == 0 {
         // The parent has died or given up (its death may have come before the signal was set).
         sys::exit_now(PREPARE_STATUS);

@@ -6,14 +6,17 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use isolab_wire::RELEASE;
 use isolab_wire::control::Message;
-use isolab_wire::mark::{Clock, Code, Exit, Failure, Mark, RECORD_LEN};
+use isolab_wire::mark::{Clock, Code, Exit, Failure, HOLDS, Mark};
+use isolab_wire::trace::{Subphase, Tracer};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitIdStatus};
 
-use crate::cgroup::{Cgroup, CgroupError, MemoryReading};
+use crate::account::Account;
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::child::Child;
 use crate::clock::{ClockPair, now_ns};
 use crate::orphans;
@@ -39,6 +42,8 @@ pub struct Parts {
     pub marks: OwnedFd,
     /// Write end of the control channel; with [`ExitFrom::Process`], of a pipe that only tells that we live.
     pub control: Option<OwnedFd>,
+    /// Write end of the pipe on which a VMM waits at [`Code::Ready`]; without one, a workload that waits gets [`RELEASE`].
+    pub hold: Option<OwnedFd>,
     /// Its cgroup.
     pub cgroup: Option<Cgroup>,
     /// Both clocks, read before the first mark could be stamped.
@@ -50,6 +55,8 @@ pub struct Parts {
     /// Whether moments and memory are wanted. If not, nobody waits for marks, so that no mark wakes the launcher, and
     /// the charge is not read.
     pub measured: bool,
+    /// Where the ends of its subphases are.
+    pub tracer: Tracer,
 }
 
 /// How an instance ended.
@@ -59,10 +66,12 @@ pub struct Outcome {
     pub end: End,
     /// Its moments, in order of arrival.
     pub stamps: Vec<Stamp>,
-    /// What its cgroup was charged when it was ready, or else at its end; if that was wanted.
-    pub memory: Option<MemoryReading>,
+    /// Its account when it was ready, or else at its end; if that was wanted.
+    pub account: Option<Account>,
     /// `CLOCK_MONOTONIC` ns when everything was freed.
     pub clean_ns: u64,
+    /// Ends of subphases in nanoseconds of `CLOCK_MONOTONIC`, in no order.
+    pub subphases: Vec<(Subphase, u64)>,
     /// What could not be freed.
     pub leftover: Option<CgroupError>,
 }
@@ -110,15 +119,19 @@ pub struct Instance {
     /// Nothing once the last writer is gone: a hung-up pipe polls readable for ever.
     marks: Option<OwnedFd>,
     control: Option<OwnedFd>,
+    hold: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     start: ClockPair,
     begin_ns: Option<u64>,
     exit_from: ExitFrom,
     measured: bool,
+    tracer: Tracer,
+    /// When the ready workload was released.
+    released_ns: Option<u64>,
     records: VecDeque<(Mark, u64)>,
     exit: Option<Exit>,
     failure: Option<Failure>,
-    memory: Option<MemoryReading>,
+    account: Option<Account>,
     /// When the child was seen to have ended.
     ended_ns: Option<u64>,
     killed: bool,
@@ -144,20 +157,24 @@ impl Instance {
     /// Takes over a released child.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { child, marks, control, cgroup, start, begin_ns, exit_from, measured } = parts;
+        let Parts { child, marks, control, hold, cgroup, start, begin_ns, exit_from, measured, tracer } =
+            parts;
         Self {
             child,
             marks: Some(marks),
             control,
+            hold,
             cgroup,
             start,
             begin_ns,
             exit_from,
             measured,
+            tracer,
+            released_ns: None,
             records: VecDeque::new(),
             exit: None,
             failure: None,
-            memory: None,
+            account: None,
             ended_ns: None,
             killed: false,
         }
@@ -170,10 +187,11 @@ impl Instance {
     }
 
     /// Polls readable when there are marks: call [`Instance::read_marks`] then. The memory charge is read there, so
-    /// a reader that is late reads a later charge. Nothing once no more can come, and where nobody measures.
+    /// a reader that is late reads a later charge. Nothing once no more can come, and where nobody measures (a VMM's are
+    /// taken in always: its guest decides how many there are).
     #[must_use]
     pub fn marks(&self) -> Option<BorrowedFd<'_>> {
-        self.marks.as_ref().filter(|_| self.measured).map(AsFd::as_fd)
+        self.marks.as_ref().filter(|_| self.measured || self.begin_ns.is_none()).map(AsFd::as_fd)
     }
 
     /// Number of the child process.
@@ -193,14 +211,13 @@ impl Instance {
         let mut packet = [0; 4096];
         while let Some(marks) = &self.marks {
             match rustix::io::read(marks, &mut packet) {
-                Ok(RECORD_LEN) => {
-                    let record = packet.first_chunk().and_then(Mark::decode);
-                    if let Some(mark) = record {
+                Ok(n) if n > 0 => {
+                    // What is not whole records is not ours.
+                    let (records, rest) = packet[..n].as_chunks();
+                    for mark in records.iter().filter(|_| rest.is_empty()).filter_map(Mark::decode) {
                         self.take(mark, now_ns());
                     }
                 }
-                // Not a record of ours.
-                Ok(n) if n > 0 => {}
                 Err(Errno::INTR) => {}
                 Ok(_) => self.marks = None,
                 Err(_) => break,
@@ -221,21 +238,40 @@ impl Instance {
             Code::Failed => self.failure = Failure::decode(mark.value),
             _ => {}
         }
-        if matches!(mark.code, Code::Ready | Code::Exit) && self.memory.is_none() {
-            self.read_memory();
+        if matches!(mark.code, Code::Ready | Code::Exit) && self.account.is_none() {
+            self.read_account(mark.code == Code::Ready && mark.value == HOLDS);
+        }
+        if mark.code == Code::Ready && mark.value == HOLDS {
+            self.release();
         }
         // The child's own end is seen and not told: such a mark comes from the workload.
-        let forged = mark.code == Code::Exit && self.exit_from == ExitFrom::Process;
+        let forged = match mark.code {
+            Code::Exit => self.exit_from == ExitFrom::Process,
+            Code::RunBegin => self.begin_ns.is_some(),
+            Code::Released => true,
+            _ => false,
+        };
         if !forged && (self.records.len() < MAX_STAMPS || mark.code == Code::Exit) {
             self.records.push_back((mark, arrival_ns));
         }
     }
 
-    fn read_memory(&mut self) {
-        if !self.measured {
-            return;
+    /// Lets a workload go on that waits for its account to be read.
+    fn release(&mut self) {
+        self.tracer.delay(Subphase::Reading);
+        self.released_ns.get_or_insert_with(now_ns);
+        match &self.hold {
+            // Where nobody reads, nobody waits.
+            Some(hold) => drop(rustix::io::write(hold, &[1])),
+            None => self.signal(RELEASE),
         }
-        self.memory = self.cgroup.as_ref().and_then(|cgroup| cgroup.read_memory().ok().flatten());
+    }
+
+    fn read_account(&mut self, waits: bool) {
+        if self.measured {
+            let (cgroup, trace) = (self.cgroup.as_ref(), self.tracer.trace());
+            self.account = Some(Account::read(cgroup, self.child.pid(), trace, waits));
+        }
     }
 
     /// Sends a signal to the workload.
@@ -294,13 +330,18 @@ impl Instance {
             orphans::end();
         }
         self.read_marks();
-        if self.memory.is_none() {
-            self.read_memory();
+        if self.account.is_none() {
+            self.read_account(false);
+        }
+        if let Some(account) = &mut self.account {
+            account.add_end(self.tracer.trace());
         }
         let end = self.end(own_exit(&status));
+        self.tracer.delay(Subphase::Teardown);
         let leftover = self.cgroup.take().and_then(|cgroup| cgroup.remove().err());
         let clean_ns = now_ns();
-        Ok(Outcome { end: end?, stamps: self.stamps(), memory: self.memory.take(), clean_ns, leftover })
+        let (stamps, subphases) = self.stamps();
+        Ok(Outcome { end: end?, stamps, account: self.account.take(), clean_ns, subphases, leftover })
     }
 
     fn end(&self, own: Exit) -> Result<End, InstanceError> {
@@ -327,19 +368,27 @@ impl Instance {
         self.ended_ns.filter(|_| told).map(|at_ns| Stamp { code: Code::Exit, at_ns })
     }
 
-    /// The marks on the host's clock.
-    fn stamps(&self) -> Vec<Stamp> {
+    /// The marks on the host's clock, and the subphases.
+    fn stamps(&self) -> (Vec<Stamp>, Vec<(Subphase, u64)>) {
         let end = ClockPair::read();
         let begin = self.begin_ns.map(|at_ns| Stamp { code: Code::RunBegin, at_ns });
-        let marks = self.records.iter().map(|&(mark, arrival_ns)| {
+        let released = self.released_ns.map(|at_ns| Stamp { code: Code::Released, at_ns });
+        let on_clock = |&(mark, arrival_ns): &(Mark, u64)| {
             let at_ns = match mark.clock {
                 Clock::None => arrival_ns,
                 Clock::Monotonic => mark.stamp.max(self.start.ns),
                 Clock::Tsc => ClockPair::between(self.start, end, mark.stamp),
             };
-            Stamp { code: mark.code, at_ns: at_ns.min(arrival_ns) }
-        });
-        begin.into_iter().chain(marks).chain(self.own_end()).collect()
+            (mark, at_ns.min(arrival_ns))
+        };
+        let (inner, marks): (Vec<_>, Vec<_>) =
+            self.records.iter().map(on_clock).partition(|(mark, _)| mark.code == Code::Subphase);
+        let marks = marks.into_iter().map(|(mark, at_ns)| Stamp { code: mark.code, at_ns });
+        let stamps = begin.into_iter().chain(marks).chain(released).chain(self.own_end()).collect();
+        let number = |mark: &Mark| u8::try_from(mark.value).ok().and_then(Subphase::from_number);
+        let inner = inner.iter().filter_map(|(mark, at_ns)| Some((number(mark)?, *at_ns)));
+        let traced = Subphase::ALL.iter().filter_map(|s| Some((*s, self.tracer.trace()?.end_of(*s)?)));
+        (stamps, inner.chain(traced).collect())
     }
 }
 

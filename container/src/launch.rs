@@ -8,6 +8,7 @@ use isolab_images::job::{BlockOptions, Job, JobEncodeError, User};
 use isolab_images::programs::{SealError, Sealed};
 use isolab_wire::fd;
 use isolab_wire::mark::{Failure, Step};
+use isolab_wire::trace::{Subphase, Tracer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -21,7 +22,7 @@ use crate::clock::ClockPair;
 use crate::idmap::{IdMap, IdMapError};
 use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonblocking};
 use crate::root::{Prepared, RootError, RootSource, map_ids, mount_erofs};
-use crate::{seccomp, sys};
+use crate::{seccomp, sys, trace};
 
 /// First number that is closed when init starts.
 const FIRST_CLOSED: u32 = 6;
@@ -41,6 +42,8 @@ pub struct ContainerConfig<'a> {
     pub init: &'a [u8],
     /// Limits to enforce, from [`job_limits`] as a rule.
     pub limits: Limits,
+    /// Where the ends of its subphases go.
+    pub tracer: Tracer,
 }
 
 /// The limits that a job asks for.
@@ -117,6 +120,7 @@ struct Entry {
     argv: sys::PointerList<'static>,
     env: sys::PointerList<'static>,
     set_groups: bool,
+    tracer: Tracer,
 }
 
 /// Starts a container. What does not take part in `clone3` is prepared while the child makes its namespaces.
@@ -129,6 +133,9 @@ pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
     let plan = CgroupPlan::new(&config.limits)?;
     let by_clone = plan.joined_by_clone();
     let early = if by_clone { plan.create()? } else { None };
+    if by_clone {
+        config.tracer.end(Subphase::Cgroup);
+    }
     let (marks_read, marks_write) = mark_pipe()?;
     let (control_read, control) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
     let directory = match config.root {
@@ -144,9 +151,12 @@ pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
         argv: sys::PointerList::new([c"isolab-init", c"container"].into_iter()),
         env: sys::PointerList::new(std::iter::empty::<&CStr>()),
         set_groups: ids.allows_groups(),
+        tracer: config.tracer,
     };
     let report = Some(entry.marks.as_fd());
-    let options = SpawnOptions { namespaces: namespace::ALL, cgroup: early.as_ref(), report };
+    let tracer = config.tracer;
+    let options = SpawnOptions { namespaces: namespace::ALL, cgroup: early.as_ref(), report, tracer };
+    tracer.end(Subphase::Channels);
 
     let start = ClockPair::read();
     let held = spawn(&options, |handed| entry.run(handed, control.as_fd()))?;
@@ -158,7 +168,18 @@ pub fn start(config: &ContainerConfig<'_>) -> Result<Instance, LaunchError> {
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(control));
     let (exit_from, measured) = (ExitFrom::Marks, config.job.marks);
-    Ok(Instance::new(Parts { child, marks, control, cgroup, start, begin_ns, exit_from, measured }))
+    Ok(Instance::new(Parts {
+        child,
+        marks,
+        control,
+        cgroup,
+        start,
+        begin_ns,
+        exit_from,
+        measured,
+        tracer,
+        hold: None,
+    }))
 }
 
 /// Our half of the start, while the child makes its namespaces: ids, image, init, job, cgroup.
@@ -169,20 +190,29 @@ fn equip(
     control: &OwnedFd,
     make_cgroup: impl FnOnce() -> Result<Option<Cgroup>, CgroupError>,
 ) -> Result<(Child, Option<Cgroup>), LaunchError> {
+    let tracer = config.tracer;
     ids.write(held.child().pid())?;
+    tracer.end(Subphase::IdMap);
     let root = match config.root {
         RootSource::Erofs(image) => Some(mount_for(held.child().pid(), image)?),
         RootSource::Directory(_) => None,
     };
+    tracer.end(Subphase::ImageMount);
     let init = Sealed::new(c"isolab-init", config.init)?;
+    tracer.end(Subphase::InitProgram);
     let block = config.job.encode(&BlockOptions {
         confine_with: Some(seccomp::FILTER),
         no_groups: !ids.allows_groups(),
         root_is_dir: root.is_none(),
         limits: &resource_limits(),
+        delay: trace::delay_inside(&tracer),
     })?;
     send_block(control, &block)?;
+    tracer.end(Subphase::JobBlock);
     let cgroup = make_cgroup()?;
+    if tracer.trace().is_some_and(|trace| trace.end_of(Subphase::Cgroup).is_none()) {
+        tracer.end(Subphase::Cgroup);
+    }
     let handed: Vec<BorrowedFd<'_>> = root.iter().map(AsFd::as_fd).chain([init.as_fd()]).collect();
     let child = held.release(cgroup.as_ref(), &handed)?;
     Ok((child, cgroup))
@@ -232,7 +262,11 @@ impl Entry {
     /// *Child*: becomes init. Makes system calls only.
     fn run(&self, mut handed: Handed, parents_control: BorrowedFd<'_>) -> i32 {
         let (step, error) = match self.prepare(&mut handed, parents_control) {
-            Ok(init) => (Step::Prepare, sys::exec_fd(init.as_fd(), &self.argv, &self.env)),
+            Ok(init) => {
+                self.tracer.end(Subphase::Identity);
+                self.tracer.delay(Subphase::ExecInit);
+                (Step::Prepare, sys::exec_fd(init.as_fd(), &self.argv, &self.env))
+            }
             Err(failed) => failed,
         };
         report(Some(self.marks.as_fd()), step, error);

@@ -9,6 +9,7 @@
 //! mapping that it did not write. The launcher must be single-threaded when it starts something.
 #![deny(unsafe_code)]
 
+pub mod account;
 pub mod bare;
 pub mod cgroup;
 pub mod check;
@@ -19,6 +20,8 @@ pub mod instance;
 pub mod launch;
 mod orphans;
 pub mod page_cache;
+mod processes;
 pub mod root;
 pub mod seccomp;
 mod sys;
+pub mod trace;

@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use isolab_wire::trace::Trace;
 use rustix::io::Errno;
 
 /// Descriptors that a child is going to place lie from here on, so that no placing overwrites one not yet placed.
@@ -171,6 +172,19 @@ pub(crate) fn tsc() -> u64 {
     // SAFETY: `rdtsc` exists on every x86-64 and touches no memory; user space may be denied it only by prctl,
     // which isolab never asks for.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// A page that this process and the children that it clones share, for as long as it lives; all zero.
+pub(crate) fn shared_trace() -> Result<&'static Trace, Errno> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Trace>(), protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(last_errno());
+    }
+    // SAFETY: the mapping is page-aligned, of the type's size, never unmapped, and zero, which is a value of each of the
+    // atomic integers that the type consists of; nobody writes it but through them.
+    Ok(unsafe { &*page.cast::<Trace>() })
 }
 
 /// Maps the ids of a still detached mount through a user namespace.

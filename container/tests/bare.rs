@@ -9,12 +9,14 @@ use isolab_container::instance::{End, Outcome};
 use isolab_images::job::Job;
 use isolab_wire::fd;
 use isolab_wire::mark::{Code, Exit, Failure, Step};
+use isolab_wire::trace::Tracer;
 
 fn run(name: &str, job: &Job) -> (Outcome, String, String) {
     let dir = TempDir::new(name);
     let root = image(&dir);
     let pipes = Pipes::new();
-    let config = BareConfig { job, root: &root, stdio: pipes.ends(), limits: Limits::default() };
+    let config =
+        BareConfig { job, root: &root, stdio: pipes.ends(), limits: Limits::default(), tracer: Tracer::OFF };
     let instance = start(&config).expect("start");
     let outcome = instance.wait().expect("wait");
     let (out, err) = pipes.read();
@@ -113,7 +115,13 @@ fn a_killed_instance_says_so_and_is_gone() {
     let root = image(&dir);
     let pipes = Pipes::new();
     let job = shell("sleep 1000 & sleep 1000");
-    let config = BareConfig { job: &job, root: &root, stdio: pipes.ends(), limits: Limits::default() };
+    let config = BareConfig {
+        job: &job,
+        root: &root,
+        stdio: pipes.ends(),
+        limits: Limits::default(),
+        tracer: Tracer::OFF,
+    };
     let mut instance = start(&config).expect("start");
     let dirs: Vec<_> =
         instance.cgroup().map(|c| c.dirs().map(ToOwned::to_owned).collect()).unwrap_or_default();

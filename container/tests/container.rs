@@ -12,13 +12,20 @@ use isolab_container::launch::{ContainerConfig, job_limits, start};
 use isolab_images::job::{Job, Stdio};
 use isolab_images::programs::INIT;
 use isolab_wire::mark::{Code, Exit, Failure, Step};
+use isolab_wire::trace::Tracer;
 
 fn run(name: &str, job: &Job) -> (Outcome, String, String) {
     let dir = TempDir::new(name);
     let root = image(&dir);
     let pipes = Pipes::new();
-    let config =
-        ContainerConfig { job, root: &root, stdio: pipes.ends(), init: INIT, limits: job_limits(job) };
+    let config = ContainerConfig {
+        job,
+        root: &root,
+        stdio: pipes.ends(),
+        init: INIT,
+        limits: job_limits(job),
+        tracer: Tracer::OFF,
+    };
     let outcome = start(&config).expect("start").wait().expect("wait");
     let (out, err) = pipes.read();
     (outcome, out, err)
@@ -64,7 +71,7 @@ fn stamps_its_moments_in_order() {
     let times: Vec<u64> = outcome.stamps.iter().map(|s| s.at_ns).chain([outcome.clean_ns]).collect();
     assert!(times.is_sorted(), "{times:?}");
     eprintln!("us from clone3: {:?}", times.iter().map(|t| (t - times[0]) / 1000).collect::<Vec<_>>());
-    let memory = outcome.memory.expect("a charge");
+    let memory = outcome.account.and_then(|account| account.memory).expect("a charge");
     assert!(memory.peak_bytes > 0 && memory.current_bytes <= memory.peak_bytes, "{memory:?}");
 }
 
@@ -134,7 +141,14 @@ fn forwards_signals_and_standard_input() {
     let mut input_write = File::from(input_write);
     let [_, out, err] = pipes.ends();
     let stdio = [std::os::fd::AsFd::as_fd(&input), out, err];
-    let config = ContainerConfig { job: &job, root: &root, stdio, init: INIT, limits: job_limits(&job) };
+    let config = ContainerConfig {
+        job: &job,
+        root: &root,
+        stdio,
+        init: INIT,
+        limits: job_limits(&job),
+        tracer: Tracer::OFF,
+    };
     let mut instance = start(&config).expect("start");
     pipes.close_ends();
     input_write.write_all(b"a line\n").expect("write");
@@ -157,8 +171,14 @@ fn dropping_it_leaves_nothing() {
     let root = image(&dir);
     let job = shell("sleep 1000 & sleep 1000");
     let pipes = Pipes::new();
-    let config =
-        ContainerConfig { job: &job, root: &root, stdio: pipes.ends(), init: INIT, limits: job_limits(&job) };
+    let config = ContainerConfig {
+        job: &job,
+        root: &root,
+        stdio: pipes.ends(),
+        init: INIT,
+        limits: job_limits(&job),
+        tracer: Tracer::OFF,
+    };
     let instance = start(&config).expect("start");
     let pid = instance.pid();
     let groups: Vec<PathBuf> = instance.cgroup().expect("a cgroup").dirs().map(ToOwned::to_owned).collect();

@@ -12,6 +12,7 @@ use isolab_container::child::{SpawnOptions, spawn};
 use isolab_container::instance::Instance;
 use isolab_container::launch::{self, ContainerConfig, job_limits};
 use isolab_images::programs::INIT;
+use isolab_wire::trace::Tracer;
 
 /// Starts an instance in a launcher of its own, kills the launcher, gives the instance's process number.
 fn kill_launcher(start: impl FnOnce() -> Option<Instance>) -> i32 {
@@ -64,7 +65,14 @@ fn a_container_dies_with_its_launcher() {
     let pipes = Pipes::new();
     kill_launcher(|| {
         let limits = job_limits(&job);
-        let config = ContainerConfig { job: &job, root: &root, stdio: pipes.ends(), init: INIT, limits };
+        let config = ContainerConfig {
+            job: &job,
+            root: &root,
+            stdio: pipes.ends(),
+            init: INIT,
+            limits,
+            tracer: Tracer::OFF,
+        };
         launch::start(&config).ok()
     });
     // Both ends are ours now: no process inside holds the pipe.
@@ -80,7 +88,13 @@ fn a_bare_process_dies_with_its_launcher_even_as_another_user() {
     job.user.uid = 1000;
     let pipes = Pipes::new();
     kill_launcher(|| {
-        let config = BareConfig { job: &job, root: &root, stdio: pipes.ends(), limits: Limits::default() };
+        let config = BareConfig {
+            job: &job,
+            root: &root,
+            stdio: pipes.ends(),
+            limits: Limits::default(),
+            tracer: Tracer::OFF,
+        };
         bare::start(&config).ok()
     });
     assert_eq!(pipes.read().0, "");

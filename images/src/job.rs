@@ -75,6 +75,8 @@ pub struct BlockOptions<'a> {
     pub no_groups: bool,
     /// Resource limits: number, soft, hard.
     pub limits: &'a [(u32, u64, u64)],
+    /// Test of the timeline: where process 1 is to wait ([`Header::delay`]).
+    pub delay: (u8, u16),
 }
 
 /// The job does not fit the block.
@@ -150,6 +152,7 @@ impl Job {
             tmpfs_bytes: self.memory_bytes / 2,
             rows,
             cols,
+            delay: options.delay,
         };
         let mut block = vec![0; HEADER_LEN];
         for group in groups {

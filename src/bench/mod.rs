@@ -159,6 +159,7 @@ fn on_host(
         executor: RunExecutor {
             page_cache: PageCache::new(CacheState::Warm, &image.file, kernel.as_deref())?,
             arguments: vec![],
+            delay: None,
             signals: Signals::catch().context("catch signals")?,
             counted: clock == ClockKind::Instructions,
             first: true,

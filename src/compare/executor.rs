@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use isolab_bench::conditions::Conditions;
 use isolab_bench::measure::{ExecuteError, Executor};
 use isolab_bench::run_report::{MAX_LINE, RunReport};
 use isolab_bench::sample::Execution;
+use isolab_wire::trace::Subphase;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -21,6 +23,7 @@ use sha2::{Digest, Sha256};
 use super::page_cache::PageCache;
 use super::settle;
 use crate::clock::now_ns;
+use crate::delay::Delay;
 use crate::signals::{ENDING, Signals};
 
 /// How long an interrupted run may take before it is told again.
@@ -40,6 +43,8 @@ pub(crate) struct RunExecutor {
     pub(crate) counted: bool,
     /// No run was made yet.
     pub(crate) first: bool,
+    /// A phase that is made longer, where that is tested.
+    pub(crate) delay: Option<Delay>,
     /// What asks us to end.
     pub(crate) signals: Signals,
     /// The signal that did.
@@ -115,6 +120,7 @@ impl RunExecutor {
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["run", "--on", "host", "--level", level, "--report-fd", &number])
+            .args(self.delay.map(|delay| format!("--test-delay={}", delay.text())))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -125,6 +131,9 @@ impl RunExecutor {
             settle::align(std::mem::take(&mut self.first));
         }
         let request_ns = now_ns();
+        if let Some(Delay { subphase: Subphase::ExecSelf, ms }) = self.delay {
+            std::thread::sleep(Duration::from_millis(ms.into()));
+        }
         let mut child = command.spawn()?;
         drop(write);
         let stdout = digest(child.stdout.take());

@@ -25,6 +25,7 @@ use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
 use isolab_bench::sample::Sample;
 use isolab_bench::stop::{MOST_PAIRS, Stop};
 use isolab_vmm::probe;
+use isolab_wire::trace::Tracer;
 
 use crate::cli::{CompareArgs, JobOptions};
 use crate::config::JobConfig;
@@ -125,6 +126,7 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
         (args.allow_incomparable, "--allow-incomparable"),
     ];
     arguments.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()));
+    arguments.extend(args.test_delay.map(|delay| format!("--test-delay={}", delay.text())));
     // Chosen out here: inside, the clock starts at the same moment each time.
     let seed = seed(args.seed);
     arguments.push(format!("--seed={seed}"));
@@ -220,6 +222,7 @@ fn on_host(
     let mut executor = RunExecutor {
         page_cache: PageCache::new(cache_state(args), &image.file, kernel.as_deref())?,
         arguments: arguments::of_job(&args.job, &reference),
+        delay: args.test_delay,
         signals: Signals::catch().context("catch signals")?,
         counted: clock == ClockKind::Instructions,
         first: true,
@@ -230,7 +233,7 @@ fn on_host(
     progress.clear();
     run.interrupted = interrupted.get();
     run.ended = Some(ended);
-    host.noise = Noise::now(Path::new("/")).since(&before);
+    host.finish(Path::new("/"), &before);
     host.noise.fixed_loop_ns = loop_before.zip(loop_ns()).map(|(before, after)| [before, after]);
     let arms =
         runnable.iter().map(|level| (level.clone(), arm(level, config, &digest))).collect::<BTreeMap<_, _>>();
@@ -289,6 +292,7 @@ pub(crate) fn split(
             kernel: config.kernel.clone(),
             guest_console: false,
             asked: config.asked,
+            tracer: Tracer::OFF,
         };
         match levels::level(name, setup)?.check() {
             Ok(()) => runnable.push(name.clone()),

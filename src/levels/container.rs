@@ -36,7 +36,8 @@ impl Level for Container {
         let mut detail = detail_of(job, &root);
         let ends = Ends::new(stdio)?;
         let start = |limits| {
-            launch::start(&ContainerConfig { job, root: &root, stdio: ends.borrowed(), init: INIT, limits })
+            let (stdio, tracer) = (ends.borrowed(), self.0.tracer);
+            launch::start(&ContainerConfig { job, root: &root, stdio, init: INIT, limits, tracer })
         };
         let (instance, lost) = limits::start_with(job_limits(job), self.0.asked, start)?;
         detail.limits_not_enforced = lost;

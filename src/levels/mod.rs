@@ -17,6 +17,7 @@ use isolab_container::root::RootSource;
 use isolab_images::job::Job;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
+use isolab_wire::trace::Tracer;
 
 use crate::config::Asked;
 use crate::stdio;
@@ -32,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) guest_console: bool,
     /// Which limits were asked for.
     pub(crate) asked: Asked,
+    /// Where the ends of the start's subphases go.
+    pub(crate) tracer: Tracer,
 }
 
 pub(crate) use failures::namespaces_failed;

@@ -1,10 +1,12 @@
 //! The port's running thing over an [`Instance`], the same for every level.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use isolab_bench::port::{End, MemoryReading, Outcome, Running, Stamp, StartError};
 use isolab_bench::run_report::Detail;
+use isolab_container::account::Numbers;
 use isolab_container::instance::{self, Instance, InstanceError};
 use isolab_images::store::Scratch;
 use isolab_wire::mark::Code;
@@ -98,6 +100,7 @@ impl Running for Started {
             return Err(leftover.into());
         }
         drop(scratch);
+        let account = outcome.account.unwrap_or_default();
         Ok(Outcome {
             end: match outcome.end {
                 instance::End::Workload(exit) => End::Workload(exit),
@@ -106,11 +109,18 @@ impl Running for Started {
                 instance::End::Killed => End::Killed,
             },
             stamps: outcome.stamps.iter().map(|s| Stamp { code: s.code, at_ns: s.at_ns }).collect(),
-            memory: outcome.memory.map(reading),
+            subphases: outcome.subphases,
+            cpu_ns: named(&account.cpu_ns),
+            counters: named(&account.counters),
+            memory: account.memory.map(reading),
             clean_ns: outcome.clean_ns,
             detail,
         })
     }
+}
+
+fn named(numbers: &Numbers) -> BTreeMap<String, u64> {
+    numbers.iter().map(|(key, n)| ((*key).to_owned(), *n)).collect()
 }
 
 fn reading(memory: isolab_container::cgroup::MemoryReading) -> MemoryReading {
@@ -121,5 +131,6 @@ fn reading(memory: isolab_container::cgroup::MemoryReading) -> MemoryReading {
         file_bytes: memory.file_bytes,
         kernel_bytes: memory.kernel_bytes,
         peak_bytes: memory.peak_bytes,
+        parts: named(&memory.parts),
     }
 }

@@ -11,6 +11,7 @@ use isolab_container::cgroup::{Cgroup, Limits};
 use isolab_container::child::{SpawnOptions, spawn};
 use isolab_container::clock::ClockPair;
 use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
+use isolab_container::trace;
 use isolab_images::initramfs;
 use isolab_images::job::{BlockOptions, Job};
 use isolab_images::kernels::{KernelEntry, KernelStore, ModuleSet, STOCK};
@@ -18,6 +19,7 @@ use isolab_images::programs::INIT;
 use isolab_images::store::Store;
 use isolab_vmm::probe;
 use isolab_vmm::{Initramfs, VmConfig, check_kernel, least_memory};
+use isolab_wire::trace::Subphase;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::geteuid;
 
@@ -81,7 +83,11 @@ impl Level for Vm {
             )
             .into());
         }
-        let block = job.encode(&BlockOptions::default())?;
+        let tracer = self.0.tracer;
+        tracer.end(Subphase::KernelFiles);
+        let delay = trace::delay_inside(&tracer);
+        let block = job.encode(&BlockOptions { delay, ..BlockOptions::default() })?;
+        tracer.end(Subphase::JobBlock);
         let limits =
             Limits { memory_bytes: Some(job.memory_bytes + VMM_BYTES), cpus: Some(job.cpus), pids: None };
         let cgroup = match Cgroup::create(&limits) {
@@ -89,11 +95,14 @@ impl Level for Vm {
             Err(_) if !geteuid().is_root() => None,
             cgroup => cgroup?,
         };
+        tracer.end(Subphase::Cgroup);
         let (marks_read, marks) = mark_pipe()?;
         let (control_read, control) = pipe_with(PipeFlags::CLOEXEC)?;
         // The whole block fits, so that sending it never waits for the guest.
         fcntl_setpipe_size(&control, block.len().next_power_of_two())?;
         let (complaint, complain) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (held, hold) =
+            if job.marks { Some(pipe_with(PipeFlags::CLOEXEC)?).unzip() } else { (None, None) };
         let config = VmConfig {
             memory_bytes: job.memory_bytes,
             cpus: u8::try_from(job.cpus)?,
@@ -105,11 +114,17 @@ impl Level for Vm {
             stderr: stdio.stderr,
             control: control_read,
             marks: marks.as_fd().try_clone_to_owned()?,
+            hold: held,
+            tracer,
             console_log: self.0.guest_console,
         };
         let start = ClockPair::read();
-        let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report: Some(marks.as_fd()) };
-        let ours = [marks_read.as_fd().try_clone_to_owned()?, control.try_clone()?, complaint.try_clone()?];
+        let report = Some(marks.as_fd());
+        let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report, tracer };
+        // The child's copies of our ends, closed there: else the end of the launcher would never be seen.
+        let ends = [Some(&marks_read), Some(&control), Some(&complaint), hold.as_ref()];
+        let ours = ends.into_iter().flatten().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>()?;
+        tracer.end(Subphase::Channels);
         let held = spawn(&options, |_handed| machine(config, complain, ours))?;
         drop(marks);
         let child = held.release(cgroup.as_ref(), &[])?;
@@ -118,12 +133,13 @@ impl Level for Vm {
             child,
             marks: marks_read,
             control: Some(control),
+            hold,
             cgroup,
             start,
             begin_ns: None,
             exit_from: ExitFrom::Marks,
-            // The guest decides how many marks there are: they are always taken in.
-            measured: true,
+            measured: job.marks,
+            tracer,
         });
         let detail = Detail {
             image_digest: Some(job.image.clone()),
@@ -137,7 +153,7 @@ impl Level for Vm {
 }
 
 /// The VMM process: runs the guest; says why where there is no result.
-fn machine(config: VmConfig, complain: OwnedFd, parents: [OwnedFd; 3]) -> i32 {
+fn machine(config: VmConfig, complain: OwnedFd, parents: Vec<OwnedFd>) -> i32 {
     drop(parents);
     match isolab_vmm::run(config) {
         Ok(()) => 0,

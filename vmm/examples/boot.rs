@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use isolab_images::job::{BlockOptions, Job, Stdio, User};
 use isolab_vmm::{Initramfs, VmConfig, run};
 use isolab_wire::mark::{Code, Exit, Mark, RECORD_LEN};
+use isolab_wire::trace::Tracer;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +52,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         stderr: dup(io::stderr())?,
         control,
         marks: marks_in.into(),
+        hold: None,
+        tracer: Tracer::OFF,
         console_log: std::env::var_os("BOOT_LOG").is_some(),
     });
     result.map_err(|e| chain(&e))?;

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
+use isolab_wire::trace::Tracer;
+
 use crate::boot::initramfs::{self, Initramfs, InitramfsError};
 use crate::boot::kernel::KernelInfo;
 
@@ -32,6 +34,11 @@ pub struct VmConfig {
     pub control: OwnedFd,
     /// Gets mark records.
     pub marks: OwnedFd,
+    /// Read at the guest's first [`Code::Ready`](isolab_wire::mark::Code::Ready) before its processor goes on; nothing: it
+    /// goes on at once.
+    pub hold: Option<OwnedFd>,
+    /// Where the ends of subphases, the place of guest RAM and KVM's counters go.
+    pub tracer: Tracer,
     /// Copy the guest kernel's messages to this process's stderr (slow; for diagnosis).
     pub console_log: bool,
 }

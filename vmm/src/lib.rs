@@ -24,6 +24,7 @@ mod machine;
 mod memory;
 pub mod probe;
 mod service;
+mod statistics;
 mod sys;
 mod vcpu;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use isolab_wire::mark::{Clock, Code, Mark};
+use isolab_wire::trace::{Subphase, Tracer};
 use kvm_bindings::{
     KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
     kvm_enable_cap,
@@ -30,6 +31,7 @@ use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
 use crate::probe::hypervisor_signature;
 use crate::service::Devices;
+use crate::statistics::Statistics;
 use crate::vcpu::{self, End, Ending};
 
 /// How a guest ended without saying so.
@@ -149,19 +151,29 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         return Err(VmError::Cpus { cpus: config.cpus });
     }
     let memory_bytes = config.memory_bytes & !0xfff;
+    let tracer = config.tracer;
     let info = kernel::check_kernel(&config.kernel)?;
     let placed = initramfs::place(&info, memory_bytes, config.initramfs.len()?)?;
 
     // The machine.
     let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
+    tracer.end(Subphase::KvmOpen);
     let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
+    tracer.end(Subphase::CreateVm);
     let ram = memory::map(memory_bytes)?;
     memory::register(&vm, &ram)?;
+    if let Some(trace) = tracer.trace() {
+        trace.set_ram(memory::host_ranges(&ram));
+    }
+    tracer.end(Subphase::Ram);
     create_interrupt_controllers(&vm)?;
+    tracer.end(Subphase::Irqchip);
 
     // What is in its memory.
     let header = kernel::load(&ram, &config.kernel, &info)?;
+    tracer.end(Subphase::KernelLoad);
     initramfs::load(&ram, &config.initramfs, placed)?;
+    tracer.end(Subphase::InitramfsLoad);
     regs::write_tables(&ram)?;
     let acpi_root = acpi::write(&ram, config.cpus, &windows())?;
     let told = boot_params::Told {
@@ -172,6 +184,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         memory_bytes,
     };
     boot_params::write(&ram, &told)?;
+    tracer.end(Subphase::BootParams);
 
     // Its devices.
     let ends =
@@ -183,17 +196,20 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         rng: attach(&vm, 2, Rng, &ram)?,
         ram,
     };
-    let bus = Arc::new(Bus {
-        devices: devices.on_bus(),
-        marks: Marks::new(config.marks),
-        debug: DebugPort::new(config.console_log),
-    });
+    tracer.end(Subphase::Devices);
 
     // Its processors: prepared all, then started, the first one last.
     let end = Arc::new(End::new(EventFd::new(EFD_NONBLOCK).map_err(host("create event"))?));
     let vcpus = create_processors(&kvm_fd, &vm, config.cpus, info.entry)?;
+    let statistics = Statistics::open(&vcpus, tracer);
+    tracer.end(Subphase::Vcpus);
+    let bus = Arc::new(Bus {
+        devices: devices.on_bus(),
+        marks: Marks::new(config.marks, config.hold, statistics),
+        debug: DebugPort::new(config.console_log),
+    });
     for (cpu, vcpu) in (0..config.cpus).zip(vcpus).rev() {
-        start(vcpu, cpu, Arc::clone(&bus), Arc::clone(&end))?;
+        start(vcpu, cpu, Arc::clone(&bus), Arc::clone(&end), tracer)?;
     }
 
     // Its life and its end.
@@ -270,14 +286,16 @@ fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8, entry: u64) -> Result<Ve
     Ok(vcpus)
 }
 
-fn start(vcpu: VcpuFd, cpu: u8, bus: Arc<Bus>, end: Arc<End>) -> Result<(), VmError> {
+fn start(vcpu: VcpuFd, cpu: u8, bus: Arc<Bus>, end: Arc<End>, tracer: Tracer) -> Result<(), VmError> {
     /// A processor's thread needs little: its exits are served without recursion.
     const STACK: usize = 64 << 10;
     let body = move || {
         if cpu == 0 {
+            tracer.delay(Subphase::VcpuStart);
             let begin = Mark { code: Code::RunBegin, clock: Clock::Monotonic, value: 0, stamp: now_ns() };
             // A launcher that is gone takes this process with it.
             let _gone = bus.marks.send(begin);
+            tracer.delay(Subphase::GuestKernel);
         }
         vcpu::run(vcpu, cpu, &bus, &end);
     };

@@ -1,7 +1,7 @@
 //! Guest RAM.
 
 use kvm_ioctls::VmFd;
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::layout;
 use crate::sys;
@@ -47,4 +47,12 @@ pub(crate) fn register(vm: &VmFd, ram: &GuestRam) -> Result<(), MemoryError> {
         sys::register_ram(vm, slot, ram, index).map_err(MemoryError::Register)?;
     }
     Ok(())
+}
+
+/// Where it lies in this process: first address and length of each range.
+pub(crate) fn host_ranges(ram: &GuestRam) -> impl Iterator<Item = (u64, u64)> + '_ {
+    ram.iter().filter_map(|region| {
+        let host = ram.get_host_address(region.start_addr()).ok()?;
+        Some((host.addr() as u64, region.len()))
+    })
 }

@@ -28,6 +28,8 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_
 
 use self::classify::classify;
 use self::guest::{GuestError, Machine, Vcpu};
+pub(crate) use self::stats::value as stats_value;
+pub(crate) use self::sys::stats_file;
 
 /// Wall time after which the probe gives up: far over what it needs on a loaded machine.
 const HANG: Duration = Duration::from_millis(1500);

@@ -50,12 +50,12 @@ pub(crate) fn advise_ram(ram: &GuestRam) -> io::Result<()> {
     for region in ram.iter() {
         let host = ram.get_host_address(region.start_addr()).map_err(io::Error::other)?;
         let len = usize::try_from(region.len()).map_err(io::Error::other)?;
-        for advice in [libc::MADV_DONTDUMP, libc::MADV_UNMERGEABLE] {
-            // SAFETY: demands a mapped range: `host` and `len` are one whole region of `ram`. Neither advice
+        for advice in [libc::MADV_DONTDUMP, libc::MADV_UNMERGEABLE, libc::MADV_NOHUGEPAGE] {
+            // SAFETY: demands a mapped range: `host` and `len` are one whole region of `ram`. No advice
             // changes what the memory holds.
             let result = unsafe { libc::madvise(host.cast(), len, advice) };
             let error = io::Error::last_os_error();
-            // EINVAL: a host without KSM has nothing to switch off.
+            // EINVAL: a host without KSM or huge pages has nothing to switch off.
             if result != 0 && error.raw_os_error() != Some(libc::EINVAL) {
                 return Err(error);
             }

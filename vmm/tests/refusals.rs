@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use isolab_vmm::{Initramfs, InitramfsError, KernelError, VmConfig, VmError, least_memory, run};
+use isolab_wire::trace::Tracer;
 
 const MIB: u64 = 1 << 20;
 
@@ -45,6 +46,8 @@ fn config(kernel: &[u8]) -> VmConfig {
         stderr: null().into(),
         control: control.into(),
         marks: null().into(),
+        hold: None,
+        tracer: Tracer::OFF,
         console_log: false,
     }
 }

@@ -34,8 +34,8 @@ impl Invented {
     fn memory(arm: &str) -> MemoryReading {
         let mib = |n: u64| n << 10;
         let (anon, file, kernel, rest) = match arm {
-            "process" => (96, 140, 180, 40),
-            "container" => (230, 140, 520, 130),
+            "process" => (96, 140, 180, 4),
+            "container" => (230, 140, 520, 10),
             _ => (38_300, 900, 1_750, 200),
         };
         MemoryReading {
@@ -45,6 +45,7 @@ impl Invented {
             file_bytes: Some(mib(file)),
             kernel_bytes: Some(mib(kernel)),
             peak_bytes: mib((anon + file + kernel + rest) * 9 / 8),
+            parts: BTreeMap::new(),
         }
     }
 }
@@ -75,9 +76,12 @@ impl Executor for Invented {
             level: arm.to_owned(),
             main_ns: moments[0],
             stamps: stamps.filter(|(letter, _)| arm != "process" || *letter != 'I').collect(),
+            subphases: vec![],
             end: EndReport::Exited(0),
             status: 0,
             memory: Some(Self::memory(arm)),
+            cpu_ns: BTreeMap::new(),
+            counters: BTreeMap::new(),
             clean_ns,
             detail,
         };

@@ -126,6 +126,11 @@ impl Host {
         self.v2.is_some() && self.v1_dir(controller).is_none()
     }
 
+    /// The directory of our own cgroup in the v2 tree.
+    pub(super) fn own_v2(&self) -> Option<&Path> {
+        self.v2.as_ref().map(|(_, own)| own.as_path())
+    }
+
     fn v1_dir(&self, controller: Controller) -> Option<&PathBuf> {
         let has = |names: &[String]| names.iter().any(|name| name == controller.name());
         self.v1.iter().find(|(names, ..)| has(names)).map(|(_, _, dir)| dir)

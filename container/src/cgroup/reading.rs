@@ -21,7 +21,21 @@ pub struct MemoryReading {
     pub kernel_bytes: Option<u64>,
     /// High-water mark of the charge.
     pub peak_bytes: u64,
+    /// What the kernel tells besides, by the record's key: parts of the three above.
+    pub parts: Vec<(&'static str, u64)>,
 }
+
+/// Parts that `memory.stat` of version 2 tells, and their keys in records.
+const PARTS: [(&str, &str); 8] = [
+    ("shmem", "shmem"),
+    ("kernel_stack", "kernel_stack"),
+    ("pagetables", "host_page_tables"),
+    ("sec_pagetables", "secondary_page_tables"),
+    ("slab", "slab"),
+    ("percpu", "percpu"),
+    ("vmalloc", "vmalloc"),
+    ("sock", "sock"),
+];
 
 impl Cgroup {
     /// The memory charge now; nothing without the memory controller.
@@ -42,6 +56,7 @@ impl Cgroup {
                     file_bytes: field(&stat, "total_cache"),
                     kernel_bytes: part.number("memory.kmem.usage_in_bytes").ok(),
                     peak_bytes: part.number("memory.max_usage_in_bytes")?,
+                    parts: field(&stat, "total_shmem").map(|bytes| ("shmem", bytes)).into_iter().collect(),
                 }
             }
             Version::V2 => {
@@ -52,9 +67,10 @@ impl Cgroup {
                     current_bytes,
                     anon_bytes: field(&stat, "anon"),
                     file_bytes: field(&stat, "file"),
-                    kernel_bytes: field(&stat, "kernel"),
+                    kernel_bytes: field(&stat, "kernel").or_else(|| kernel_parts(&stat)),
                     // Kernels before 5.19 keep no peak: what is known is that it was at least this much.
                     peak_bytes: part.number("memory.peak").unwrap_or(current_bytes),
+                    parts: PARTS.iter().filter_map(|(name, key)| Some((*key, field(&stat, name)?))).collect(),
                 }
             }
         };
@@ -73,12 +89,27 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Numbers of the processes in it, as far as our pid namespace can name them.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let text = self.parts.first().and_then(|part| part.text("cgroup.procs").ok()).unwrap_or_default();
+        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+    }
+
+    /// CPU time of all that ever ran in it, in nanoseconds, where its processes were in it from their first instruction: on
+    /// version 2. (On version 1 they join late, and what they did before is not in it.)
+    pub(crate) fn cpu_ns(&self) -> Option<u64> {
+        let part = self.parts.iter().find(|part| part.version == Version::V2)?;
+        field(&part.text("cpu.stat").ok()?, "usage_usec")?.checked_mul(1000)
+    }
+}
+
 impl Part {
     fn text(&self, file: &str) -> Result<String, CgroupError> {
         read(&self.dir.join(file))
     }
 
-    fn number(&self, file: &str) -> Result<u64, CgroupError> {
+    pub(super) fn number(&self, file: &str) -> Result<u64, CgroupError> {
         let text = self.text(file)?;
         text.trim_end().parse().map_err(|e| CgroupError::Read {
             path: self.dir.join(file),
@@ -93,11 +124,19 @@ pub(super) fn read(path: &Path) -> Result<String, CgroupError> {
 
 /// The whole of a kernel-made file. Such files have no size, so asking for it and growing from small reads, as
 /// `fs::read_to_string` does, would be the larger part of the system calls of a start.
-pub(super) fn slurp(path: &Path) -> io::Result<String> {
+pub(crate) fn slurp(path: &Path) -> io::Result<String> {
     const LARGEST: u64 = 4 << 20;
     let mut bytes = Vec::with_capacity(8192);
     File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
     String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Kernel memory where the kernel gives no sum of it (before 5.18).
+fn kernel_parts(stat: &str) -> Option<u64> {
+    let known = ["kernel_stack", "slab"].map(|name| field(stat, name));
+    let more =
+        ["pagetables", "percpu", "vmalloc", "sec_pagetables"].map(|name| field(stat, name).unwrap_or(0));
+    known.into_iter().chain(more.map(Some)).sum()
 }
 
 /// The number after a word at the start of a line.

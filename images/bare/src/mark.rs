@@ -1,8 +1,14 @@
 //! Writing marks: to the pipe of a container or to the ports of a guest.
 
-use isolab_wire::mark::{CODE_PORT, Clock, Code, Mark, PORTS, VALUE_PORT};
+use isolab_wire::RELEASE;
+use isolab_wire::mark::{CODE_PORT, Clock, Code, HOLDS, Mark, PORTS, RECORD_LEN, VALUE_PORT};
 
 use crate::sys::{self, Errno, Fd};
+
+/// Longest wait for the release, in seconds: a reader that never gives it must not keep the workload for good.
+const HOLD_SECONDS: u64 = 10;
+/// Most subphases that one packet can tell.
+const MAX_STEPS: usize = 15;
 
 /// Where marks go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,37 @@ impl Marks {
             },
             _ => Self::Off,
         }
+    }
+
+    /// Writes [`Code::Ready`] and goes on when the account has been read. On the ports the VMM holds the processor; on a
+    /// pipe the reader sends [`RELEASE`], which is blocked before the mark so that it can't be missed.
+    pub fn ready(self) {
+        match self {
+            Self::Pipe(_) => {
+                let release = 1_u64 << (RELEASE - 1);
+                let blocked = sys::process::blocked_signals().unwrap_or(0);
+                let _ = sys::process::block_signals(blocked | release);
+                self.write(Code::Ready, HOLDS);
+                let _ = sys::process::await_signal(release, HOLD_SECONDS);
+                let _ = sys::process::block_signals(blocked);
+            }
+            Self::Off | Self::Port => self.write(Code::Ready, 0),
+        }
+    }
+
+    /// Writes the last mark, and before it the ends of subphases: on a pipe in one packet, in a guest not at all (its time
+    /// stamp counter is not the host's).
+    pub fn write_last(self, code: Code, value: u32, steps: &[(u32, u64)]) {
+        let Self::Pipe(fd) = self else { return self.write(code, value) };
+        let mut packet = [0; (MAX_STEPS + 1) * RECORD_LEN];
+        let last = [(code, value, sys::tsc())];
+        let steps = steps.iter().take(MAX_STEPS).map(|&(number, tsc)| (Code::Subphase, number, tsc));
+        let mut len = 0;
+        for (slot, (code, value, stamp)) in packet.chunks_exact_mut(RECORD_LEN).zip(steps.chain(last)) {
+            slot.copy_from_slice(&Mark { code, clock: Clock::Tsc, value, stamp }.encode());
+            len += RECORD_LEN;
+        }
+        let _ = sys::io::write(fd, packet.get(..len).unwrap_or_default());
     }
 
     /// Writes a mark for now.

@@ -12,10 +12,11 @@ use isolab_bare::sys::{CWD, Errno, Fd, process, tty};
 use isolab_bare::text::Text;
 use isolab_wire::job::{Job, MAX_STRINGS, flag};
 use isolab_wire::mark::{Code, Failure, Step};
+use isolab_wire::trace::Subphase;
 
 use crate::channels::MARKS;
 use crate::stdio::Stdio;
-use crate::{At, privileges};
+use crate::{At, privileges, timeline};
 
 /// Where commands are searched for when the job does not say.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,7 +88,9 @@ impl Child<'_> {
         privileges::become_user(self.job)?;
         process::set_umask(0o022);
         self.fill_lists();
+        timeline::delay(self.job, Subphase::Privileges);
         self.marks.write(Code::Exec, 0);
+        timeline::delay(self.job, Subphase::Exec);
         process::block_signals(0).at(Step::Fork)?;
         if !self.job.filter.is_empty() {
             process::set_filter(self.job.filter).at(Step::Seccomp)?;

@@ -15,12 +15,15 @@ mod privileges;
 mod pump;
 mod stdio;
 mod supervise;
+mod timeline;
 mod workdir;
 
 use isolab_bare::mark::Marks;
 use isolab_bare::start::Start;
 use isolab_bare::sys::{Errno, process};
 use isolab_wire::mark::{Code, Exit, Failure, Step};
+use isolab_wire::trace::Subphase;
+use timeline::Timeline;
 
 #[allow(unsafe_code)]
 mod entry {
@@ -51,8 +54,9 @@ fn main(start: Start) -> ! {
         Place::Guest => Marks::port().unwrap_or(Marks::Off),
     };
     marks.write_at(Code::Init, 0, start.tsc);
-    match boot(place, marks, &start) {
-        Ok(exit) => marks.write(Code::Exit, exit.encode()),
+    let mut timeline = Timeline::default();
+    match boot(place, marks, &start, &mut timeline) {
+        Ok(exit) => marks.write_last(Code::Exit, exit.encode(), timeline.ends()),
         Err(failure) => marks.write(Code::Failed, failure.encode()),
     }
     if place == Place::Guest {
@@ -66,21 +70,28 @@ fn main(start: Start) -> ! {
 }
 
 /// The recipe, the same at both levels; where they differ, the step says so.
-fn boot(place: Place, marks: Marks, start: &Start) -> Result<Exit, Failure> {
+fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> Result<Exit, Failure> {
     supervise::take_signals().at(Step::Channels)?;
     let channels = match place {
         Place::Container => channels::inherited(),
         Place::Guest => guest::prepare(start),
     }?;
     let job = channels::read_job(channels.control)?;
+    timeline.begin(&job);
+    timeline::delay(&job, Subphase::GuestInit);
+    timeline.end(&job, Subphase::InitJob);
 
     mounts::skeleton(place, &job).at(Step::Overlay)?;
     mounts::lower(place, &job).at(Step::Lower)?;
     let root = mounts::overlay(place, &job).at(Step::Overlay)?;
     let image = mounts::image_below(&job).at(Step::Overlay)?;
+    timeline.end(&job, Subphase::RootMounts);
     mounts::kernel_file_systems(place, &job, root, image).at(Step::Mounts)?;
+    timeline.end(&job, Subphase::KernelMounts);
     mounts::enter(place, root).at(Step::Root)?;
+    timeline.end(&job, Subphase::Pivot);
     mounts::mask(&job).at(Step::Masks)?;
+    timeline.end(&job, Subphase::Masks);
 
     process::set_hostname(job.hostname().strip_suffix(b"\0").unwrap_or_default()).at(Step::Hostname)?;
     if place == Place::Guest {
@@ -90,6 +101,7 @@ fn boot(place: Place, marks: Marks, start: &Start) -> Result<Exit, Failure> {
     workdir::enter(&job).at(Step::Workdir)?;
 
     let mut stdio = stdio::prepare(place, &job, &channels)?;
+    timeline.end(&job, Subphase::Workspace);
     privileges::bound(&job).at(Step::Privileges)?;
     let workload = launch::start(&job, &stdio, marks)?;
     stdio.close_workload_side();

@@ -14,6 +14,7 @@
 pub mod control;
 pub mod job;
 pub mod mark;
+pub mod trace;
 
 /// File descriptors that init finds open when it starts in a container.
 pub mod fd {
@@ -48,3 +49,9 @@ pub mod port {
 
 /// Environment variable that tells `isolab-work` where to write marks: `fd:4` or `port`.
 pub const MARK_ENV: &str = "ISOLAB_MARK";
+
+/// Environment variable that makes `isolab-work` wait in one of its own subphases: `workload_ready=50` (milliseconds).
+pub const DELAY_ENV: &str = "ISOLAB_TEST_DELAY";
+
+/// The signal (`SIGCONT`) for which a ready workload with a mark pipe waits: its account is being read until then.
+pub const RELEASE: u8 = 18;

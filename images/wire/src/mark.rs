@@ -15,6 +15,9 @@ pub const PORTS: (u16, u16) = (CODE_PORT, 8);
 /// Bytes of a record.
 pub const RECORD_LEN: usize = 16;
 
+/// Value of [`Code::Ready`] from a workload that waits for its release.
+pub const HOLDS: u32 = 1;
+
 /// Which moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -28,8 +31,12 @@ pub enum Code {
     Exec = b'E',
     /// First instruction of `isolab-work`.
     Work = b'W',
-    /// The workload says that it is ready.
+    /// The workload says that it is ready. Value [`HOLDS`]: it goes on when it is released ([`crate::RELEASE`]).
     Ready = b'R',
+    /// The ready workload was released: its account has been read. By the host.
+    Released = b'C',
+    /// A [`crate::trace::Subphase`] of process 1 ended; the value is its number. Told with the last mark.
+    Subphase = b'P',
     /// The workload ended; value is [`Exit`] encoded. The last mark of an instance.
     Exit = b'X',
     /// A step failed; value is [`Failure`] encoded. The workload never ran; no [`Code::Exit`] follows.
@@ -37,6 +44,12 @@ pub enum Code {
 }
 
 impl Code {
+    /// Whether only the host may say it: from inside it would be a lie.
+    #[must_use]
+    pub const fn is_of_host(self) -> bool {
+        matches!(self, Self::RunBegin | Self::Released)
+    }
+
     /// The code of a byte, or nothing for a byte that means nothing.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Option<Self> {
@@ -46,6 +59,8 @@ impl Code {
             b'E' => Self::Exec,
             b'W' => Self::Work,
             b'R' => Self::Ready,
+            b'C' => Self::Released,
+            b'P' => Self::Subphase,
             b'X' => Self::Exit,
             b'F' => Self::Failed,
             _ => return None,

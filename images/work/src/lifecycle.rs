@@ -57,3 +57,11 @@ pub(crate) fn pause(run: &Run) -> End {
         process::pause();
     }
 }
+
+/// Ready so many milliseconds after its start: a known time to find in the timeline.
+pub(crate) fn ready_after(run: &Run) -> End {
+    let now = clock::monotonic_ns();
+    clock::sleep_until_ns(now.saturating_add(run.number(0, 0)?.saturating_mul(1_000_000)))?;
+    run.ready();
+    Ok(0)
+}

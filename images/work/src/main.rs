@@ -22,10 +22,11 @@ use core::ffi::CStr;
 
 use isolab_bare::mark::Marks;
 use isolab_bare::start::Start;
-use isolab_bare::sys::{Errno, Fd, io, process};
+use isolab_bare::sys::{Errno, Fd, clock, io, process};
 use isolab_bare::text::{self, Text};
-use isolab_wire::MARK_ENV;
 use isolab_wire::mark::Code;
+use isolab_wire::trace::Subphase;
+use isolab_wire::{DELAY_ENV, MARK_ENV};
 
 #[allow(unsafe_code)]
 mod entry {
@@ -49,6 +50,7 @@ static WORKLOADS: &[Workload] = &[
     ("crash", "[SIGNAL]", "ends by this signal (11)", lifecycle::crash),
     ("spin", "[SECONDS]", "keeps a CPU busy", lifecycle::spin),
     ("pause", "", "waits for a signal", lifecycle::pause),
+    ("ready-after", "MS", "ready so long after its start", lifecycle::ready_after),
     ("serve", "PORT|PATH [REQUESTS]", "echo server on a port or socket", stream::serve),
     ("cat", "", "input to output", stream::cat),
     ("echo", "WORDS...", "prints its arguments", stream::echo),
@@ -93,7 +95,17 @@ pub(crate) struct Run {
 impl Run {
     /// Says that the workload is ready: all that its name promises to set up is there.
     pub(crate) fn ready(&self) {
-        self.marks.write(Code::Ready, 0);
+        self.delay(Subphase::WorkloadReady);
+        self.marks.ready();
+        self.delay(Subphase::WorkloadRun);
+    }
+
+    /// Waits inside a subphase of our own where the timeline is tested.
+    fn delay(&self, subphase: Subphase) {
+        let asked = self.start.var(DELAY_ENV).and_then(|v| v.strip_prefix(subphase.key().as_bytes()));
+        if let Some(ms) = asked.and_then(|v| text::parse(v.strip_prefix(b"=")?)) {
+            let _ = clock::sleep_until_ns(clock::monotonic_ns().saturating_add(ms.saturating_mul(1_000_000)));
+        }
     }
 
     /// An argument of the workload.

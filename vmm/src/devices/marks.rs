@@ -1,10 +1,15 @@
 //! The mark device: two ports where the guest says which moment it has reached.
 
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use isolab_wire::mark::{CODE_PORT, Clock, Code, Mark, VALUE_PORT};
+use isolab_wire::mark::{CODE_PORT, Clock, Code, HOLDS, Mark, VALUE_PORT};
+use isolab_wire::trace::When;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::statistics::Statistics;
 
 /// Marks that one guest may send; its last one always passes.
 const MAX_MARKS: u32 = 4096;
@@ -15,6 +20,9 @@ pub(crate) struct Marks {
     pipe: OwnedFd,
     value: AtomicU32,
     sent: AtomicU32,
+    /// Given up with the first time that the guest is ready.
+    hold: Mutex<Option<OwnedFd>>,
+    statistics: Statistics,
 }
 
 /// The host's monotonic clock.
@@ -25,8 +33,8 @@ pub(crate) fn now_ns() -> u64 {
 }
 
 impl Marks {
-    pub(crate) const fn new(pipe: OwnedFd) -> Self {
-        Self { pipe, value: AtomicU32::new(0), sent: AtomicU32::new(0) }
+    pub(crate) const fn new(pipe: OwnedFd, hold: Option<OwnedFd>, statistics: Statistics) -> Self {
+        Self { pipe, value: AtomicU32::new(0), sent: AtomicU32::new(0), hold: Mutex::new(hold), statistics }
     }
 
     /// A write of the guest; returns the mark that ends the run, which the caller sends when output is drained.
@@ -44,14 +52,28 @@ impl Marks {
         let stamp = now_ns();
         let value = self.value.swap(0, Ordering::SeqCst);
         // The beginning is the host's to say.
-        let code = Code::from_byte(*byte).filter(|&code| code != Code::RunBegin)?;
-        let mark = Mark { code, clock: Clock::Monotonic, value, stamp };
+        // What only the host may say is ignored, and so are moments on a clock that is not the host's.
+        let code = Code::from_byte(*byte).filter(|&code| !code.is_of_host() && code != Code::Subphase)?;
         if matches!(code, Code::Exit | Code::Failed) {
-            return Some(mark);
+            self.statistics.read(When::End);
+            return Some(Mark { code, clock: Clock::Monotonic, value, stamp });
+        }
+        let hold = match code {
+            Code::Ready => self.hold.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            _ => None,
+        };
+        let value = if hold.is_some() { HOLDS } else { 0 };
+        let mark = Mark { code, clock: Clock::Monotonic, value, stamp };
+        if hold.is_some() {
+            self.statistics.read(When::Ready);
         }
         if self.sent.fetch_add(1, Ordering::SeqCst) < MAX_MARKS {
             // A launcher that does not listen any more is about to end this process.
             let _gone = self.send(mark);
+        }
+        if let Some(hold) = hold {
+            // Or the end of a launcher that has gone.
+            let _released = rustix::io::retry_on_intr(|| rustix::io::read(&hold, &mut [0; 1]));
         }
         None
     }

@@ -17,7 +17,7 @@ fn index_at(b: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The first value of the statistic `name` in the bytes of a statistics file.
-fn value(b: &[u8], name: &str) -> Option<u64> {
+pub(crate) fn value(b: &[u8], name: &str) -> Option<u64> {
     let (name_size, count) = (index_at(b, 4)?, index_at(b, 8)?);
     let (descriptors, data) = (index_at(b, 16)?, index_at(b, 20)?);
     let stride = DESC_LEN.checked_add(name_size)?;

@@ -26,7 +26,7 @@ pub(super) fn host_loop(n: u64) {
 }
 
 /// The statistics file of a vCPU.
-pub(super) fn stats_file(vcpu: &VcpuFd) -> io::Result<File> {
+pub(crate) fn stats_file(vcpu: &VcpuFd) -> io::Result<File> {
     // SAFETY: `vcpu` is an open descriptor for the length of the call, and the request takes no argument, so the
     // kernel touches no memory of ours.
     let raw = unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) };

@@ -222,6 +222,15 @@ pub fn block_signals(set: u64) -> Result<(), Errno> {
     call!(14, SETMASK, &set, 0_usize, size_of_val(&set)).map(drop)
 }
 
+/// Waits for a blocked signal of `set`, and takes it; not longer than so many seconds.
+///
+/// # Errors
+/// None came, or another one did.
+pub fn await_signal(set: u64, seconds: u64) -> Result<(), Errno> {
+    let time = [seconds, 0];
+    call!(128, &set, 0_usize, &time, size_of_val(&set)).map(drop)
+}
+
 /// Sets a signal's handling to the default (ignored signals would stay ignored over `execve`).
 ///
 /// # Errors

@@ -1,0 +1,34 @@
+//! The trace of a measured start: the shared page and its clock.
+
+use isolab_wire::trace::{Subphase, Tracer};
+use rustix::io::Errno;
+use rustix::thread::clock_nanosleep_absolute;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::clock::now_ns;
+use crate::sys;
+
+/// A tracer for this process and the children that it starts.
+///
+/// # Errors
+/// No memory for a page.
+pub fn start() -> Result<Tracer, Errno> {
+    Ok(Tracer::new(sys::shared_trace()?, now_ns, pause_ms))
+}
+
+/// The part of a test's delay that process 1 has to make: number of the subphase and milliseconds.
+#[must_use]
+pub fn delay_inside(tracer: &Tracer) -> (u8, u16) {
+    let asked = |s: &Subphase| tracer.trace().map_or(0, |trace| trace.delay_of(*s));
+    let found = Subphase::ALL.iter().find(|s| asked(s) > 0);
+    found.map_or((0, 0), |s| (*s as u8, u16::try_from(asked(s)).unwrap_or(u16::MAX)))
+}
+
+/// Makes system calls only, so that a child may call it before it executes another program.
+fn pause_ms(ms: u64) {
+    const NS: i64 = 1_000_000_000;
+    let now = clock_gettime(ClockId::Monotonic);
+    let ns = now.tv_nsec + i64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000);
+    let until = Timespec { tv_sec: now.tv_sec + ns / NS, tv_nsec: ns % NS };
+    while clock_nanosleep_absolute(ClockId::Monotonic, &until) == Err(Errno::INTR) {}
+}
