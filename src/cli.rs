@@ -79,6 +79,34 @@ Examples:
   isolab bench --on host --levels process,container --pairs 30 file
   isolab bench --json result.jsonl all")]
     Bench(BenchArgs),
+    /// Show records of `compare --json`, or export them for other tools
+    #[command(after_help = "\
+Examples:
+  isolab report result.json
+  isolab report --format html -o report.html result.json
+  isolab report --format markdown monday.json tuesday.json > results.md
+  isolab report --format hyperfine -o hyperfine.json result.json
+  isolab report --format benchfmt old.json > old.txt && isolab report --format benchfmt new.json > new.txt
+The same records give the same bytes. Formats of other tools: docs/records.md.")]
+    Report(ReportArgs),
+    /// Judge whether an arm got slower or larger from record A to record B
+    #[command(after_help = "\
+Examples:
+  isolab diff before.json after.json
+  isolab diff --metric startup.request_to_clean --margin 5 before.json after.json
+  isolab diff --json before.json after.json
+
+Exit status: 0 no regression shown, 1 regression, 3 the records are not of one experiment, 125 isolab's own error.
+How it judges: docs/records.md.")]
+    Diff(DiffArgs),
+    /// Check that a record holds what an exercise asked for, and that its numbers follow from its samples
+    #[command(after_help = "\
+Examples:
+  isolab check result.json --against docs/exercise.toml
+  for r in submissions/*.json; do isolab check \"$r\" --against exercise.toml > \"$r.txt\" || echo \"$r\"; done
+
+Exit status: 0 all demands met, 1 not all, 125 isolab's own error. The form of SPEC: docs/records.md.")]
+    Check(CheckArgs),
     /// Import, build, list, inspect, export and remove images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -300,6 +328,74 @@ pub(crate) struct BenchArgs {
     /// The job.
     #[command(flatten)]
     pub(crate) options: JobOptions,
+}
+
+/// `isolab report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// As what
+    #[arg(long, short, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+    /// Write it here (`-`: standard output)
+    #[arg(long, short, value_name = "FILE", default_value = "-")]
+    pub(crate) output: PathBuf,
+    /// The time of a run, for hyperfine (default: what the record leads with)
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) metric: Option<String>,
+    /// Record files (`-`: standard input)
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// What `report` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// The table of `compare`.
+    Text,
+    /// The same for an issue or a wiki.
+    Markdown,
+    /// One page with pictures that loads nothing.
+    Html,
+    /// JSON as by `hyperfine --export-json`, one result per arm.
+    Hyperfine,
+    /// A metrics.json as Firecracker's A/B script reads it.
+    Firecracker,
+    /// Lines of the Go benchmark format, for benchstat.
+    Benchfmt,
+}
+
+/// `isolab diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// Judge this metric only (default: the two that the record leads with, and the time until all is gone)
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) metric: Option<String>,
+    /// Changes up to so many percent are none [default: 2 for times, 1 for memory]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    pub(crate) margin: Option<f64>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The record before
+    #[arg(value_name = "A")]
+    pub(crate) a: PathBuf,
+    /// The record after
+    #[arg(value_name = "B")]
+    pub(crate) b: PathBuf,
+}
+
+/// `isolab check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The record
+    #[arg(value_name = "RECORD")]
+    pub(crate) record: PathBuf,
+    /// What the exercise asks for, as TOML (or JSON, by the file's name)
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) against: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `isolab image`.

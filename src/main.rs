@@ -5,11 +5,13 @@
 mod arguments;
 mod batch;
 mod bench;
+mod check;
 mod cli;
 mod clock;
 mod compare;
 mod config;
 mod delay;
+mod diff;
 pub mod doctor;
 pub mod explain;
 mod gc;
@@ -19,6 +21,7 @@ mod kernel;
 mod lab;
 mod levels;
 mod place;
+mod report;
 mod report_fd;
 mod resolve;
 mod run;
@@ -38,6 +41,8 @@ use cli::{Cli, Command};
 
 /// isolab's own error.
 const OWN_ERROR: u8 = 125;
+/// What was asked to be compared is not comparable.
+const REFUSED: u8 = 3;
 
 fn main() -> ExitCode {
     let main_ns = clock::now_ns();
@@ -97,6 +102,9 @@ const fn prints(command: &Command) -> bool {
         | Command::Batch { .. } => false,
         Command::Image(_)
         | Command::Kernel(_)
+        | Command::Report(_)
+        | Command::Diff(_)
+        | Command::Check(_)
         | Command::Doctor(_)
         | Command::Explain(_)
         | Command::Gc(_)
@@ -129,6 +137,9 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Bench(args) => bench::bench(&args),
         Command::Image(command) => image::image(command),
         Command::Kernel(command) => kernel::kernel(command),
+        Command::Report(args) => report::report(&args),
+        Command::Diff(args) => diff::command(&args),
+        Command::Check(args) => check::command(&args),
         Command::Doctor(args) => doctor::command(&args),
         Command::Lab(args) => place::lab(&args),
         Command::Explain(args) => {

@@ -8,12 +8,15 @@
 //! This library never starts a process: who runs what is the executor's affair.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod comparability;
 pub mod comparison;
 pub mod conditions;
 pub mod crosscheck;
 pub mod density;
+pub mod diff;
 pub mod environment;
+pub mod export;
 pub mod measure;
 pub mod noise;
 pub mod paired;

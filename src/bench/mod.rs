@@ -28,11 +28,9 @@ use crate::config::JobConfig;
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, DEMO, Resolved};
 use crate::signals::Signals;
-use crate::{arguments, hint};
+use crate::{REFUSED, arguments, hint};
 use output::Sink;
 
-/// Exit status of numbers that may not be compared, and of a run that gave none.
-const REFUSED: u8 = 3;
 /// Checks that ask for what a suite does not do: the same output of each run, and pairs by the rule of a comparison.
 const NOT_ASKED: [&str; 7] = [
     "same-output",

@@ -34,7 +34,7 @@ use crate::levels::{self, Setup};
 use crate::place::{LabJob, Place, choose, in_lab};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
-use crate::{OWN_ERROR, arguments, escaped, hint};
+use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint};
 use executor::RunExecutor;
 use page_cache::PageCache;
 
@@ -42,8 +42,6 @@ use page_cache::PageCache;
 pub(crate) const RECORD_IN_LAB: &str = "/root/record.json";
 /// Labs started for one comparison where QEMU gets stuck. Nothing of a stuck one is kept, so that no sample is chosen.
 const LAB_TRIES: u32 = 8;
-/// Exit status of a comparison that was refused.
-const REFUSED: u8 = 3;
 
 /// Compares, in its place.
 ///

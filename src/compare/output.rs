@@ -44,10 +44,8 @@ pub(super) fn write(args: &CompareArgs, record: &Record) -> anyhow::Result<()> {
         put(path, &html::render(record)?)?;
     }
     if !silent(args) && record.run.interrupted.is_none() {
-        let colour =
-            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        let style = text::TextStyle { colour, ..text::TextStyle::default() };
-        std::io::stdout().write_all(text::render(record, style).as_bytes()).context("write the table")?;
+        let table = text::render(record, text_style(true));
+        std::io::stdout().write_all(table.as_bytes()).context("write the table")?;
     }
     Ok(())
 }
@@ -57,13 +55,24 @@ pub(super) fn silent(args: &CompareArgs) -> bool {
     args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path))
 }
 
-/// Whether a path means standard output.
+/// How a text report is printed, `to_stdout` or into a file.
+pub(crate) fn text_style(to_stdout: bool) -> text::TextStyle {
+    let colour = to_stdout
+        && std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    text::TextStyle { colour, ..text::TextStyle::default() }
+}
+
+/// `-`.
 pub(crate) fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Whole or not at all: written beside its place and renamed.
-fn put(path: &Path, content: &str) -> anyhow::Result<()> {
+/// Whole or not at all: written beside its place and renamed; `-`: to standard output.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn put(path: &Path, content: &str) -> anyhow::Result<()> {
     if is_stdout(path) {
         return std::io::stdout().write_all(content.as_bytes()).context("write to standard output");
     }

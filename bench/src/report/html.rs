@@ -23,12 +23,21 @@ mod timeline;
 const STYLE: &str = include_str!("html/style.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-/// The page.
+/// The page of one record.
 ///
 /// # Errors
 /// The record can't be written as JSON.
 pub fn render(record: &Record) -> Result<String, RecordError> {
-    let raw = STANDARD.encode(serde_json::to_vec(record).map_err(RecordError::Write)?);
+    page(std::slice::from_ref(record))
+}
+
+/// One page of all these records, one after the other.
+///
+/// # Errors
+/// A record can't be written as JSON.
+pub fn page(records: &[Record]) -> Result<String, RecordError> {
+    let bodies = records.iter().map(body).collect::<Result<Vec<_>, _>>()?;
+    let subjects: Vec<String> = records.iter().map(words::subject).collect();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -36,26 +45,31 @@ pub fn render(record: &Record) -> Result<String, RecordError> {
                 meta charset="utf-8";
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "isolab: " (words::subject(record)) }
+                title { "isolab: " (subjects.join("; ")) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                main {
-                    (head(record))
-                    (findings(record))
-                    (tables::headline(record))
-                    (timeline::section(record))
-                    (memory::section(record))
-                    (distribution::section(record))
-                    (tables::environment(record))
-                    (tables::checks(record))
-                    (raw_data(record, &raw))
-                    footer { p { "Made by isolab " (words::printable(&record.run.tool.version)) ". This page loads nothing from anywhere." } }
-                }
-            }
+            body { @for body in &bodies { (body) } }
         }
     };
     Ok(page.into_string())
+}
+
+fn body(record: &Record) -> Result<Markup, RecordError> {
+    let raw = STANDARD.encode(serde_json::to_vec(record).map_err(RecordError::Write)?);
+    Ok(html! {
+        main {
+            (head(record))
+            (findings(record))
+            (tables::headline(record))
+            (timeline::section(record))
+            (memory::section(record))
+            (distribution::section(record))
+            (tables::environment(record))
+            (tables::checks(record))
+            (raw_data(record, &raw))
+            footer { p { "Made by isolab " (words::printable(&record.run.tool.version)) ". This page loads nothing from anywhere." } }
+        }
+    })
 }
 
 fn head(record: &Record) -> Markup {

@@ -5,7 +5,7 @@ use crate::summary::Unit;
 
 /// In what a report shows numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// Milliseconds.
     Ms,
     /// Milliseconds of the lab's clock.
@@ -18,7 +18,7 @@ pub(super) enum Shown {
 
 impl Shown {
     /// How times of this machine are shown.
-    pub(super) const fn time(host: &Host) -> Self {
+    pub(crate) const fn time(host: &Host) -> Self {
         match (host.clock, host.class) {
             (ClockKind::Instructions, _) => Self::Mi,
             (ClockKind::Monotonic, HostClass::EmulatedLab) => Self::LabMs,
@@ -27,7 +27,7 @@ impl Shown {
     }
 
     /// How a metric's unit is shown on this machine.
-    pub(super) const fn of(unit: Unit, host: &Host) -> Self {
+    pub(crate) const fn of(unit: Unit, host: &Host) -> Self {
         match unit {
             Unit::Ns => Self::time(host),
             Unit::Bytes => Self::MiB,
@@ -35,7 +35,7 @@ impl Shown {
     }
 
     /// The unit's name.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ms => "ms",
             Self::LabMs => "~ms",
@@ -45,7 +45,7 @@ impl Shown {
     }
 
     /// A raw value in this unit.
-    pub(super) fn scaled(self, raw: f64) -> f64 {
+    pub(crate) fn scaled(self, raw: f64) -> f64 {
         raw / match self {
             Self::Ms | Self::LabMs => 1e6,
             Self::Mi => 1e6 * f64::from(NS_PER_INSTRUCTION),
@@ -54,12 +54,12 @@ impl Shown {
     }
 
     /// Value and unit.
-    pub(super) fn with_unit(self, raw: f64) -> String {
+    pub(crate) fn with_unit(self, raw: f64) -> String {
         format!("{} {}", digits(self.scaled(raw)), self.name())
     }
 
     /// The interval with as many decimals as its middle.
-    pub(super) fn interval(self, middle: f64, ends: [f64; 2]) -> String {
+    pub(crate) fn interval(self, middle: f64, ends: [f64; 2]) -> String {
         let places = places(self.scaled(middle));
         let [low, high] = ends.map(|end| self.scaled(end));
         format!("[{low:.places$}, {high:.places$}]")
@@ -67,20 +67,20 @@ impl Shown {
 }
 
 /// About four significant digits, at most three decimals.
-pub(super) fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     let places = places(value);
     format!("{value:.places$}")
 }
 
 /// A ratio with its interval, for a sentence.
-pub(super) fn times(ratio: f64, ends: [f64; 2]) -> String {
+pub(crate) fn times(ratio: f64, ends: [f64; 2]) -> String {
     let places = places(ratio).min(2);
     let [low, high] = ends;
     format!("{ratio:.places$}x [{low:.places$}, {high:.places$}]")
 }
 
 /// A ratio alone.
-pub(super) fn factor(ratio: f64) -> String {
+pub(crate) fn factor(ratio: f64) -> String {
     let places = places(ratio).min(2);
     format!("{ratio:.places$}x")
 }
@@ -96,7 +96,7 @@ fn places(value: f64) -> usize {
 
 /// An integer of a sample as a number: exact below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "shown with four digits")]
-pub(super) const fn raw(value: u64) -> f64 {
+pub(crate) const fn raw(value: u64) -> f64 {
     value as f64
 }
 

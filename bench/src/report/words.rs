@@ -11,7 +11,7 @@ use crate::stop::Ended;
 use crate::summary::{CLEAN, Comparison, EXECVE, FIRST_INSTRUCTION, Metric, PEAK, Summary, metric};
 
 /// Text of outside origin (images, commands, errors) with nothing that moves a cursor or turns the line around.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let odd = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -25,7 +25,7 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// Image and command.
-pub(super) fn subject(record: &Record) -> String {
+pub(crate) fn subject(record: &Record) -> String {
     let mut words = vec![printable(&record.workload.image)];
     if !record.workload.args.is_empty() {
         words.push("--".to_owned());
@@ -56,7 +56,7 @@ pub(super) fn place(record: &Record) -> String {
     }
 }
 
-pub(super) const fn class_name(class: HostClass) -> &'static str {
+pub(crate) const fn class_name(class: HostClass) -> &'static str {
     match class {
         HostClass::Hardware => "hardware",
         HostClass::Nested => "nested",
@@ -101,7 +101,7 @@ pub(super) fn capital(text: &str) -> String {
     chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-pub(super) const fn verdict_word(verdict: Verdict) -> &'static str {
+pub(crate) const fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Comparable => "comparable",
         Verdict::Flagged => "flagged",
