@@ -72,12 +72,14 @@ Examples:
     Compare(CompareArgs),
     /// Run workload suites at several levels, interleaved, and show what an operation costs at each
     #[command(after_help = "\
-Suites: startup, memory, cpu, syscall, fault, switch, process, timer, file, console, app; all: every one of them
+Suites: startup, memory, cpu, syscall, fault, switch, process, timer, file, console, app; all: every one of them.
+density: what one more idle instance costs (1, 2, 4, ... of them side by side)
 
 Examples:
   isolab bench syscall fault
   isolab bench --on host --levels process,container --pairs 30 file
-  isolab bench --json result.jsonl all")]
+  isolab bench --json result.jsonl all
+  isolab bench --levels container --max-instances 64 density")]
     Bench(BenchArgs),
     /// Show records of `compare --json`, or export them for other tools
     #[command(after_help = "\
@@ -316,6 +318,9 @@ pub(crate) struct BenchArgs {
     /// Rounds of every workload at every level (default: 10 on a host, 6 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
+    /// density: most instances (default: 16; 4 of vm in the lab)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) max_instances: Option<u32>,
     /// Seed of the order (default: from the clock; stored in the record)
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

@@ -3,18 +3,26 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
-use support::{run, run_in};
+use support::{ends_within, home, isolab, run, run_in, send};
 
 /// The lines of a bench run, each judged by the schema.
 fn lines(args: &[&str]) -> Vec<Value> {
     let result = run(&[&["bench", "--json", "-"], args].concat());
     assert_eq!(result.status, Some(0), "{}", result.stderr);
+    judged(&result.stdout)
+}
+
+/// Lines, each judged by the schema.
+fn judged(text: &str) -> Vec<Value> {
     let schema = serde_json::from_str(include_str!("../bench/schema/bench.schema.json")).expect("JSON");
     let validator = jsonschema::validator_for(&schema).expect("a schema");
     let lines: Vec<Value> =
-        result.stdout.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
     for line in &lines {
         let problems: Vec<String> = validator.iter_errors(line).map(|e| e.to_string()).collect();
         assert_eq!(problems, Vec::<String>::new(), "{line}");
@@ -130,6 +138,8 @@ fn the_table_names_the_suite_its_workloads_and_the_unit() {
 fn what_cannot_be_measured_is_refused_with_the_reason() {
     let unknown = run(&["bench", "sycall", "demo"]);
     assert_eq!((unknown.status, unknown.stdout.as_str()), (Some(125), ""));
+    let useless = run(&["bench", "--max-instances", "4", "cpu"]);
+    assert!(useless.stderr.starts_with("isolab: --max-instances has no effect without density"));
     assert!(unknown.stderr.starts_with("isolab: there is no suite \"sycall\"; the suites are startup, "));
     let interactive = run(&["bench", "-i", "cpu"]);
     assert_eq!(
@@ -143,4 +153,97 @@ fn what_cannot_be_measured_is_refused_with_the_reason() {
     let empty = run_in(home.path(), &["bench", "--on", "host", "--levels", "process", "cpu", image]);
     assert_eq!(empty.status, Some(125), "{}", empty.stdout);
     assert!(empty.stderr.contains("holds no /isolab-work; the image demo does"), "{}", empty.stderr);
+}
+
+/// Cgroups that an isolab of this number left.
+fn left_of(isolab: u32) -> Vec<String> {
+    let name = format!("isolab-{isolab}-");
+    let mut left = Vec::new();
+    let mut dirs = vec![Path::new("/sys/fs/cgroup").to_owned()];
+    while let Some(dir) = dirs.pop() {
+        // Other tests' cgroups come and go.
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy().starts_with(&name) {
+                    left.push(entry.path().display().to_string());
+                }
+                dirs.push(entry.path());
+            }
+        }
+    }
+    left
+}
+
+#[test]
+fn each_more_idle_instance_costs_about_what_one_does_and_none_stays() {
+    let file = home().join("density.jsonl");
+    let json = file.to_str().expect("UTF-8");
+    let mut child =
+        isolab(&["bench", "--on", "host", "--levels", "process,container", "--max-instances", "6", "-q"])
+            .args(["--json", json, "density"])
+            .spawn()
+            .expect("isolab starts");
+    let number = child.id();
+    assert!(child.wait().expect("isolab ends").success());
+    assert_eq!(left_of(number), Vec::<String>::new());
+    let lines = judged(&std::fs::read_to_string(&file).expect("lines"));
+    std::fs::remove_file(&file).expect("written");
+    let curves = of_type(&lines, "density");
+    assert_eq!(
+        curves.iter().map(|c| c["level"].as_str()).collect::<Vec<_>>(),
+        [Some("process"), Some("container")]
+    );
+    for curve in curves {
+        let points = curve["points"].as_array().expect("points");
+        // No step has the four starts from which on a busy machine could end the ramp.
+        let counts: Vec<u64> = points.iter().map(|p| p["instances"].as_u64().expect("a number")).collect();
+        assert_eq!(counts, [1, 2, 4, 6], "{curve}");
+        let starts: Vec<usize> = points.iter().map(|p| numbers(&p["start_ns"]).len()).collect();
+        assert_eq!(starts, [5, 1, 2, 2]);
+        let charge = |point: &Value| point["charge_bytes"].as_f64().expect("a charge");
+        let slope = curve["charge"]["bytes_per_instance"].as_f64().expect("a slope");
+        // The first one's charge, but for the batches in which the kernel charges: 64 pages for each CPU.
+        assert!(slope > 0.5 * charge(&points[0]) - 65_536.0, "{curve}");
+        assert!(slope < charge(&points[0]) + 1_048_576.0, "{curve}");
+    }
+}
+
+#[test]
+fn an_interrupted_ramp_keeps_what_was_read_and_leaves_no_instance() {
+    let file = home().join("ramp.jsonl");
+    let json = file.to_str().expect("UTF-8");
+    let mut child = isolab(&["bench", "--on", "host", "--levels", "process,container", "-q", "--json", json])
+        .args(["--max-instances", "4096", "density"])
+        .spawn()
+        .expect("isolab starts");
+    assert!(!ends_within(&child, Duration::from_millis(1200)));
+    send(&child, Signal::TERM);
+    assert!(ends_within(&child, Duration::from_secs(20)));
+    assert_eq!(child.wait().expect("isolab ends").code(), Some(143));
+    assert_eq!(left_of(child.id()), Vec::<String>::new());
+    let lines = judged(&std::fs::read_to_string(&file).expect("lines"));
+    std::fs::remove_file(&file).expect("written");
+    let curves = of_type(&lines, "density");
+    assert_eq!(curves.len(), 1, "the other level was not begun");
+    assert_eq!(curves[0]["stopped_by"], "interrupted");
+    assert_eq!(of_type(&lines, "end")[0]["interrupted"], 15);
+}
+
+#[test]
+fn an_image_without_the_workload_has_no_density() {
+    support::busybox();
+    let result = run(&["bench", "--on", "host", "--levels", "container", "density", "busybox"]);
+    assert_eq!((result.status, result.stdout.as_str()), (Some(125), ""));
+    assert_eq!(
+        result.stderr,
+        "isolab: start an idle instance at level container: the image holds no /isolab-work; the image demo does\n"
+    );
+}
+
+#[test]
+fn in_the_lab_both_counters_tell_the_same_cost_of_a_guest() {
+    let lines = lines(&["--on", "lab", "--levels", "vm", "--max-instances", "2", "density"]);
+    let curve = of_type(&lines, "density")[0];
+    let slope = |of: &str| curve[of]["bytes_per_instance"].as_f64().expect("a slope");
+    assert!((slope("system") / slope("charge") - 1.0).abs() < 0.05, "{curve}");
 }

@@ -5,10 +5,24 @@
 //! pairs of points, which no single bad reading moves; the first instance pays for what all share, so intercept and slope
 //! are told apart, and the largest distance of a point from the line is told as well.
 
+mod meminfo;
+
 use serde::{Deserialize, Serialize};
+
+pub use meminfo::SystemMemory;
 
 use crate::statistics::{median, quantile};
 
+/// Most instances when the user names no number.
+pub const MOST_ON_HOST: u32 = 16;
+/// Most virtual machines in the lab, each of which starts for seconds there.
+pub const MOST_VMS_IN_LAB: u32 = 4;
+/// Single starts that the starts of later steps are held against; one before them is not counted.
+pub const SINGLES: usize = 5;
+/// Starts of a step from which on it is judged: the 95th percentile of fewer is the word of one.
+pub const FEWEST_JUDGED: usize = 4;
+/// Readings of the machine's memory whose median counts: it also moves by what others do.
+pub const LOOKS: usize = 5;
 /// A start may take this many times the 95th percentile of the first step's.
 pub const SLOWER: f64 = 2.0;
 /// Least share of the machine's memory that must stay available, in percent.
@@ -21,6 +35,9 @@ pub struct Density {
     pub level: String,
     /// What ended the ramp.
     pub stopped_by: StopRule,
+    /// What went wrong, where something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The readings.
     pub points: Vec<Point>,
     /// Line through the sums of charges; absent for fewer than two points.
@@ -52,7 +69,8 @@ pub enum StopRule {
 pub struct Point {
     /// Instances.
     pub instances: u32,
-    /// From request to ready of each that was started for this step.
+    /// From request to ready of each that was started for this step; for the first one instance, of each of [`SINGLES`]
+    /// that were there alone, one after the other. The launcher is there already.
     pub start_ns: Vec<u64>,
     /// Sum of the charges of their cgroups; null where they have none.
     pub charge_bytes: Option<u64>,
@@ -107,7 +125,7 @@ impl Slope {
 impl Density {
     /// The curve of these points.
     #[must_use]
-    pub fn new(level: &str, points: Vec<Point>, stopped_by: StopRule) -> Self {
+    pub fn new(level: &str, points: Vec<Point>, stopped_by: StopRule, reason: Option<String>) -> Self {
         let against = |of: fn(&Point) -> Option<u64>| {
             let known: Vec<(f64, f64)> = points
                 .iter()
@@ -118,10 +136,19 @@ impl Density {
         Self {
             level: level.to_owned(),
             stopped_by,
+            reason,
             charge: against(|p| p.charge_bytes),
             system: against(|p| Some(p.system_bytes)),
             points,
         }
+    }
+}
+
+impl Point {
+    /// Whether the starts of this step are slower than the rule allows, held against those of single instances.
+    #[must_use]
+    pub fn is_slow(&self, single: &Self) -> bool {
+        self.start_ns.len() >= FEWEST_JUDGED && p95(&self.start_ns) > SLOWER * p95(&single.start_ns)
     }
 }
 
@@ -159,6 +186,24 @@ mod tests {
     fn a_single_point_is_no_line() {
         assert_eq!(Slope::through(&[(1.0, 5.0)]), None);
         assert_eq!(Slope::through(&[(2.0, 5.0), (2.0, 9.0)]), None);
+    }
+
+    fn starts(start_ns: &[u64]) -> Point {
+        Point {
+            instances: 1,
+            start_ns: start_ns.to_vec(),
+            charge_bytes: None,
+            system_bytes: 0,
+            available_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn only_a_step_of_several_starts_that_are_over_twice_as_slow_is_slow() {
+        let single = starts(&[10; SINGLES]);
+        assert!(!starts(&[100; FEWEST_JUDGED - 1]).is_slow(&single));
+        assert!(!starts(&[20; 8]).is_slow(&single));
+        assert!(starts(&[21; 8]).is_slow(&single));
     }
 
     proptest! {

@@ -62,6 +62,13 @@ pub trait Running {
     fn advance(&mut self) -> Result<bool, StartError>;
     /// Whether the workload's command runs (before that there is nobody to signal).
     fn executing(&self) -> bool;
+    /// When a moment came that it has told, `CLOCK_MONOTONIC` ns; nothing before [`Running::advance`] took it in.
+    fn at(&self, code: Code) -> Option<u64>;
+    /// What its cgroup is charged now; nothing where it has none.
+    ///
+    /// # Errors
+    /// A counter can't be read.
+    fn charge(&self) -> Result<Option<MemoryReading>, StartError>;
     /// Sends a signal to the workload.
     fn signal(&mut self, signal: u8);
     /// Tells the workload's terminal its new size.

@@ -16,6 +16,7 @@ use crate::crosscheck::crosschecks;
 use crate::environment::{Host, HostClass};
 use crate::plan::Plan;
 use crate::report::quotable;
+use crate::run_report::Detail;
 use crate::sample::Sample;
 use crate::stop::Ended;
 use crate::subphase::{SubphaseOf, legend};
@@ -334,25 +335,28 @@ impl Arm {
     /// Fills kernel and root from what the samples of `name` reported, and takes back limits that were not enforced.
     pub fn learn(&mut self, name: &str, samples: &[Sample]) {
         self.subphases = legend(samples.iter().filter(|s| s.arm == name).map(|s| &s.subphase_ns));
-        for detail in samples.iter().filter(|s| s.arm == name).map(|s| &s.detail) {
-            let keep = |known: &mut Option<String>, seen: &Option<String>| {
-                if known.is_none() {
-                    known.clone_from(seen);
-                }
-            };
-            keep(&mut self.kernel, &detail.kernel);
-            keep(&mut self.rootfs.fs, &detail.lower_fs);
-            keep(&mut self.rootfs.via, &detail.lower_via);
-            keep(&mut self.rootfs.digest, &detail.image_digest);
-            for limit in &detail.limits_not_enforced {
-                match limit.as_str() {
-                    "memory" => self.mem_limit_bytes = None,
-                    "cpu" => self.cpus = None,
-                    _ => {}
-                }
-                if !self.limits_not_enforced.contains(limit) {
-                    self.limits_not_enforced.push(limit.clone());
-                }
+        samples.iter().filter(|s| s.arm == name).for_each(|s| self.learn_from(&s.detail));
+    }
+
+    /// The same from what one instance reported.
+    pub fn learn_from(&mut self, detail: &Detail) {
+        let keep = |known: &mut Option<String>, seen: &Option<String>| {
+            if known.is_none() {
+                known.clone_from(seen);
+            }
+        };
+        keep(&mut self.kernel, &detail.kernel);
+        keep(&mut self.rootfs.fs, &detail.lower_fs);
+        keep(&mut self.rootfs.via, &detail.lower_via);
+        keep(&mut self.rootfs.digest, &detail.image_digest);
+        for limit in &detail.limits_not_enforced {
+            match limit.as_str() {
+                "memory" => self.mem_limit_bytes = None,
+                "cpu" => self.cpus = None,
+                _ => {}
+            }
+            if !self.limits_not_enforced.contains(limit) {
+                self.limits_not_enforced.push(limit.clone());
             }
         }
     }

@@ -98,7 +98,10 @@ fn record(run: impl Fn(&SuiteSlot) -> Result<(Execution, Vec<u8>), ExecuteError>
             skipped: vec![],
         },
         samples,
-        densities: vec![Density::new("vm", [1, 2, 4].map(point).to_vec(), StopRule::MaxInstances)],
+        densities: vec![
+            Density::new("vm", [1, 2, 4].map(point).to_vec(), StopRule::MaxInstances, None),
+            Density::new("process", vec![point(1)], StopRule::StartFailed, Some("no \u{1b} room".to_owned())),
+        ],
         end: EndLine {
             arms: BTreeMap::from([("vm".to_owned(), Arm::new("vm"))]),
             verdict: Verdict::Comparable,
@@ -206,4 +209,24 @@ fn the_table_has_every_workload_and_no_ratio_where_comparing_is_refused() {
     }
     record.end.verdict = Verdict::Refused;
     assert!(!report::suite::render(&record, 100).contains("vm vs process"));
+}
+
+#[test]
+fn a_curve_has_its_slopes_and_one_point_has_none() {
+    let record = good();
+    let [vm, process] = &record.densities[..] else { panic!("two curves") };
+    let slopes = [vm.charge, vm.system].map(|slope| slope.expect("three points"));
+    assert!((slopes[0].bytes_per_instance - 1_048_576.0).abs() < 1e-6);
+    assert!((slopes[1].bytes_per_instance - 2_097_152.0).abs() < 1e-6);
+    assert!(slopes.iter().all(|slope| slope.residual_bytes < 1e-6 && slope.intercept_bytes.abs() < 1e-6));
+    assert_eq!((process.charge, process.system), (None, None));
+    let table = report::suite::render(&record, 100);
+    for words in [
+        "charge: 1.000 MiB for each more instance",
+        "memory: 2.000 MiB",
+        "no slope from so few points",
+        "no \\u{1b} room",
+    ] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
 }

@@ -200,6 +200,12 @@ impl Instance {
         self.child.pid()
     }
 
+    /// When a moment came that it has told, in nanoseconds of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn at(&self, code: Code) -> Option<u64> {
+        self.stamps().into_iter().find(|stamp| stamp.code == code).map(|stamp| stamp.at_ns)
+    }
+
     /// Its cgroup.
     #[must_use]
     pub const fn cgroup(&self) -> Option<&Cgroup> {

@@ -1,5 +1,6 @@
-//! `isolab bench`: workload suites over the levels, one JSON line for each sample, one table.
+//! `isolab bench`: workload suites and density over the levels, one JSON line for each sample or curve, one table.
 
+mod density;
 mod output;
 
 use std::cell::Cell;
@@ -11,9 +12,11 @@ use std::rc::Rc;
 use anyhow::{Context, anyhow, bail};
 use isolab_bench::comparability::{Check, CheckLevel, CheckStatus, Evidence, Verdict, judge};
 use isolab_bench::conditions::CacheState;
+use isolab_bench::density::Density;
 use isolab_bench::environment::{ClockKind, Host, Noise};
 use isolab_bench::plan::{Plan, WARMUP_IN_LAB, WARMUP_ON_HOST};
 use isolab_bench::record::{Arm, Workload, identity};
+use isolab_bench::run_report::Detail;
 use isolab_bench::sample::Sample;
 use isolab_bench::suite::lines::{EndLine, Line, RunLine, SCHEMA, SuiteRecord};
 use isolab_bench::suite::{
@@ -25,6 +28,7 @@ use crate::compare::executor::RunExecutor;
 use crate::compare::page_cache::PageCache;
 use crate::compare::{self, RECORD_IN_LAB, file_from_lab};
 use crate::config::JobConfig;
+use crate::levels::{self, Setup};
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, DEMO, Resolved};
 use crate::signals::Signals;
@@ -42,13 +46,20 @@ const NOT_ASKED: [&str; 7] = [
     "T11-missing-runs",
     "T13-harness",
 ];
+/// Checks of the machine alone, the ones that density has.
+const OF_THE_MACHINE: [&str; 2] = ["T01-kvm-backend", "T02-nested"];
+/// The word for the ramp of idle instances.
+const DENSITY: &str = "density";
 
 /// Measures, in its place.
 ///
 /// # Errors
 /// isolab's own: status 125.
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
-    let (suites, image) = split_words(&args.words)?;
+    let Words { suites, density, image } = split_words(&args.words)?;
+    if args.max_instances.is_some() && !density {
+        bail!("--max-instances has no effect without {DENSITY}; leave it out, or add {DENSITY}");
+    }
     if args.options.interactive || args.options.tty {
         bail!("bench gives its workloads no standard input; leave -i and -t out");
     }
@@ -63,10 +74,10 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
     args.json.as_deref().map_or(Ok(()), compare::output::check_path)?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
-        Place::Host => on_host(args, &suites, &levels, &job, &config, image)?,
+        Place::Host => on_host(args, (&suites, density), &levels, &job, &config, image)?,
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
-            match from_lab(args, &suites, &job, &config, image)? {
+            match from_lab(args, (&suites, density), &job, &config, image)? {
                 Ok(record) => record,
                 // The isolab inside has said on standard error what there is to say.
                 Err(status) => return Ok(status),
@@ -77,18 +88,27 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
     Ok(status(&record))
 }
 
-/// The suites, and the image that the last word names where it names no suite.
-fn split_words(words: &[String]) -> anyhow::Result<(Vec<&'static Suite>, String)> {
+/// What the words of the command line name.
+struct Words {
+    suites: Vec<&'static Suite>,
+    density: bool,
+    image: String,
+}
+
+/// The suites, whether density, and the image that the last word names where it names no suite.
+fn split_words(words: &[String]) -> anyhow::Result<Words> {
     let mut suites: Vec<&'static Suite> = Vec::new();
-    let mut image = None;
+    let (mut density, mut image) = (false, None);
     for (i, word) in words.iter().enumerate() {
         let found: Vec<&'static Suite> =
             if word == "all" { SUITES.iter().collect() } else { suite(word).into_iter().collect() };
-        if found.is_empty() && i > 0 && i + 1 == words.len() {
+        if word == DENSITY {
+            density = true;
+        } else if found.is_empty() && i > 0 && i + 1 == words.len() {
             image = Some(word.clone());
         } else if found.is_empty() {
             let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
-            bail!("there is no suite {word:?}; the suites are {}, and all", names.join(", "));
+            bail!("there is no suite {word:?}; the suites are {}, {DENSITY}, and all", names.join(", "));
         }
         for suite in found {
             if suites.iter().all(|known| known.name != suite.name) {
@@ -96,27 +116,29 @@ fn split_words(words: &[String]) -> anyhow::Result<(Vec<&'static Suite>, String)
             }
         }
     }
-    Ok((suites, image.unwrap_or_else(|| DEMO.to_owned())))
+    Ok(Words { suites, density, image: image.unwrap_or_else(|| DEMO.to_owned()) })
 }
 
 fn status(record: &SuiteRecord) -> u8 {
     if let Some(signal) = record.end.interrupted {
         return 128_u8.saturating_add(signal);
     }
-    let nothing = record.samples.iter().all(|sample| !sample.ok);
+    let nothing = !record.run.plan.tasks.is_empty() && record.samples.iter().all(|sample| !sample.ok);
     if nothing || record.end.verdict == Verdict::Refused { REFUSED } else { 0 }
 }
 
 /// The record of the same command inside the lab, or the status of the isolab there.
 fn from_lab(
     args: &BenchArgs,
-    suites: &[&'static Suite],
+    (suites, density): (&[&'static Suite], bool),
     job: &JobArgs,
     config: &JobConfig,
     image: Resolved,
 ) -> anyhow::Result<Result<SuiteRecord, u8>> {
     let mut arguments = vec!["bench".to_owned(), format!("--json={RECORD_IN_LAB}"), "--quiet".to_owned()];
     arguments.extend(suites.iter().map(|suite| suite.name.to_owned()));
+    arguments.extend(density.then(|| DENSITY.to_owned()));
+    arguments.extend(args.max_instances.map(|n| format!("--max-instances={n}")));
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
     // Chosen out here: inside, the clock starts at the same moment each time.
@@ -138,7 +160,7 @@ fn from_lab(
 
 fn on_host(
     args: &BenchArgs,
-    suites: &[&'static Suite],
+    (suites, density): (&[&'static Suite], bool),
     levels: &[String],
     job: &JobArgs,
     config: &JobConfig,
@@ -183,8 +205,6 @@ fn on_host(
     let before = Noise::now(Path::new("/"));
     sink.line(&Line::Run(Box::new(run.clone())))?;
     let (samples, runs) = bench.measure(&run.plan, &mut sink)?;
-    let mut host = run.host.clone();
-    host.noise = Noise::now(Path::new("/")).since(&before);
     let mut arms: BTreeMap<String, Arm> =
         runnable.iter().map(|level| (level.clone(), compare::arm(level, config, &digest))).collect();
     for (name, arm) in &mut arms {
@@ -198,16 +218,33 @@ fn on_host(
         args: vec![],
         times_files: Some(suites.iter().all(|suite| suite.name == "file")),
     };
-    let checks =
-        checks(Evidence { plan: &base, host: &host, arms: &arms, workload: &workload, samples: &runs });
     let summaries = summarise(&run.plan, &samples);
     for summary in &summaries {
         sink.line(&Line::Summary(summary.clone()))?;
     }
+    let mut densities = Vec::new();
+    for level in runnable.iter().filter(|_| density) {
+        if interrupted.get().is_none() {
+            let most = density::most(args.max_instances, level);
+            let (curve, detail) = bench.density(level, most, config, &image)?;
+            if let Some(arm) = arms.get_mut(level) {
+                arm.learn_from(&detail);
+            }
+            sink.line(&Line::Density(curve.clone()))?;
+            densities.push(curve);
+        }
+    }
+    let mut host = run.host.clone();
+    host.noise = Noise::now(Path::new("/")).since(&before);
+    let mut checks =
+        checks(Evidence { plan: &base, host: &host, arms: &arms, workload: &workload, samples: &runs });
+    if run.plan.tasks.is_empty() {
+        checks.retain(|check| OF_THE_MACHINE.contains(&check.id.as_str()));
+    }
     let verdict = verdict(&checks);
     let end = EndLine { arms, verdict, checks, noise: host.noise, interrupted: interrupted.get() };
     sink.line(&Line::End(Box::new(end.clone())))?;
-    Ok(SuiteRecord { run, samples, summaries, densities: vec![], end })
+    Ok(SuiteRecord { run, samples, summaries, densities, end })
 }
 
 fn checks(evidence: Evidence<'_>) -> Vec<Check> {
@@ -270,6 +307,29 @@ impl Bench<'_> {
         }
     }
 
+    /// One level's density curve.
+    fn density(
+        &mut self,
+        level: &str,
+        most: u32,
+        config: &JobConfig,
+        image: &Resolved,
+    ) -> anyhow::Result<(Density, Detail)> {
+        progress(format_args!("up to {most} idle instances at {level}"));
+        let command = density::IDLE.map(str::to_owned).to_vec();
+        let config = JobConfig { command, ..config.clone() };
+        let level = levels::level(level, Setup::of(&config, image)?)?;
+        let ramp = density::Ramp {
+            level: level.as_ref(),
+            job: &resolve::job(&config, image, true)?,
+            signals: &mut self.executor.signals,
+            interrupted: Rc::clone(&self.executor.interrupted),
+        };
+        let curve = ramp.run(most);
+        end_progress();
+        curve
+    }
+
     /// Carries out the plan.
     fn measure(
         &mut self,
@@ -277,21 +337,11 @@ impl Bench<'_> {
         sink: &mut Sink,
     ) -> anyhow::Result<(Vec<SuiteSample>, Vec<Sample>)> {
         let order = plan.order();
-        let shown = std::io::stderr().is_terminal();
         let (mut samples, mut runs) = (Vec::new(), Vec::new());
         for slot in &order {
             let Some(task) = plan.tasks.get(slot.task) else { continue };
-            if shown {
-                eprint!(
-                    "\rmeasuring {}/{}: {} at {}\u{1b}[K",
-                    slot.slot.seq + 1,
-                    order.len(),
-                    task.workload,
-                    slot.slot.arm
-                );
-                // Progress only.
-                let _ = std::io::stderr().flush();
-            }
+            let (n, of, arm) = (slot.slot.seq + 1, order.len(), &slot.slot.arm);
+            progress(format_args!("{n}/{of}: {} at {arm}", task.workload));
             let arguments = self.arguments(&task.command);
             let executed = self.executor.run(&slot.slot.arm, &arguments);
             let (sample, run) = SuiteSample::new(plan, slot, executed);
@@ -302,9 +352,22 @@ impl Bench<'_> {
                 break;
             }
         }
-        if shown {
-            eprint!("\r\u{1b}[K");
-        }
+        end_progress();
         Ok((samples, runs))
+    }
+}
+
+/// One line on a terminal.
+fn progress(what: std::fmt::Arguments<'_>) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\rmeasuring {what}\u{1b}[K");
+        // Progress only.
+        let _ = std::io::stderr().flush();
+    }
+}
+
+fn end_progress() {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\u{1b}[K");
     }
 }

@@ -285,14 +285,7 @@ pub(crate) fn split(
 ) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
     let (mut runnable, mut skipped) = (Vec::new(), Vec::new());
     for name in levels {
-        let setup = Setup {
-            image: image.file.try_clone().context("copy the image's descriptor")?,
-            kernel: config.kernel.clone(),
-            guest_console: false,
-            asked: config.asked,
-            tracer: Tracer::OFF,
-        };
-        match levels::level(name, setup)?.check() {
+        match levels::level(name, Setup::of(config, image)?)?.check() {
             Ok(()) => runnable.push(name.clone()),
             Err(why) if asked => {
                 bail!("{name} can't run here: {}; {}", why.reason, why.remedy);

@@ -10,7 +10,7 @@ mod vm;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use isolab_bench::port::{HostStdio, Level};
 use isolab_bench::run_report::Detail;
 use isolab_container::root::RootSource;
@@ -19,7 +19,8 @@ use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
 use isolab_wire::trace::Tracer;
 
-use crate::config::Asked;
+use crate::config::{Asked, JobConfig};
+use crate::resolve::Resolved;
 use crate::stdio;
 
 /// What a level is made from besides the job.
@@ -35,6 +36,22 @@ pub(crate) struct Setup {
     pub(crate) asked: Asked,
     /// Where the ends of the start's subphases go.
     pub(crate) tracer: Tracer,
+}
+
+impl Setup {
+    /// That of a job in this image, with no guest console.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(crate) fn of(config: &JobConfig, image: &Resolved) -> anyhow::Result<Self> {
+        Ok(Self {
+            image: image.file.try_clone().context("copy the image's descriptor")?,
+            kernel: config.kernel.clone(),
+            guest_console: false,
+            asked: config.asked,
+            tracer: Tracer::OFF,
+        })
+    }
 }
 
 pub(crate) use failures::namespaces_failed;

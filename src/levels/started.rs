@@ -66,6 +66,15 @@ impl Running for Started {
         self.instance.has(Code::Exec)
     }
 
+    fn at(&self, code: Code) -> Option<u64> {
+        self.instance.at(code)
+    }
+
+    fn charge(&self) -> Result<Option<MemoryReading>, StartError> {
+        let read = self.instance.cgroup().map(isolab_container::cgroup::Cgroup::read_memory).transpose()?;
+        Ok(read.flatten().map(reading))
+    }
+
     fn signal(&mut self, signal: u8) {
         self.instance.signal(signal);
     }

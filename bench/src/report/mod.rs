@@ -1,5 +1,6 @@
 //! Reports: pure functions of a record. Nothing here measures, and nothing here judges.
 
+mod density;
 pub mod html;
 pub mod markdown;
 pub(crate) mod quantity;

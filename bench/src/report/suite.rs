@@ -26,7 +26,9 @@ pub fn render(record: &SuiteRecord, columns: usize) -> String {
          median over rounds of the median of {} batches of one size at every level",
         plan.pairs, plan.warmup_pairs, plan.seed, plan.repetitions
     );
-    put("runs     ", &runs);
+    if !plan.tasks.is_empty() {
+        put("runs     ", &runs);
+    }
     put("verdict  ", verdict_word(record.end.verdict));
     for check in record.end.checks.iter().filter(|c| c.speaks()) {
         put("         ", &check_line(check));
@@ -48,6 +50,7 @@ pub fn render(record: &SuiteRecord, columns: usize) -> String {
             out.push('\n');
         }
     }
+    out.push_str(&super::density::render(record, columns));
     for skipped in &record.run.skipped {
         let text = format!("{} was not run: {}; {}", skipped.level, skipped.reason, skipped.remedy);
         out.push_str(&fill(&format!("\n{}", printable(&text)), "", "  ", columns));

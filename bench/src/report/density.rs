@@ -1,0 +1,99 @@
+//! Density curves for a terminal: one table and two slopes for each level.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
+
+use crate::density::{Density, LEAST_AVAILABLE_PERCENT, SLOWER, Slope, StopRule, p95};
+use crate::environment::Host;
+use crate::estimate::median;
+use crate::report::quantity::{Shown, digits, raw};
+use crate::report::text::fill;
+use crate::report::words::printable;
+use crate::suite::lines::SuiteRecord;
+
+/// All curves of a run; nothing where it has none.
+pub(super) fn render(record: &SuiteRecord, columns: usize) -> String {
+    let mut out = String::new();
+    if !record.densities.is_empty() {
+        let about = "idle instances side by side in one launcher, the start without the launcher's own; the machine's memory is \
+                     what can't be reclaimed, others' too";
+        out.push_str(&fill(about, "\ndensity: ", "  ", columns));
+        out.push('\n');
+    }
+    for density in &record.densities {
+        let level = printable(&density.level);
+        out.push_str(&format!("\n{level}\n"));
+        for line in table(density, &record.run.host).lines() {
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        let mut put = |text: String| {
+            out.push_str(&fill(&text, "  ", "    ", columns));
+            out.push('\n');
+        };
+        for (what, slope) in [("charge", density.charge), ("machine's memory", density.system)] {
+            put(match slope {
+                Some(slope) => told(what, slope),
+                None => format!("{what}: no slope from so few points"),
+            });
+        }
+        put(format!("ended: {}", end(density)));
+    }
+    out
+}
+
+fn table(density: &Density, host: &Host) -> String {
+    let time = Shown::time(host);
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header([
+        "instances".to_owned(),
+        format!("start, {}\nmedian", time.name()),
+        "\np95".to_owned(),
+        "sum of\ncharges, MiB".to_owned(),
+        "machine's\nmemory, MiB".to_owned(),
+        "available\nMiB".to_owned(),
+    ]);
+    for point in &density.points {
+        let starts: Vec<f64> = point.start_ns.iter().copied().map(raw).collect();
+        let mib = |bytes: u64| digits(Shown::MiB.scaled(raw(bytes)));
+        let start = |ns: f64| digits(time.scaled(ns));
+        table.add_row([
+            point.instances.to_string(),
+            start(median(&starts)),
+            start(p95(&point.start_ns)),
+            point.charge_bytes.map_or_else(|| "-".to_owned(), mib),
+            mib(point.system_bytes),
+            mib(point.available_bytes),
+        ]);
+    }
+    table.column_iter_mut().for_each(|column| {
+        column.set_cell_alignment(CellAlignment::Right);
+        column.set_padding((2, 0));
+    });
+    table.to_string()
+}
+
+fn told(what: &str, slope: Slope) -> String {
+    let mib = |bytes: f64| digits(Shown::MiB.scaled(bytes));
+    format!(
+        "{what}: {} MiB for each more instance, {} MiB besides; no point is further than {} MiB from that line",
+        mib(slope.bytes_per_instance),
+        mib(slope.intercept_bytes),
+        mib(slope.residual_bytes)
+    )
+}
+
+fn end(density: &Density) -> String {
+    let rule = match density.stopped_by {
+        StopRule::MaxInstances => "as many as asked for".to_owned(),
+        StopRule::SlowStarts => format!("p95 of the starts is over {SLOWER} times that of a single instance"),
+        StopRule::LittleMemory => {
+            format!("{LEAST_AVAILABLE_PERCENT} % of the machine's memory or less is available")
+        }
+        StopRule::StartFailed => "an instance did not start, or did not stay".to_owned(),
+        StopRule::Interrupted => "interrupted".to_owned(),
+    };
+    match &density.reason {
+        Some(reason) => format!("{rule}: {}", printable(reason)),
+        None => rule,
+    }
+}
