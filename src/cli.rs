@@ -68,6 +68,7 @@ pub(crate) enum Command {
 Examples:
   isolab compare demo
   isolab compare --on host --levels process,container --pairs 50 demo -- /isolab-work null
+  isolab compare --vary seccomp=on,off --vary net=private,host --vary memory=128M,1G demo
   isolab compare --json result.json --html report.html debian -- /usr/bin/python3 -c 'print(1)'")]
     Compare(CompareArgs),
     /// Run workload suites at several levels, interleaved, and show what an operation costs at each
@@ -260,6 +261,9 @@ pub(crate) struct RunArgs {
     /// Make a phase of a measured start longer by so many milliseconds (a test of the timeline)
     #[arg(long, hide = true, value_name = "PHASE=MS")]
     pub(crate) test_delay: Option<Delay>,
+    /// Leave a mechanism of the container out: seccomp=off, net=host, limits=off (used by compare --vary)
+    #[arg(long, hide = true, value_name = "KNOB=VALUE")]
+    pub(crate) knob: Vec<String>,
     /// The job.
     #[command(flatten)]
     pub(crate) job: JobArgs,
@@ -271,6 +275,11 @@ pub(crate) struct CompareArgs {
     /// Levels to compare, in this order of the table [default: process,container,vm]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
+    /// Compare one level (default: container) with itself, one mechanism changed at a time (repeatable): seccomp=on,off
+    /// net=private,host limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,..;
+    /// the first values are the base
+    #[arg(long, value_name = "KNOB=A,B")]
+    pub(crate) vary: Vec<String>,
     /// Interleaved pairs: all levels once each (default: on a host 30 to 200, until the intervals are narrow; 9 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,

@@ -18,6 +18,7 @@ mod gc;
 pub mod hint;
 mod image;
 mod kernel;
+mod knobs;
 mod lab;
 mod levels;
 mod place;

@@ -66,6 +66,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
             if args.guest_console {
                 arguments.push("--guest-console".into());
             }
+            arguments.extend(args.knob.iter().map(|knob| format!("--knob={knob}")));
             arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
             let stdio = match config.stdio {
                 Stdio::Output => LabStdio::Output,

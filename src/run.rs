@@ -15,6 +15,7 @@ use crate::cli::RunArgs;
 use crate::config::JobConfig;
 use crate::delay::Delay;
 use crate::hint::UsernsOff;
+use crate::knobs::Knobs;
 use crate::levels::{self, Setup};
 use crate::resolve;
 use crate::signals::Signals;
@@ -43,7 +44,12 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
         guest_console: args.guest_console,
         asked: config.asked,
         tracer,
+        knobs: Knobs::new(&args.knob, &args.level)?,
     };
+    // Where it is measured the record says it.
+    if setup.knobs != Knobs::default() && report_to.is_none() {
+        eprintln!("isolab: weaker isolation, for measuring: {}", args.knob.join(", "));
+    }
     let level = levels::level(&args.level, setup)?;
     let (outcome, cause) = start(level.as_ref(), &job, &mut signals, tracer)?;
     let code = status(&outcome, cause);

@@ -32,3 +32,4 @@ pub mod subphase;
 pub mod suite;
 pub mod summary;
 pub mod timeline;
+pub mod vary;

@@ -22,6 +22,7 @@ use crate::stop::Ended;
 use crate::subphase::{SubphaseOf, legend};
 use crate::summary::{Headline, Summary, summarise};
 use crate::timeline::phases_of;
+use crate::vary::Variation;
 
 /// Name and version of the format.
 pub const SCHEMA: &str = "isolab.result/1";
@@ -50,6 +51,9 @@ pub struct Record {
     pub headline: Option<Headline>,
     /// The instrument's checks of itself.
     pub crosschecks: Vec<Crosscheck>,
+    /// Arms that differ from the first in one knob, and what it costs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vary: Vec<Variation>,
     /// Levels that were asked for and can't run here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
@@ -396,12 +400,18 @@ impl Record {
             summary,
             headline,
             crosschecks,
+            vary: vec![],
             skipped: vec![],
         };
-        for (metric, comparison, sentence) in quotable(&record) {
-            record.summary[metric].comparisons[comparison].sentence = Some(sentence);
-        }
+        record.quote();
         record
+    }
+
+    /// Puts the sentences beside their comparisons, as far as the verdict allows any.
+    pub(crate) fn quote(&mut self) {
+        for (metric, comparison, sentence) in quotable(self) {
+            self.summary[metric].comparisons[comparison].sentence = Some(sentence);
+        }
     }
 
     /// The file's content.

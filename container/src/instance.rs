@@ -203,7 +203,7 @@ impl Instance {
     /// When a moment came that it has told, in nanoseconds of `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn at(&self, code: Code) -> Option<u64> {
-        self.stamps().into_iter().find(|stamp| stamp.code == code).map(|stamp| stamp.at_ns)
+        self.stamps().0.into_iter().find(|stamp| stamp.code == code).map(|stamp| stamp.at_ns)
     }
 
     /// Its cgroup.

@@ -17,6 +17,7 @@ pub mod child;
 pub mod clock;
 pub mod idmap;
 pub mod instance;
+pub mod knobs;
 pub mod launch;
 mod orphans;
 pub mod page_cache;

@@ -178,7 +178,7 @@ fn on_host(
     let mut bench = Bench {
         executor: RunExecutor {
             page_cache: PageCache::new(CacheState::Warm, &image.file, kernel.as_deref())?,
-            arguments: vec![],
+            arms: BTreeMap::new(),
             delay: None,
             signals: Signals::catch().context("catch signals")?,
             counted: clock == ClockKind::Instructions,

@@ -1,6 +1,7 @@
 //! Runs one arm once: a fresh `isolab run` process, its report on a pipe, its output digested.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -37,8 +38,8 @@ const HEAD: usize = 16 * 1024;
 pub(crate) struct RunExecutor {
     /// The files of a run, and their state before it.
     pub(crate) page_cache: PageCache,
-    /// Arguments after `run --level L --report-fd N`.
-    pub(crate) arguments: Vec<String>,
+    /// Level of each arm, and its arguments after `run --level L --report-fd N`.
+    pub(crate) arms: BTreeMap<String, (String, Vec<String>)>,
     /// The clock counts instructions: what the kernel has put off is waited for, and a run begins on the clock's grid.
     pub(crate) counted: bool,
     /// No run was made yet.
@@ -98,8 +99,8 @@ impl RunExecutor {
 
 impl Executor for RunExecutor {
     fn execute(&mut self, arm: &str) -> Result<Execution, ExecuteError> {
-        let arguments = self.arguments.clone();
-        self.run(arm, &arguments).map(|(execution, _)| execution)
+        let (level, arguments) = self.arms.get(arm).cloned().ok_or_else(|| format!("no arm {arm:?}"))?;
+        self.run(&level, &arguments).map(|(execution, _)| execution)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `isolab compare`: interleaved rounds of all levels, one record, one table, one page.
 
+mod arms;
 pub(crate) mod executor;
 mod fixed_loop;
 pub(crate) mod output;
@@ -25,7 +26,6 @@ use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
 use isolab_bench::sample::Sample;
 use isolab_bench::stop::{MOST_PAIRS, Stop};
 use isolab_vmm::probe;
-use isolab_wire::trace::Tracer;
 
 use crate::cli::{CompareArgs, JobOptions};
 use crate::config::JobConfig;
@@ -35,6 +35,7 @@ use crate::place::{LabJob, Place, choose, in_lab};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
 use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint};
+use arms::ArmPlan;
 use executor::RunExecutor;
 use page_cache::PageCache;
 
@@ -56,11 +57,20 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
     }
-    let levels = levels_of(args.levels.as_ref())?;
+    let (levels, arms) = if args.vary.is_empty() {
+        let levels = levels_of(args.levels.as_ref())?;
+        let arms = ArmPlan::of_levels(&levels, &args.job)?;
+        (levels, arms)
+    } else {
+        let level = arms::varied_level(args)?;
+        levels::check_name(&level)?;
+        let arms = ArmPlan::of_knobs(&level, &args.vary, &args.job)?;
+        (vec![level], arms)
+    };
     output::check(args)?;
     let image = resolve::image(&config.image)?;
     let (record, told) = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
-        Place::Host => (on_host(args, &levels, &config, image)?, false),
+        Place::Host => (on_host(args, (&levels, arms), &config, image)?, false),
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
             match from_lab(args, &config, image)? {
@@ -114,6 +124,7 @@ pub(crate) fn levels_of(asked: Option<&Vec<String>>) -> anyhow::Result<Vec<Strin
 fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::Result<Result<Record, u8>> {
     let mut arguments = vec!["compare".to_owned()];
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
+    arguments.extend(args.vary.iter().map(|knob| format!("--vary={knob}")));
     arguments.push(format!("--json={RECORD_IN_LAB}"));
     arguments.push("--quiet".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
@@ -200,14 +211,16 @@ pub(crate) fn seed(asked: Option<u64>) -> u64 {
 
 fn on_host(
     args: &CompareArgs,
-    levels: &[String],
+    (levels, mut arms): (&[String], Vec<ArmPlan>),
     config: &JobConfig,
     image: Resolved,
 ) -> anyhow::Result<Record> {
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
-    let (runnable, skipped) = split(args.levels.is_some(), output::silent(args), levels, config, &image)?;
-    let plan = plan(args, runnable.clone())?;
+    let (runnable, skipped) =
+        split(args.levels.is_some() || !args.vary.is_empty(), output::silent(args), levels, config, &image)?;
+    arms.retain(|arm| runnable.contains(&arm.level));
+    let plan = plan(args, arms.iter().map(|arm| arm.name.clone()).collect())?;
     let mut run = Run::starting_now(tool(), std::env::args().collect(), plan.clone())?;
     let (class, clock) = class();
     let mut host = Host::read(Path::new("/"), class, clock);
@@ -219,7 +232,7 @@ fn on_host(
     let kernel = PageCache::kernel_of(&runnable, args.job.kernel.as_deref());
     let mut executor = RunExecutor {
         page_cache: PageCache::new(cache_state(args), &image.file, kernel.as_deref())?,
-        arguments: arguments::of_job(&args.job, &reference),
+        arms: arms.iter().map(|arm| (arm.name.clone(), arm.run(&reference))).collect(),
         delay: args.test_delay,
         signals: Signals::catch().context("catch signals")?,
         counted: clock == ClockKind::Instructions,
@@ -233,8 +246,7 @@ fn on_host(
     run.ended = Some(ended);
     host.finish(Path::new("/"), &before);
     host.noise.fixed_loop_ns = loop_before.zip(loop_ns()).map(|(before, after)| [before, after]);
-    let arms =
-        runnable.iter().map(|level| (level.clone(), arm(level, config, &digest))).collect::<BTreeMap<_, _>>();
+    let known = arms.iter().map(|arm| (arm.name.clone(), arm.arm(&digest))).collect::<BTreeMap<_, _>>();
     let workload = Workload {
         name: format!("{} {}", config.image, job.argv.join(" ")),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -243,7 +255,10 @@ fn on_host(
         args: job.argv,
         times_files: None,
     };
-    let mut record = Record::new(run, host, arms, workload, samples);
+    let mut record = Record::new(run, host, known, workload, samples);
+    if !args.vary.is_empty() {
+        record = record.with_changes(arms.into_iter().filter_map(|arm| arm.change).collect());
+    }
     record.skipped = skipped;
     if args.allow_incomparable {
         record.comparability.allow_incomparable();

@@ -1,6 +1,7 @@
 //! Level `container`: own namespaces, own cgroup, no capabilities, a seccomp filter; the host's kernel.
 
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
+use isolab_container::cgroup::Limits;
 use isolab_container::launch::{self, ContainerConfig, job_limits};
 use isolab_images::job::Job;
 use isolab_images::programs::INIT;
@@ -35,11 +36,13 @@ impl Level for Container {
         let (root, scratch) = root_of(&self.0)?;
         let mut detail = detail_of(job, &root);
         let ends = Ends::new(stdio)?;
+        let limits = if self.0.knobs.limits { job_limits(job) } else { Limits::default() };
         let start = |limits| {
             let (stdio, tracer) = (ends.borrowed(), self.0.tracer);
-            launch::start(&ContainerConfig { job, root: &root, stdio, init: INIT, limits, tracer })
+            let config = ContainerConfig { job, root: &root, stdio, init: INIT, limits, tracer };
+            launch::start_with(&config, self.0.knobs.container)
         };
-        let (instance, lost) = limits::start_with(job_limits(job), self.0.asked, start)?;
+        let (instance, lost) = limits::start_with(limits, self.0.asked, start)?;
         detail.limits_not_enforced = lost;
         Ok(Box::new(Started::new(instance, scratch, detail)))
     }

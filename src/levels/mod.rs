@@ -20,6 +20,7 @@ use isolab_images::unpack::unpack;
 use isolab_wire::trace::Tracer;
 
 use crate::config::{Asked, JobConfig};
+use crate::knobs::Knobs;
 use crate::resolve::Resolved;
 use crate::stdio;
 
@@ -36,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) asked: Asked,
     /// Where the ends of the start's subphases go.
     pub(crate) tracer: Tracer,
+    /// Mechanisms left out for measuring.
+    pub(crate) knobs: Knobs,
 }
 
 impl Setup {
@@ -50,6 +53,7 @@ impl Setup {
             guest_console: false,
             asked: config.asked,
             tracer: Tracer::OFF,
+            knobs: Knobs::default(),
         })
     }
 }

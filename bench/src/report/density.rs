@@ -4,10 +4,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
 use crate::density::{Density, LEAST_AVAILABLE_PERCENT, SLOWER, Slope, StopRule, p95};
 use crate::environment::Host;
-use crate::estimate::median;
 use crate::report::quantity::{Shown, digits, raw};
 use crate::report::text::fill;
 use crate::report::words::printable;
+use crate::statistics::median;
 use crate::suite::lines::SuiteRecord;
 
 /// All curves of a run; nothing where it has none.

@@ -6,6 +6,7 @@ pub mod markdown;
 pub(crate) mod quantity;
 pub mod suite;
 pub mod text;
+mod vary;
 pub(crate) mod words;
 
 pub(crate) use words::quotable;

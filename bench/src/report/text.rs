@@ -67,6 +67,9 @@ pub fn render(record: &Record, style: TextStyle) -> String {
         out.push('\n');
     }
     out.push('\n');
+    if !record.comparability.forbids_statements() {
+        out.push_str(&super::vary::render(record));
+    }
     for statement in words::statements(record).into_iter().chain(words::skipped(record)) {
         out.push_str(&fill(&statement, "", "  ", style.columns));
         out.push('\n');
@@ -85,10 +88,12 @@ pub(super) fn check_line(check: &Check) -> String {
 
 fn table(record: &Record) -> String {
     let arms = &record.run.plan.arms;
+    // Arms of knobs are all set against the first one only.
+    let most = if record.vary.is_empty() { 2 } else { 1 };
     let bases: Vec<&String> = if record.comparability.forbids_statements() {
         vec![]
     } else {
-        arms.iter().take(arms.len().saturating_sub(1).min(2)).collect()
+        arms.iter().take(arms.len().saturating_sub(1).min(most)).collect()
     };
     let unit = Shown::time(&record.host).name();
     let entry = words::entry_metric(record);

@@ -1,0 +1,64 @@
+//! What each knob costs, for a terminal.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
+
+use crate::record::Record;
+use crate::report::quantity::{Shown, digits};
+use crate::report::words::{leading_metric, printable};
+use crate::summary::{CHARGE, CLEAN, Metric, PEAK};
+use crate::vary::Variation;
+
+/// The block of knobs; nothing where none was varied.
+pub(super) fn render(record: &Record) -> String {
+    let Some(base) = record.run.plan.arms.first().filter(|_| !record.vary.is_empty()) else {
+        return String::new();
+    };
+    let memory = if record.headline().memory == PEAK.name { &PEAK } else { &CHARGE };
+    let metrics = [leading_metric(record), &CLEAN, memory];
+    let mut header = vec!["knob".to_owned()];
+    header.extend(metrics.iter().map(|metric| title(record, metric)));
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    for variation in &record.vary {
+        let change = &variation.change;
+        let weaker = if change.weaker { "\n  weaker isolation" } else { "" };
+        let (knob, from, to) = (printable(&change.knob), printable(&change.from), printable(&change.to));
+        let mut row = vec![format!("{knob}: {from} -> {to}{weaker}")];
+        row.extend(metrics.iter().map(|metric| cell(record, variation, metric)));
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    let mut out = format!("One knob at a time, more (+) or less (-) than {}:\n", printable(base));
+    for line in table.to_string().lines() {
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out.push('\n');
+    out
+}
+
+fn title(record: &Record, metric: &Metric) -> String {
+    let unit = Shown::of(metric.unit, &record.host).name();
+    let what = match metric.name {
+        "startup.request_to_ready" => "to ready",
+        "startup.request_to_first_user_insn" => "to first instruction",
+        "startup.request_to_exec" => "to execve",
+        "startup.request_to_clean" => "to clean",
+        "memory.peak" => "peak of memory",
+        _ => "memory",
+    };
+    format!("{what}, {unit}")
+}
+
+fn cell(record: &Record, variation: &Variation, metric: &Metric) -> String {
+    let Some(cost) = variation.marginal.get(metric.name) else { return "-".to_owned() };
+    let shown = Shown::of(metric.unit, &record.host);
+    let sign = if cost.median > 0.0 { "+" } else { "" };
+    let interval = cost.ci95.map(|ends| format!("\n{}", shown.interval(cost.median, ends)));
+    format!("{sign}{}{}", digits(shown.scaled(cost.median)), interval.unwrap_or_default())
+}
