@@ -12,7 +12,7 @@ use support::{home, isolab, run};
 static HOST: LazyLock<PathBuf> = LazyLock::new(|| {
     let file = home().join("records-host.json");
     let json = file.to_str().expect("UTF-8");
-    let levels = ["--on", "host", "--levels", "process,container", "--pairs", "5", "--seed", "3", "--quiet"];
+    let levels = ["--on", "host", "--levels", "process,container", "--pairs", "6", "--seed", "3", "--quiet"];
     let done = run(&[&["compare"][..], &levels, &["--json", json, "demo"]].concat());
     assert_eq!(done.status, Some(0), "{}", done.stderr);
     file
@@ -38,7 +38,7 @@ fn changed(name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
 #[test]
 fn the_text_report_is_the_table_of_the_comparison() {
     let file = home().join("records-table.json");
-    let options = ["--on", "host", "--levels", "process", "--pairs", "5", "--json", text(&file), "demo"];
+    let options = ["--on", "host", "--levels", "process", "--pairs", "6", "--json", text(&file), "demo"];
     let compared = run(&[&["compare"][..], &options].concat());
     assert_eq!(compared.status, Some(0), "{}", compared.stderr);
     let reported = run(&["report", text(&file)]);
@@ -151,7 +151,7 @@ fn the_exercise_of_the_documents_passes_in_the_lab_and_not_without_its_vm() {
     assert!(line.contains("--levels process,container,vm --pairs 5"), "{line}");
     let file = home().join("records-exercise.json");
     let options =
-        ["--on", "lab", "--levels", "process,container,vm", "--pairs", "5", "--seed", "4711", "--quiet"];
+        ["--on", "lab", "--levels", "process,container,vm", "--pairs", "6", "--seed", "4711", "--quiet"];
     let done = run(&[&["compare"][..], &options, &["--json", text(&file), "demo"]].concat());
     assert_eq!(done.status, Some(0), "{}", done.stderr);
     let met = run(&["check", text(&file), "--against", exercise]);

@@ -28,6 +28,8 @@ fn raw(record: &Record, arm: &str, of: &[&str]) -> Vec<u64> {
     let json = serde_json::to_value(record).expect("plain data");
     let samples = json["samples"].as_array().expect("samples").clone();
     let own = samples.iter().filter(|s| s["arm"] == arm && s["ok"] == true && s["warmup"] == false);
+    // The second run of the base in a pair is the control.
+    let own = own.filter(|s| s["control"] != true);
     own.map(|s| of.iter().fold(s, |value, key| &value[key]).as_u64().expect("measured")).collect()
 }
 

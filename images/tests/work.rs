@@ -92,7 +92,12 @@ fn measurement_is_one_json_line_with_time_that_passed() {
         let name = line["name"].as_str().expect("name");
         assert!(name.starts_with(args[0]), "{name}");
         assert_eq!(line["n"].as_u64().map(|n| n.to_string()).as_deref(), args.last().copied());
-        assert!(line["ns"].as_u64() > Some(0) && line["tsc"].as_u64() > Some(0), "{line}");
+        for key in ["ns", "tsc"] {
+            assert!(
+                line[key].as_array().is_some_and(|of| of.len() == 1 && of[0].as_u64() > Some(0)),
+                "{line}"
+            );
+        }
     }
 }
 
@@ -196,5 +201,5 @@ fn tree_reads_every_file() {
     symlink("one", top.join("link")).expect("link");
     let output = Command::new(program()).arg("tree").arg(&top).output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(text.lines().nth(1), Some(r#"{"dirs":3,"files":2,"bytes":20010}"#), "{text}");
+    assert!(text.contains(r#""dirs":3,"files":2,"bytes":20010}"#), "{text}");
 }

@@ -80,8 +80,10 @@ fn summary(record: &Record) -> Line {
     if !bounded(&record.run.plan) {
         return Line::new(false, demand, "the plan is none that isolab makes");
     }
-    let again = summarise(&record.run.plan, &record.samples);
-    let (Ok(again), Ok(recorded)) = (serde_json::to_value(&again), serde_json::to_value(&record.summary))
+    let mut again = Record { summary: summarise(&record.run.plan, &record.samples), ..record.clone() };
+    again.quote();
+    let (Ok(again), Ok(recorded)) =
+        (serde_json::to_value(&again.summary), serde_json::to_value(&record.summary))
     else {
         return Line::new(false, demand, "it holds a number that is none");
     };
