@@ -65,7 +65,7 @@ fn a_record_comes_from_standard_input_too() {
     command.stdin(std::fs::File::open(&*HOST).expect("a record"));
     let done = support::done(command.output().expect("isolab starts"));
     assert_eq!(done.status, Some(0), "{}", done.stderr);
-    assert_eq!(done.stdout.matches("BenchmarkStartup/arm=").count(), 10);
+    assert_eq!(done.stdout.matches("BenchmarkStartup/arm=").count(), 12);
 }
 
 #[test]
