@@ -310,6 +310,9 @@ pub(crate) struct CompareArgs {
     /// Make a phase of each start longer by so many milliseconds (a test of the timeline)
     #[arg(long, hide = true, value_name = "PHASE=MS")]
     pub(crate) test_delay: Option<Delay>,
+    /// Tell on standard output of each run that is done, one line of JSON (used by compare in the lab)
+    #[arg(long, hide = true)]
+    pub(crate) progress_lines: bool,
     /// The job.
     #[command(flatten)]
     pub(crate) job: JobArgs,

@@ -73,8 +73,13 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
                 Stdio::Interactive => LabStdio::Interactive,
                 Stdio::Terminal { .. } => LabStdio::Terminal,
             };
-            Ok(in_lab(LabJob::of(&args.job, config.memory_bytes, arguments, stdio)?, vec![image], vec![])?
-                .status)
+            Ok(in_lab(
+                LabJob::of(&args.job, config.memory_bytes, arguments, stdio)?,
+                vec![image],
+                vec![],
+                &mut |_| {},
+            )?
+            .status)
         }
     }
 }
@@ -133,7 +138,7 @@ pub(crate) fn lab(args: &LabArgs) -> anyhow::Result<u8> {
         exec: args.exec,
         seed: None,
     };
-    Ok(in_lab(job, wanted, vec![])?.status)
+    Ok(in_lab(job, wanted, vec![], &mut |_| {})?.status)
 }
 
 /// What a lab is asked to do.
@@ -189,11 +194,17 @@ fn lab_memory(asked: Option<&str>, job_bytes: u64) -> anyhow::Result<u32> {
     u32::try_from(mib).context("--lab-memory is too large")
 }
 
-/// Runs isolab in the lab with these images; `returns` are files inside that come back.
+/// Runs isolab in the lab with these images; `returns` are files inside that come back, `watch` is given the lines of
+/// [`LabStdio::Lines`].
 ///
 /// # Errors
 /// The lab can't be started or breaks.
-pub(crate) fn in_lab(job: LabJob, images: Vec<Resolved>, returns: Vec<String>) -> anyhow::Result<LabOutcome> {
+pub(crate) fn in_lab(
+    job: LabJob,
+    images: Vec<Resolved>,
+    returns: Vec<String>,
+    watch: &mut dyn FnMut(&str),
+) -> anyhow::Result<LabOutcome> {
     let stock = stock()?;
     let mut kernels = vec![stock.clone()];
     if let Some(name) = job.kernel.as_deref().filter(|name| *name != STOCK) {
@@ -218,7 +229,10 @@ pub(crate) fn in_lab(job: LabJob, images: Vec<Resolved>, returns: Vec<String>) -
         stdio: job.stdio,
         returns,
     };
-    lab::run(request, &mut |progress| tell(&progress))
+    lab::run(request, &mut |progress| match &progress {
+        LabProgress::Line(line) => watch(line),
+        other => tell(other),
+    })
 }
 
 /// The value of [`hint::LAB_ENV`].

@@ -125,7 +125,7 @@ fn diff_ends_with_the_status_of_its_answer() {
 #[test]
 fn check_ends_with_the_status_of_its_answer() {
     let spec = home().join("records-spec.toml");
-    let asked = "title = \"t\"\n[run]\nimage = \"demo\"\narms = [\"process\", \"container\"]\nmin_pairs = 5\nseed = 3\n\
+    let asked = "title = \"t\"\n[run]\nimage = \"demo\"\narms = [\"process\", \"container\"]\nmin_pairs = 6\nseed = 3\n\
                  [[ratio]]\nmetric = \"startup.request_to_ready\"\nof = \"container\"\nto = \"process\"\nat_least = 0.01\n";
     std::fs::write(&spec, asked).expect("written");
     let met = run(&["check", text(&HOST), "--against", text(&spec)]);
@@ -148,7 +148,7 @@ fn the_exercise_of_the_documents_passes_in_the_lab_and_not_without_its_vm() {
     let text_of =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/exercise.md")).expect("there");
     let line = text_of.lines().find(|line| line.trim().starts_with("isolab compare")).expect("the command");
-    assert!(line.contains("--levels process,container,vm --pairs 5"), "{line}");
+    assert!(line.contains("--levels process,container,vm --pairs 6"), "{line}");
     let file = home().join("records-exercise.json");
     let options =
         ["--on", "lab", "--levels", "process,container,vm", "--pairs", "6", "--seed", "4711", "--quiet"];

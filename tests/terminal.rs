@@ -152,6 +152,38 @@ fn the_terminal_is_given_back_after_a_signal() {
 }
 
 #[test]
+fn a_comparison_shows_how_far_it_is_and_what_it_knows_of_each_level() {
+    let levels = ["--on", "host", "--levels", "process,container", "--pairs", "40", "--seed", "1", "demo"];
+    let mut terminal = Terminal::start(&[&["compare"][..], &levels].concat());
+    terminal.hear(" runs");
+    for word in ["n = ", "ms", "MiB", "\u{b1}", "verdict", "\r\ncontainer "] {
+        terminal.hear(word);
+    }
+    assert_eq!(terminal.status(), Some(0));
+}
+
+#[test]
+fn a_comparison_in_the_lab_shows_it_too() {
+    let levels = ["--on", "lab", "--levels", "process", "--pairs", "3", "--seed", "1", "demo"];
+    let mut terminal = Terminal::start(&[&["compare"][..], &levels].concat());
+    for word in ["isolab: lab: kernel ", " runs", "n = ", "Mi", "verdict"] {
+        terminal.hear(word);
+    }
+    assert_eq!(terminal.status(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_a_comparison_and_its_progress() {
+    busybox();
+    let pairs = ["--on", "host", "--levels", "process", "--pairs", "1000", "busybox", "--", "sleep", "0.05"];
+    let mut terminal = Terminal::start(&[&["compare"][..], &pairs].concat());
+    terminal.hear("n = ");
+    terminal.press(b"\x03");
+    terminal.hear("isolab: interrupted after ");
+    assert_eq!(terminal.status(), Some(130));
+}
+
+#[test]
 fn a_terminal_is_refused_where_standard_input_is_none() {
     for level in ["process", "container", "vm"] {
         let result = run(&["run", "-t", "--level", level, "demo"]);

@@ -407,8 +407,8 @@ impl Record {
         record
     }
 
-    /// Puts the sentences beside their comparisons, as far as the verdict allows any.
-    pub(crate) fn quote(&mut self) {
+    /// Puts the sentences beside their comparisons, as far as the verdict allows any; anew after a change of what they name.
+    pub fn quote(&mut self) {
         for (metric, comparison, sentence) in quotable(self) {
             self.summary[metric].comparisons[comparison].sentence = Some(sentence);
         }

@@ -5,12 +5,11 @@ pub(crate) mod executor;
 mod fixed_loop;
 pub(crate) mod output;
 pub(crate) mod page_cache;
+mod progress;
 mod settle;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,16 +17,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use isolab_bench::conditions::CacheState;
 use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
-use isolab_bench::measure::{Measured, Observer, measure};
-use isolab_bench::plan::{
-    PAIRS_FOR_TAIL, PAIRS_IN_LAB, Plan, Slot, WARMUP_IN_LAB, WARMUP_ON_HOST, pairs_done,
-};
+use isolab_bench::measure::{Measured, measure};
+use isolab_bench::plan::{PAIRS_FOR_TAIL, PAIRS_IN_LAB, Plan, WARMUP_IN_LAB, WARMUP_ON_HOST, pairs_done};
 use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
-use isolab_bench::sample::Sample;
 use isolab_bench::stop::{MOST_PAIRS, Stop};
 use isolab_vmm::probe;
 
-use crate::cli::{CompareArgs, JobOptions};
+use crate::cli::{CompareArgs, JobOptions, LabClock};
 use crate::config::JobConfig;
 use crate::lab::{LabStdio, Stuck};
 use crate::levels::{self, Setup};
@@ -38,6 +34,7 @@ use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint};
 use arms::ArmPlan;
 use executor::RunExecutor;
 use page_cache::PageCache;
+use progress::{Progress, Step, Table};
 
 /// Where the lab leaves the record.
 pub(crate) const RECORD_IN_LAB: &str = "/root/record.json";
@@ -127,6 +124,8 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     arguments.extend(args.vary.iter().map(|knob| format!("--vary={knob}")));
     arguments.push(format!("--json={RECORD_IN_LAB}"));
     arguments.push("--quiet".into());
+    // Whether or not somebody watches: what is measured does not depend on it.
+    arguments.push("--progress-lines".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
     let flags = [
         (args.tail, "--tail"),
@@ -149,6 +148,7 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     // The lab's clock says the same in each run.
     record.run.stamp()?;
     record.workload.image = name;
+    record.quote();
     record.run.argv = std::env::args().collect();
     Ok(Ok(record))
 }
@@ -170,8 +170,14 @@ pub(crate) fn file_from_lab(
     let outcome = loop {
         let image = image.take().map_or_else(|| resolve::image(name), Ok)?;
         let job =
-            LabJob::of(options, config.memory_bytes, arguments.clone(), LabStdio::Output)?.repeatable(seed);
-        match in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()]) {
+            LabJob::of(options, config.memory_bytes, arguments.clone(), LabStdio::Lines)?.repeatable(seed);
+        let mut table = Table::on_a_terminal(options.lab_clock == LabClock::Instructions);
+        let mut watch = |line: &str| {
+            if let (Some(table), Ok(step)) = (&mut table, serde_json::from_str::<Step>(line)) {
+                table.show(&step);
+            }
+        };
+        match in_lab(job, vec![image], vec![RECORD_IN_LAB.to_owned()], &mut watch) {
             Err(error) if error.is::<Stuck>() && tries.next().is_some_and(|n| n < LAB_TRIES) => {
                 eprintln!("isolab: {error:#}: starting the measuring over in a new lab");
             }
@@ -239,9 +245,9 @@ fn on_host(
         first: true,
         interrupted: Rc::clone(&interrupted),
     };
-    let mut progress = Progress::new(&plan, Rc::clone(&interrupted));
+    let mut progress = Progress::new(&plan, Rc::clone(&interrupted), args.progress_lines);
     let Measured { samples, ended } = measure(&plan, &mut executor, &mut progress);
-    progress.clear();
+    drop(progress);
     run.interrupted = interrupted.get();
     run.ended = Some(ended);
     host.finish(Path::new("/"), &before);
@@ -336,41 +342,4 @@ pub(crate) fn arm(level: &str, config: &JobConfig, digest: &str) -> Arm {
     arm.mem_limit_bytes = (level != "process").then_some(config.memory_bytes);
     arm.rootfs = Rootfs { digest: Some(digest.to_owned()), ..Rootfs::default() };
     arm
-}
-
-/// One line on a terminal.
-struct Progress {
-    total: usize,
-    done: usize,
-    on: bool,
-    interrupted: Rc<Cell<Option<u8>>>,
-}
-
-impl Progress {
-    fn new(plan: &Plan, interrupted: Rc<Cell<Option<u8>>>) -> Self {
-        Self { total: plan.order().len(), done: 0, on: std::io::stderr().is_terminal(), interrupted }
-    }
-
-    /// Takes the line away.
-    fn clear(&self) {
-        if self.on {
-            eprint!("\r\u{1b}[K");
-        }
-    }
-}
-
-impl Observer for Progress {
-    fn started(&mut self, slot: &Slot) {
-        if self.on {
-            eprint!("\rmeasuring {}/{}: {}\u{1b}[K", self.done + 1, self.total, slot.arm);
-            let _ = std::io::stderr().flush();
-        }
-    }
-
-    fn finished(&mut self, sample: &Sample) -> ControlFlow<()> {
-        self.done += 1;
-        // The first warm-up pair tells what can't run at all: no use in repeating it.
-        let stop = self.interrupted.get().is_some() || (sample.error.is_some() && sample.pair == 0);
-        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
 }

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
 use super::machine::RunningMachine;
 use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port};
-use super::streams::{Output, check_files, receive, send};
+use super::streams::{Lines, Output, check_files, receive, send};
 use super::terminal::{self, RawTerminal};
 use super::watchdog::Watchdog;
 use super::{LabOutcome, LabProgress, LabStdio};
@@ -69,6 +69,8 @@ pub(super) struct Bridge {
     stdin_open: bool,
     stdin_out: Vec<u8>,
     outputs: [Output; 2],
+    /// Of standard output, where it goes line by line to the progress.
+    lines: Option<Lines>,
     files: Frames,
     file: Vec<u8>,
     received: Vec<Vec<u8>>,
@@ -91,7 +93,7 @@ impl Bridge {
             signal_hook::low_level::pipe::register(signal, handler).context("catch signals")?;
             signals.push((signal, ours));
         }
-        let stdin_open = stdio != LabStdio::Output;
+        let stdin_open = !matches!(stdio, LabStdio::Output | LabStdio::Lines);
         let watchdog = machine.monitor.take().map(Watchdog::new);
         Ok(Self {
             machine,
@@ -106,6 +108,7 @@ impl Bridge {
             stdin_open,
             stdin_out: if stdin_open { Vec::new() } else { frame(&[]) },
             outputs: [Output::new(port::STDOUT), Output::new(port::STDERR)],
+            lines: (stdio == LabStdio::Lines).then(Lines::default),
             files: Frames::default(),
             file: Vec::new(),
             received: Vec::new(),
@@ -226,7 +229,7 @@ impl Bridge {
             // Only its greeting.
             Source::StdinReply => drop(receive(&mut self.machine.ports[1])?),
             Source::Stdin => self.read_stdin()?,
-            Source::Output(index) => self.read_output(index)?,
+            Source::Output(index) => self.read_output(index, progress)?,
             Source::Sink(index) => self.write_sink(index, flags)?,
             Source::Files => self.read_files()?,
             Source::Console => {
@@ -288,10 +291,16 @@ impl Bridge {
         send(&mut self.machine.ports[1], &mut self.stdin_out)
     }
 
-    fn read_output(&mut self, index: usize) -> Result<()> {
+    fn read_output(&mut self, index: usize, progress: &mut dyn FnMut(LabProgress)) -> Result<()> {
         let bytes = receive(&mut self.machine.ports[2 + index])?;
         self.moved += bytes.len();
-        Ok(self.outputs[index].take(&bytes)?)
+        self.outputs[index].take(&bytes)?;
+        if let Some(lines) = self.lines.as_mut().filter(|_| index == 0) {
+            for line in lines.take(&self.outputs[index].divert()) {
+                progress(LabProgress::Line(line));
+            }
+        }
+        Ok(())
     }
 
     fn write_sink(&mut self, index: usize, flags: PollFlags) -> Result<()> {

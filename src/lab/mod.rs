@@ -39,6 +39,8 @@ const REPEATABLE_START_S: u64 = 1_767_225_600;
 pub(crate) enum LabStdio {
     /// Output only.
     Output,
+    /// The same, with each line of standard output as [`LabProgress::Line`] and not on ours.
+    Lines,
     /// With standard input.
     Interactive,
     /// With a terminal, whose size follows ours.
@@ -115,6 +117,8 @@ pub(crate) enum LabProgress {
     },
     /// isolab runs inside.
     Running,
+    /// It has said this line.
+    Line(String),
     /// It has ended.
     Done,
 }

@@ -54,6 +54,12 @@ impl Output {
         Ok(())
     }
 
+    /// Takes what waits to be written away.
+    pub(super) fn divert(&mut self) -> Vec<u8> {
+        self.written = 0;
+        std::mem::take(&mut self.pending)
+    }
+
     /// Writes a part to a descriptor that polled writable (or, with `failed`, in error); how much, or nothing where it
     /// is closed for good.
     pub(super) fn write(&mut self, sink: impl AsFd, failed: bool) -> Option<usize> {
@@ -72,6 +78,29 @@ impl Output {
                 None
             }
         }
+    }
+}
+
+/// Longest line that is kept.
+const MAX_LINE: usize = 64 * 1024;
+
+/// A stream cut into lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines(Vec<u8>);
+
+impl Lines {
+    /// The lines that these bytes complete, without their ends; what is longer than [`MAX_LINE`] is dropped.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.0.extend_from_slice(bytes);
+        let mut lines = Vec::new();
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.0.drain(..=end).collect();
+            lines.push(String::from_utf8_lossy(&line[..end]).into_owned());
+        }
+        if self.0.len() > MAX_LINE {
+            self.0.clear();
+        }
+        lines
     }
 }
 
@@ -165,6 +194,19 @@ mod tests {
         let mut got = String::new();
         theirs.read_to_string(&mut got).unwrap();
         assert_eq!(got, "hello");
+    }
+
+    #[test]
+    fn a_diverted_output_comes_in_lines_and_waits_for_nobody() {
+        let (mut output, mut lines) = (Output::new(3), Lines::default());
+        output.take(&frame(b"one\ntw")).unwrap();
+        assert_eq!(lines.take(&output.divert()), ["one"]);
+        assert!(!output.waits());
+        output.take(&[frame(b"o\n\nthree"), frame(b"")].concat()).unwrap();
+        assert_eq!(lines.take(&output.divert()), ["two", ""]);
+        assert!(output.complete());
+        lines.take(&vec![b'x'; MAX_LINE + 1]);
+        assert_eq!(lines.take(b"y\n"), ["y"]);
     }
 
     #[test]

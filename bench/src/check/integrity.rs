@@ -100,14 +100,20 @@ fn verdict(record: &Record) -> Line {
     if record.run.plan.arms.iter().any(|arm| !arms.contains_key(arm)) || !bounded(&record.run.plan) {
         return Line::new(false, demand, "an arm of the plan is not described");
     }
-    let evidence = Evidence {
-        plan: &record.run.plan,
-        host: &record.host,
-        arms,
-        samples: &record.samples,
-        workload: &record.workload,
+    // What was varied on purpose speaks against nothing.
+    let again = if record.vary.is_empty() {
+        judge(Evidence {
+            plan: &record.run.plan,
+            host: &record.host,
+            arms,
+            workload: &record.workload,
+            samples: &record.samples,
+        })
+    } else {
+        let changes = record.vary.iter().map(|variation| variation.change.clone()).collect();
+        record.clone().with_changes(changes).comparability
     };
-    let again = judge(evidence).verdict;
+    let again = again.verdict;
     let found = format!("recorded {:?}, judged again {again:?}", record.comparability.verdict).to_lowercase();
     Line::new(again == record.comparability.verdict, demand, found)
 }

@@ -17,6 +17,7 @@ use crate::summary::METHOD;
 mod chart;
 mod distribution;
 mod memory;
+mod plot;
 mod tables;
 mod timeline;
 
@@ -78,6 +79,9 @@ fn head(record: &Record) -> Markup {
     let started = started.map(|t| humantime::format_rfc3339_seconds(t).to_string()).unwrap_or_default();
     let verdict = record.comparability.verdict;
     html! {
+        @if let Some(mark) = record.comparability.watermark.as_deref() {
+            div class="banner" role="alert" { (words::printable(mark)) }
+        }
         p class="eyebrow" { "isolab compare \u{b7} " (started) " \u{b7} run " (words::printable(&record.run.id)) }
         h1 { code { (words::subject(record)) } }
         div class={ "verdict " (words::verdict_word(verdict)) } {
@@ -115,8 +119,11 @@ fn findings(record: &Record) -> Markup {
 
 /// The watermark of a refused record, in each section that shows levels together.
 fn alone(record: &Record) -> Markup {
+    let forced = record.comparability.watermark.as_deref();
     html! {
-        @if record.comparability.verdict == Verdict::Refused {
+        @if let Some(mark) = forced {
+            p class="watermark" { (words::printable(mark)) ": shown by --allow-incomparable." }
+        } @else if record.comparability.verdict == Verdict::Refused {
             p class="watermark" { "NOT COMPARABLE: each level stands alone." }
         }
     }

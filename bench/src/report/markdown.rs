@@ -29,7 +29,13 @@ fn write(out: &mut String, record: &Record) -> std::fmt::Result {
     writeln!(out, "* **What may be claimed:** {}", escaped(&words::claims(record)))?;
     writeln!(out, "* **Runs:** {}", escaped(&words::arrangement(record)))?;
     writeln!(out, "* **Record:** run {}\n", escaped(&words::printable(&record.run.id)))?;
-    if verdict == Verdict::Refused {
+    if let Some(mark) = record.comparability.watermark.as_deref() {
+        writeln!(
+            out,
+            "**{}: numbers by --allow-incomparable, and no finding.**\n",
+            escaped(&words::printable(mark))
+        )?;
+    } else if verdict == Verdict::Refused {
         writeln!(out, "**NOT COMPARABLE: each row stands alone, no row may be set against another.**\n")?;
     }
     table(out, record)?;
@@ -41,7 +47,7 @@ fn write(out: &mut String, record: &Record) -> std::fmt::Result {
 
 fn table(out: &mut String, record: &Record) -> std::fmt::Result {
     let arms = &record.run.plan.arms;
-    let refused = record.comparability.verdict == Verdict::Refused;
+    let refused = record.comparability.forbids_statements();
     let bases: &[String] = if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(2)] };
     let lead = words::leading_metric(record);
     let wanted =

@@ -1,20 +1,25 @@
-//! Every run: the empirical distribution of the leading metric, one panel and one scale per level.
+//! Every run: the empirical distribution of the leading metric, all levels on one axis, then one panel and one scale per
+//! level.
 
 use std::fmt::Write;
 
 use maud::{Markup, html};
 
 use super::alone;
+use super::chart::legend;
+use super::plot::{Axis, Curve, chart};
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, raw};
-use crate::report::words::{leading_metric, printable};
-use crate::summary::ArmSummary;
+use crate::report::words::{leading_metric, leading_word, printable};
+use crate::summary::{ArmSummary, Metric};
 
 /// Inner drawing: thousandths of the width, hundredths of the height.
 const WIDTH: f64 = 1000.0;
 const TOP: u32 = 8;
 const HEIGHT: u32 = 120;
 const STRIP: u32 = TOP + HEIGHT + 14;
+/// Times the smallest value from which on the largest needs a logarithmic axis.
+const LOG_FROM: f64 = 10.0;
 
 pub(super) fn section(record: &Record) -> Markup {
     let metric = leading_metric(record);
@@ -35,12 +40,63 @@ pub(super) fn section(record: &Record) -> Markup {
             (alone(record))
             p class="caption" {
                 "Share of runs in which the level " (metric.verb) " within a given " (if shown == Shown::Mi { "count" } else { "time" })
-                "; each dot is a run, the dashed line the median, the band its 95 % interval where there are enough runs. Each panel has its own \
-                 scale, which does not start at zero."
+                ", all levels on one axis: further left is sooner, steeper is steadier."
+            }
+            (together(record, metric, shown))
+            p class="caption" {
+                "Each level enlarged: every dot is a run, the dashed line the median, the band its 95 % interval where there are \
+                 enough runs. Each panel has its own scale, which does not start at zero."
             }
             div class="panels" { @for panel in panels { (panel) } }
         }
     }
+}
+
+/// All arms on one axis: what the panels below show enlarged.
+fn together(record: &Record, metric: &Metric, shown: Shown) -> Markup {
+    let sorted = |arm: &String| {
+        let own = record.samples.iter().filter(|s| s.arm == *arm && s.analysed());
+        let mut values: Vec<f64> = own.filter_map(|s| Some(shown.scaled(raw(metric.of(s)?)))).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let arms: Vec<(usize, Vec<f64>)> = record
+        .run
+        .plan
+        .arms
+        .iter()
+        .map(sorted)
+        .enumerate()
+        .filter(|(_, values)| !values.is_empty())
+        .collect();
+    let ends = arms.iter().flat_map(|(_, v)| v.first().into_iter().chain(v.last()));
+    let (least, most) = ends.clone().fold((f64::INFINITY, 0.0_f64), |(a, b), v| (a.min(*v), b.max(*v)));
+    let log = least > 0.0 && most > LOG_FROM * least;
+    let title =
+        format!("{}, {}{}", leading_word(record), shown.name(), if log { " (logarithmic)" } else { "" });
+    let Some(x) = Axis::around(title, ends.copied(), log) else { return html! {} };
+    let y = Axis { title: "share of runs".to_owned(), range: 0.0..1.0, log: false, percent: true };
+    let curves: Vec<Curve> = arms.iter().map(|(i, values)| curve(*i, values)).collect();
+    let about = "Share of runs within a given time, every level on one axis";
+    html! {
+        figure {
+            (chart(about, &x, &y, &curves))
+            (legend(&record.run.plan.arms.iter().enumerate().map(|(i, arm)| ((i % 5).to_string(), printable(arm))).collect::<Vec<_>>(), None))
+        }
+    }
+}
+
+/// Steps from the first run to the last, a dot at each: the lines at 0 and 1 before and after would hide other levels'.
+fn curve(colour: usize, values: &[f64]) -> Curve {
+    let n = raw(values.len() as u64);
+    let (mut line, mut points, mut share) = (Vec::new(), Vec::new(), 0.0);
+    for (rank, value) in (1_u64..).zip(values) {
+        line.push((*value, share));
+        share = raw(rank) / n;
+        line.push((*value, share));
+        points.push((*value, share));
+    }
+    Curve { colour, line, points }
 }
 
 fn panel(i: usize, arm: &str, values: &[f64], s: &ArmSummary, shown: Shown) -> Markup {

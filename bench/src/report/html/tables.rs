@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::alone;
-use crate::comparability::{CheckLevel, CheckStatus, Verdict};
+use crate::comparability::{CheckLevel, CheckStatus};
 use crate::record::Record;
 use crate::report::quantity::{Shown, factor};
 use crate::report::words::{
@@ -27,7 +27,7 @@ pub(super) fn headline(record: &Record) -> Markup {
     let shown = |m: &Metric| record.summary_of(m.name).is_some() && !hidden(m);
     let columns: Vec<_> = columns.into_iter().filter(|(_, m)| shown(m)).collect();
     let arms = &record.run.plan.arms;
-    let refused = record.comparability.verdict == Verdict::Refused;
+    let refused = record.comparability.forbids_statements();
     let bases: &[String] = if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(2)] };
     let lead = leading_metric(record);
     let lead_word = capital(leading_word(record));
