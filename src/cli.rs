@@ -283,6 +283,9 @@ pub(crate) struct CompareArgs {
     /// Interleaved pairs: all levels once each (default: on a host 30 to 200, until the intervals are narrow; 9 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
+    /// Pairs before the measured ones, flagged and not analysed [default: 3 on a host, 1 in the lab]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) warmup: Option<u32>,
     /// Measure 300 pairs, so that 95th and 99th percentiles mean something
     #[arg(long, conflicts_with = "pairs")]
     pub(crate) tail: bool,
@@ -330,6 +333,9 @@ pub(crate) struct BenchArgs {
     /// Rounds of every workload at every level (default: 10 on a host, 6 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
+    /// Rounds before the measured ones, flagged and not analysed [default: 3 on a host, 1 in the lab]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) warmup: Option<u32>,
     /// density: most instances (default: 16; 4 of vm in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) max_instances: Option<u32>,

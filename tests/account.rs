@@ -3,6 +3,8 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 use support::{in_lab, run};
@@ -96,4 +98,36 @@ fn the_vmm_costs_the_same_whatever_memory_its_guest_has_and_port_writes_are_coun
     let exits = |account: &Account| account["io_exits_after_ready"];
     assert_eq!(exits(more) - exits(one), 1000);
     assert!(more["kvm_exits"] > more["io_exits"] && more["io_exits"] > 0, "{more:?}");
+}
+
+/// An image with a shell and the measuring workload, by its directory.
+fn shell_and_work() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tar = dir.path().join("demo.tar");
+    let exported = run(&["image", "export", "demo", "-o", tar.to_str().expect("plain")]);
+    assert_eq!(exported.status, Some(0), "{}", exported.stderr);
+    let root = dir.path().join("root");
+    fs::create_dir_all(root.join("bin")).expect("a directory");
+    fs::copy("/bin/busybox", root.join("bin/sh")).expect("busybox-static");
+    let unpacked = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(&root).arg("isolab-work").status();
+    assert!(unpacked.is_ok_and(|status| status.success()), "tar");
+    dir
+}
+
+#[test]
+fn a_workload_that_a_shell_starts_is_read_and_goes_on_at_once() {
+    let dir = shell_and_work();
+    let image = dir.path().join("root").to_str().expect("plain").to_owned();
+    let command = ["--warmup", "0", &image, "--", "/bin/sh", "-c", "/isolab-work null; :"];
+    for level in ["process", "container"] {
+        let result = run(&compare(level, &command));
+        assert!(matches!(result.status, Some(0 | 3)), "{}", result.stderr);
+        let record: Value = serde_json::from_str(&result.stdout).expect("a record");
+        for sample in record["samples"].as_array().expect("samples") {
+            assert_eq!(sample["mem_bytes"]["at"], "ready", "{sample}");
+            let ns = sample["t_ns"]["clean"].as_u64().expect("a time");
+            // It gives up waiting after ten seconds.
+            assert!(ns < 5_000_000_000, "{sample}");
+        }
+    }
 }

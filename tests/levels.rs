@@ -11,6 +11,9 @@ const DEADLY: [u8; 23] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
 const OF_VM: [u8; 21] =
     [0, 1, 2, 3, 7, 8, 15, 42, 63, 64, 100, 124, 125, 126, 127, 128, 129, 137, 200, 254, 255];
 
+/// The faster clock, where nothing is measured.
+const WALL: [&str; 2] = ["--lab-clock", "wall"];
+
 /// Commands with the status that they end with at every level.
 fn table(statuses: &[u8], signals: &[u8]) -> Vec<(Vec<String>, i32)> {
     let work =
@@ -38,14 +41,24 @@ fn exit_status_is_the_same_at_every_level() {
             assert_eq!(result.status, Some(expected), "{level} {args:?}: {}", result.stderr);
         }
     }
-    let table = table(&OF_VM, &[1, 6, 9, 11, 15, 31]);
+    check_in_guests(&table(&OF_VM, &[1, 6, 9, 11, 15, 31]));
+}
+
+#[test]
+#[ignore = "256 boots of a guest kernel in the lab: some ten minutes"]
+fn each_exit_status_passes_through_a_guest() {
+    let all: Vec<u8> = (0..=255).collect();
+    check_in_guests(&table(&all, &DEADLY));
+}
+
+fn check_in_guests(table: &[(Vec<String>, i32)]) {
     let commands: Vec<Vec<&str>> = table
         .iter()
         .map(|(args, _)| {
             ["run", "--level", "vm"].into_iter().chain(args.iter().map(String::as_str)).collect()
         })
         .collect();
-    for ((args, expected), result) in table.iter().zip(each_in_lab(&[], &commands)) {
+    for ((args, expected), result) in table.iter().zip(each_in_lab(&WALL, &[], &commands)) {
         assert_eq!(result.status, Some(*expected), "vm {args:?}: {}", result.stderr);
     }
 }
@@ -92,7 +105,7 @@ fn too_much_memory_ends_with_137_in_container_and_vm() {
     let container = run(&args("container"));
     assert_eq!(container.status, Some(137), "{}", container.stderr);
     assert!(container.stderr.contains("--memory"), "{}", container.stderr);
-    let vm = each_in_lab(&[], &[args("vm")]);
+    let vm = each_in_lab(&WALL, &[], &[args("vm")]);
     assert_eq!(vm[0].status, Some(137), "{}", vm[0].stderr);
 }
 

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::Value;
+use support::lab::each_in_lab;
 use support::{in_lab, run};
 
 /// How much longer one subphase is made.
@@ -60,8 +61,8 @@ fn check(
 }
 
 fn compare<'a>(on: &'a str, level: &'a str, pairs: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let common = ["compare", "--on", on, "--levels", level, "--pairs", pairs, "--quiet", "--json", "-"];
-    [&common, more].concat()
+    let common = ["compare", "--on", on, "--levels", level, "--pairs", pairs, "--warmup", "0"];
+    [&common[..], &["--quiet", "--json", "-"], more].concat()
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn a_delay_in_a_subphase_grows_it_and_no_other_in_a_guest() {
     let mut commands = vec![compare("host", "vm", "1", &["demo"])];
     commands.extend(delays.iter().map(|delay| compare("host", "vm", "1", &["--test-delay", delay, "demo"])));
 
-    let done = in_lab(&[], &commands);
+    let done = each_in_lab(&[], &[], &commands);
 
     assert!(done.iter().all(|d| matches!(d.status, Some(0 | 3))), "{done:?}");
     let without = least(&done[0].stdout);

@@ -161,7 +161,7 @@ pub fn judge(evidence: Evidence<'_>) -> Comparability {
             None => not_judged.push(id),
         }
     }
-    let verdict = checks.iter().map(Check::verdict).max().unwrap_or(Verdict::Comparable);
+    let verdict = Verdict::of(&checks);
     let claims_allowed = match (verdict, evidence.host.class, evidence.host.clock) {
         (Verdict::Refused, ..) => vec![],
         (_, HostClass::EmulatedLab, ClockKind::Instructions) => vec![Claim::InstructionRatio, Claim::Memory],
@@ -169,6 +169,21 @@ pub fn judge(evidence: Evidence<'_>) -> Comparability {
         _ => vec![Claim::Absolute, Claim::Ratio, Claim::Memory],
     };
     Comparability { verdict, claims_allowed, checks, not_judged, watermark: None }
+}
+
+impl Verdict {
+    /// Of these checks together.
+    #[must_use]
+    pub fn of(checks: &[Check]) -> Self {
+        checks.iter().map(Check::verdict).max().unwrap_or(Self::Comparable)
+    }
+}
+
+/// What refuses a comparison, in one line; nothing where nothing does.
+#[must_use]
+pub fn refusal(checks: &[Check]) -> Option<String> {
+    let refusing = checks.iter().find(|check| check.verdict() == Verdict::Refused)?;
+    Some(format!("not comparable: {}: {}", refusing.id, refusing.detail))
 }
 
 impl Comparability {

@@ -13,7 +13,7 @@ use isolab_wire::trace::{Subphase, Tracer};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitIdStatus};
+use rustix::process::{Pid, Signal, WaitIdStatus, kill_process};
 
 use crate::account::Account;
 use crate::cgroup::{Cgroup, CgroupError};
@@ -269,7 +269,20 @@ impl Instance {
         match &self.hold {
             // Where nobody reads, nobody waits.
             Some(hold) => drop(rustix::io::write(hold, &[1])),
-            None => self.signal(RELEASE),
+            None => self.release_all(),
+        }
+    }
+
+    /// The one that waits need not be the first process: a shell may have started it. Nobody else minds [`RELEASE`], the
+    /// signal that lets a stopped process go on.
+    fn release_all(&self) {
+        let pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        if pids.is_empty() {
+            return self.signal(RELEASE);
+        }
+        for pid in pids.into_iter().filter_map(Pid::from_raw) {
+            // One that has ended meanwhile waits no more.
+            let _ = kill_process(pid, Signal::CONT);
         }
     }
 
@@ -281,7 +294,7 @@ impl Instance {
     }
 
     /// Sends a signal to the workload.
-    pub fn signal(&mut self, signal: u8) {
+    pub fn signal(&self, signal: u8) {
         match self.exit_from {
             ExitFrom::Marks => self.send(Message::Signal(signal)),
             ExitFrom::Process => {

@@ -149,7 +149,7 @@ fn forwards_signals_and_standard_input() {
         limits: job_limits(&job),
         tracer: Tracer::OFF,
     };
-    let mut instance = start(&config).expect("start");
+    let instance = start(&config).expect("start");
     pipes.close_ends();
     input_write.write_all(b"a line\n").expect("write");
     let mut seen = String::new();

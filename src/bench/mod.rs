@@ -10,7 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, anyhow, bail};
-use isolab_bench::comparability::{Check, CheckLevel, CheckStatus, Evidence, Verdict, judge};
+use isolab_bench::comparability::{Check, Evidence, Verdict, judge, refusal};
 use isolab_bench::conditions::CacheState;
 use isolab_bench::density::Density;
 use isolab_bench::environment::{ClockKind, Host, Noise};
@@ -32,7 +32,7 @@ use crate::levels::{self, Setup};
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, DEMO, Resolved};
 use crate::signals::Signals;
-use crate::{REFUSED, arguments, hint};
+use crate::{REFUSED, arguments, escaped, hint};
 use output::Sink;
 
 /// Checks that ask for what a suite does not do: the same output of each run, and pairs by the rule of a comparison.
@@ -74,7 +74,14 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
     args.json.as_deref().map_or(Ok(()), compare::output::check_path)?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
-        Place::Host => on_host(args, (&suites, density), &levels, &job, &config, image)?,
+        Place::Host => {
+            let record = on_host(args, (&suites, density), &levels, &job, &config, image)?;
+            // The table says it, where there is one.
+            if let Some(line) = refusal(&record.end.checks).filter(|_| output::silent(args)) {
+                eprintln!("isolab: {}", escaped(&line));
+            }
+            record
+        }
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
             match from_lab(args, (&suites, density), &job, &config, image)? {
@@ -141,6 +148,7 @@ fn from_lab(
     arguments.extend(args.max_instances.map(|n| format!("--max-instances={n}")));
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
+    arguments.extend(args.warmup.map(|n| format!("--warmup={n}")));
     // Chosen out here: inside, the clock starts at the same moment each time.
     let seed = compare::seed(args.seed);
     arguments.push(format!("--seed={seed}"));
@@ -170,7 +178,7 @@ fn on_host(
     let silent = output::silent(args);
     let (runnable, skipped) = compare::split(args.levels.is_some(), silent, levels, config, &image)?;
     let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
-    let warmup = if hint::in_lab() { WARMUP_IN_LAB } else { WARMUP_ON_HOST };
+    let warmup = args.warmup.unwrap_or_else(|| if hint::in_lab() { WARMUP_IN_LAB } else { WARMUP_ON_HOST });
     let base = Plan::new(runnable.clone(), pairs, warmup, compare::seed(args.seed))?;
     let (class, clock) = compare::class();
     let interrupted = Rc::new(Cell::new(None));
@@ -241,7 +249,7 @@ fn on_host(
     if run.plan.tasks.is_empty() {
         checks.retain(|check| OF_THE_MACHINE.contains(&check.id.as_str()));
     }
-    let verdict = verdict(&checks);
+    let verdict = Verdict::of(&checks);
     let end = EndLine { arms, verdict, checks, noise: host.noise, interrupted: interrupted.get() };
     sink.line(&Line::End(Box::new(end.clone())))?;
     Ok(SuiteRecord { run, samples, summaries, densities, end })
@@ -251,18 +259,6 @@ fn checks(evidence: Evidence<'_>) -> Vec<Check> {
     let mut checks = judge(evidence).checks;
     checks.retain(|check| !NOT_ASKED.contains(&check.id.as_str()));
     checks
-}
-
-fn verdict(checks: &[Check]) -> Verdict {
-    let speaking: Vec<&Check> = checks.iter().filter(|check| check.speaks()).collect();
-    let refuses = |check: &&Check| check.level == CheckLevel::Refuse && check.status == CheckStatus::Fail;
-    if speaking.iter().any(refuses) {
-        Verdict::Refused
-    } else if speaking.is_empty() {
-        Verdict::Comparable
-    } else {
-        Verdict::Flagged
-    }
 }
 
 /// What runs the workloads.

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use isolab_bench::comparability::refusal;
 use isolab_bench::conditions::CacheState;
 use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
 use isolab_bench::measure::{Measured, measure};
@@ -66,21 +67,24 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
     };
     output::check(args)?;
     let image = resolve::image(&config.image)?;
-    let (record, told) = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
-        Place::Host => (on_host(args, (&levels, arms), &config, image)?, false),
+    let record = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
+        Place::Host => on_host(args, (&levels, arms), &config, image)?,
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
             match from_lab(args, &config, image)? {
+                Ok(record) => record,
                 // The isolab inside has said on standard error what there is to say.
-                Ok(record) => (record, true),
                 Err(status) => return Ok(status),
             }
         }
     };
     output::write(args, &record)?;
     let (status, line) = end(&record);
-    if let Some(line) = line.filter(|_| !told) {
-        eprintln!("isolab: {line}");
+    // The table says why it is refused, where there is one.
+    let line = line.or_else(|| refusal(&record.comparability.checks).filter(|_| output::silent(args)));
+    // In the lab the isolab outside says it, as the record reaches it.
+    if let Some(line) = line.filter(|_| !args.progress_lines) {
+        eprintln!("isolab: {}", escaped(&line));
     }
     Ok(status)
 }
@@ -99,7 +103,7 @@ fn end(record: &Record) -> (u8, Option<String>) {
     let own = first.error.is_some() || first.status == Some(OWN_ERROR);
     let why = first.error.as_ref().or_else(|| first.flags.first());
     let line = format!("no run succeeded: {}", why.map_or("none ended by itself", String::as_str));
-    (if own { OWN_ERROR } else { REFUSED }, Some(escaped(&line)))
+    (if own { OWN_ERROR } else { REFUSED }, Some(line))
 }
 
 /// The levels that were asked for, or all.
@@ -127,6 +131,7 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     // Whether or not somebody watches: what is measured does not depend on it.
     arguments.push("--progress-lines".into());
     arguments.extend(args.pairs.map(|n| format!("--pairs={n}")));
+    arguments.extend(args.warmup.map(|n| format!("--warmup={n}")));
     let flags = [
         (args.tail, "--tail"),
         (args.cold, "--cold"),
@@ -283,6 +288,7 @@ fn plan(args: &CompareArgs, levels: Vec<String>) -> anyhow::Result<Plan> {
     let asked = args.pairs.or_else(|| args.tail.then_some(PAIRS_FOR_TAIL));
     let (default, warmup) =
         if hint::in_lab() { (PAIRS_IN_LAB, WARMUP_IN_LAB) } else { (MOST_PAIRS, WARMUP_ON_HOST) };
+    let warmup = args.warmup.unwrap_or(warmup);
     let plan = Plan::new(levels, asked.unwrap_or(default), warmup, seed(args.seed))?.with_control();
     let plan = Plan { cache: Some(cache_state(args)), ..plan };
     Ok(if asked.is_some() || hint::in_lab() { plan } else { plan.stopping(Stop::ON_HOST) })

@@ -32,9 +32,10 @@ pub(crate) const MAX_IMAGES: usize = 20;
 ///
 /// * `console=ttyS0 quiet`: warnings reach our log, the rest would cost time on the serial line;
 /// * `panic=-1`: a panic ends the machine at once (with QEMU's `-no-reboot`);
-/// * `nokaslr`: the same instructions in each run;
+/// * `nokaslr`, `norandmaps`: the same addresses, and so the same instructions, in each run: how many pages and page tables
+///   a process touches depends on where its mappings lie;
 /// * `cgroup_no_v1=all`: one hierarchy with all controllers, on kernels before 6.12, too.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 nokaslr cgroup_no_v1=all";
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 nokaslr norandmaps cgroup_no_v1=all";
 
 /// With counted instructions, QEMU's TSC counts nanoseconds: nothing to calibrate.
 const TSC: &str = "tsc_early_khz=1000000";

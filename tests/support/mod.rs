@@ -83,6 +83,11 @@ pub(crate) fn done(output: Output) -> Done {
     }
 }
 
+/// Whether a measuring command gave its samples: it may refuse a comparison on a machine that others slow down meanwhile.
+pub(crate) fn measured(result: &Done) -> bool {
+    result.status == Some(0) || result.status == Some(3) && result.stderr.contains("not comparable: T12")
+}
+
 /// Runs commands one after another in one lab machine. Where QEMU gets stuck (its own fault, which isolab reports as
 /// such), the session is started over: no result of a stuck one is kept. `demo` is always there, `images` are handed in.
 pub(crate) fn in_lab(images: &[&str], commands: &[Vec<&str>]) -> Vec<Done> {
