@@ -3,6 +3,8 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -239,6 +241,26 @@ fn an_image_without_the_workload_has_no_density() {
         result.stderr,
         "isolab: start an idle instance at level container: the image holds no /isolab-work; the image demo does\n"
     );
+}
+
+#[test]
+fn what_was_measured_before_a_ramp_fails_is_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("root");
+    std::fs::create_dir_all(root.join("bin")).expect("a directory");
+    std::fs::copy("/bin/busybox", root.join("bin/sh")).expect("busybox-static");
+    // It ends where it should be idle.
+    std::fs::write(root.join("isolab-work"), "#!/bin/sh\n:\n").expect("a program");
+    std::fs::set_permissions(root.join("isolab-work"), Permissions::from_mode(0o755)).expect("executable");
+    let image = root.to_str().expect("UTF-8");
+    let common = ["bench", "--on", "host", "--levels", "process", "--pairs", "1", "--json", "-"];
+    let result = run(&[&common[..], &["startup", "density", image]].concat());
+    assert_eq!(result.status, Some(125), "{}", result.stderr);
+    let why = "start an idle instance at level process: it ended with status 0";
+    assert_eq!(result.stderr, format!("isolab: {why}\n"));
+    let lines = judged(&result.stdout);
+    assert!(!of_type(&lines, "sample").is_empty());
+    assert_eq!(of_type(&lines, "end")[0]["failed"], why);
 }
 
 #[test]

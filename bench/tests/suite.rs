@@ -108,6 +108,7 @@ fn record(run: impl Fn(&SuiteSlot) -> Result<(Execution, Vec<u8>), ExecuteError>
             checks: vec![],
             noise: Noise::default(),
             interrupted: None,
+            failed: None,
         },
     }
 }

@@ -5,7 +5,7 @@
 
 use isolab_wire::trace::{Counter, Trace, When};
 
-use crate::cgroup::{Cgroup, MemoryReading};
+use crate::cgroup::{Cgroup, CgroupError, MemoryReading};
 use crate::processes::Processes;
 
 /// Numbers by the record's key.
@@ -25,14 +25,21 @@ pub struct Account {
 impl Account {
     /// Reads it. `child`: the instance's first process, of which it consists where there is no cgroup; `trace`: where a VMM
     /// published its guest RAM. `settled`: the workload waits, so that the cgroup may be settled.
-    #[must_use]
-    pub fn read(cgroup: Option<&Cgroup>, child: i32, trace: Option<&Trace>, settled: bool) -> Self {
+    ///
+    /// # Errors
+    /// Settling left the cgroup other than it was.
+    pub fn read(
+        cgroup: Option<&Cgroup>,
+        child: i32,
+        trace: Option<&Trace>,
+        settled: bool,
+    ) -> Result<Self, CgroupError> {
         let pids = cgroup.map(Cgroup::pids).filter(|pids| !pids.is_empty()).unwrap_or_else(|| vec![child]);
         let ram: Vec<(u64, u64)> = trace.into_iter().flat_map(Trace::ram).collect();
         let of_cgroup = cgroup.and_then(Cgroup::cpu_ns);
         let processes = Processes::read(&pids, child, &ram);
         if let Some(cgroup) = cgroup.filter(|_| settled) {
-            cgroup.settle();
+            cgroup.settle()?;
         }
         let mut memory = cgroup.and_then(|cgroup| cgroup.read_memory().ok().flatten());
         if let Some(memory) = &mut memory {
@@ -51,11 +58,11 @@ impl Account {
             ("processes", Some(processes.processes)),
             ("threads", Some(processes.threads)),
         ];
-        Self {
+        Ok(Self {
             memory,
             cpu_ns: known(&cpu_ns),
             counters: known(&counters).into_iter().chain(of_kvm(trace, When::Ready)).collect(),
-        }
+        })
     }
 
     /// Adds what KVM counted from the moment when the guest was ready to its last mark.

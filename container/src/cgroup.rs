@@ -112,6 +112,14 @@ pub enum CgroupError {
         /// Why not.
         source: io::Error,
     },
+    /// This thread, a guest of the cgroup for a moment, stays in it.
+    #[error("move back to {}", path.display())]
+    Return {
+        /// Where it belongs.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Processes did not end, or the directory stays.
     #[error("remove cgroup {}", path.display())]
     Remove {

@@ -107,6 +107,9 @@ pub enum InstanceError {
     /// Waiting.
     #[error("wait for the instance")]
     Wait(#[source] Errno),
+    /// What was changed to read the account could not be put back.
+    #[error("read the account")]
+    Account(#[source] CgroupError),
     /// Init or the VMM ended without a word about the workload.
     #[error("the instance ended without telling how the workload did (its own status is {})", .0.status())]
     Vanished(Exit),
@@ -132,6 +135,8 @@ pub struct Instance {
     exit: Option<Exit>,
     failure: Option<Failure>,
     account: Option<Account>,
+    /// Reading the account left the instance other than it was.
+    spoilt: Option<CgroupError>,
     /// When the child was seen to have ended.
     ended_ns: Option<u64>,
     killed: bool,
@@ -175,6 +180,7 @@ impl Instance {
             exit: None,
             failure: None,
             account: None,
+            spoilt: None,
             ended_ns: None,
             killed: false,
         }
@@ -289,7 +295,14 @@ impl Instance {
     fn read_account(&mut self, waits: bool) {
         if self.measured {
             let (cgroup, trace) = (self.cgroup.as_ref(), self.tracer.trace());
-            self.account = Some(Account::read(cgroup, self.child.pid(), trace, waits));
+            match Account::read(cgroup, self.child.pid(), trace, waits) {
+                Ok(account) => self.account = Some(account),
+                // Only where the workload waits: it goes no further.
+                Err(error) => {
+                    self.spoilt = Some(error);
+                    self.child.kill();
+                }
+            }
         }
     }
 
@@ -355,7 +368,10 @@ impl Instance {
         if let Some(account) = &mut self.account {
             account.add_end(self.tracer.trace());
         }
-        let end = self.end(own_exit(&status));
+        let end = match self.spoilt.take() {
+            Some(error) => Err(InstanceError::Account(error)),
+            None => self.end(own_exit(&status)),
+        };
         self.tracer.delay(Subphase::Teardown);
         let leftover = self.cgroup.take().and_then(|cgroup| cgroup.remove().err());
         let clean_ns = now_ns();

@@ -87,6 +87,13 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flag) }).map(drop)
 }
 
+/// *Child*: closes every descriptor from `first` to `last`.
+pub(crate) fn close(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: takes integers only. What is closed belongs to the launcher's copy of this process, whose owners are never
+    // dropped here: the child leaves by `exit_now`.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// *Child*: marks one number to be closed by exec, if it is open.
 pub(crate) fn close_on_exec(number: u32) {
     // SAFETY: takes integers only and closes nothing now.

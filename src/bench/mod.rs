@@ -32,7 +32,7 @@ use crate::levels::{self, Setup};
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, DEMO, Resolved};
 use crate::signals::Signals;
-use crate::{REFUSED, arguments, escaped, hint};
+use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint};
 use output::Sink;
 
 /// Checks that ask for what a suite does not do: the same output of each run, and pairs by the rule of a comparison.
@@ -77,7 +77,8 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
         Place::Host => {
             let record = on_host(args, (&suites, density), &levels, &job, &config, image)?;
             // The table says it, where there is one.
-            if let Some(line) = refusal(&record.end.checks).filter(|_| output::silent(args)) {
+            let line = record.end.failed.clone().or_else(|| refusal(&record.end.checks));
+            if let Some(line) = line.filter(|_| output::silent(args)) {
                 eprintln!("isolab: {}", escaped(&line));
             }
             record
@@ -129,6 +130,9 @@ fn split_words(words: &[String]) -> anyhow::Result<Words> {
 fn status(record: &SuiteRecord) -> u8 {
     if let Some(signal) = record.end.interrupted {
         return 128_u8.saturating_add(signal);
+    }
+    if record.end.failed.is_some() {
+        return OWN_ERROR;
     }
     let nothing = !record.run.plan.tasks.is_empty() && record.samples.iter().all(|sample| !sample.ok);
     if nothing || record.end.verdict == Verdict::Refused { REFUSED } else { 0 }
@@ -230,17 +234,26 @@ fn on_host(
     for summary in &summaries {
         sink.line(&Line::Summary(summary.clone()))?;
     }
-    let mut densities = Vec::new();
+    let (mut densities, mut failed) = (Vec::new(), None);
     for level in runnable.iter().filter(|_| density) {
-        if interrupted.get().is_none() {
-            let most = density::most(args.max_instances, level);
-            let (curve, detail) = bench.density(level, most, config, &image)?;
-            if let Some(arm) = arms.get_mut(level) {
-                arm.learn_from(&detail);
-            }
-            sink.line(&Line::Density(curve.clone()))?;
-            densities.push(curve);
+        if interrupted.get().is_some() {
+            break;
         }
+        let most = density::most(args.max_instances, level);
+        let (curve, detail) = match bench.density(level, most, config, &image) {
+            Ok(measured) => measured,
+            Err(error) if samples.is_empty() && densities.is_empty() => return Err(error),
+            // What is measured already is worth its record.
+            Err(error) => {
+                failed = Some(format!("{error:#}"));
+                break;
+            }
+        };
+        if let Some(arm) = arms.get_mut(level) {
+            arm.learn_from(&detail);
+        }
+        sink.line(&Line::Density(curve.clone()))?;
+        densities.push(curve);
     }
     let mut host = run.host.clone();
     host.noise = Noise::now(Path::new("/")).since(&before);
@@ -250,7 +263,7 @@ fn on_host(
         checks.retain(|check| OF_THE_MACHINE.contains(&check.id.as_str()));
     }
     let verdict = Verdict::of(&checks);
-    let end = EndLine { arms, verdict, checks, noise: host.noise, interrupted: interrupted.get() };
+    let end = EndLine { arms, verdict, checks, noise: host.noise, interrupted: interrupted.get(), failed };
     sink.line(&Line::End(Box::new(end.clone())))?;
     Ok(SuiteRecord { run, samples, summaries, densities, end })
 }

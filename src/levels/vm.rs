@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
 use isolab_bench::run_report::Detail;
 use isolab_container::cgroup::{Cgroup, Limits};
-use isolab_container::child::{SpawnOptions, spawn};
+use isolab_container::child::{SpawnOptions, keep_only, spawn};
 use isolab_container::clock::ClockPair;
 use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use isolab_container::trace;
@@ -121,11 +121,8 @@ impl Level for Vm {
         let start = ClockPair::read();
         let report = Some(marks.as_fd());
         let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report, tracer };
-        // The child's copies of our ends, closed there: else the end of the launcher would never be seen.
-        let ends = [Some(&marks_read), Some(&control), Some(&complaint), hold.as_ref()];
-        let ours = ends.into_iter().flatten().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>()?;
         tracer.end(Subphase::Channels);
-        let held = spawn(&options, |_handed| machine(config, complain, ours))?;
+        let held = spawn(&options, |_handed| machine(config, complain))?;
         drop(marks);
         let child = held.release(cgroup.as_ref(), &[])?;
         send(&control, &block)?;
@@ -153,9 +150,11 @@ impl Level for Vm {
 }
 
 /// The VMM process: runs the guest; says why where there is no result.
-fn machine(config: VmConfig, complain: OwnedFd, parents: Vec<OwnedFd>) -> i32 {
-    drop(parents);
-    match isolab_vmm::run(config) {
+fn machine(config: VmConfig, complain: OwnedFd) -> i32 {
+    // With a copy of the launcher's own ends the VMM would never see the end of the launcher.
+    let kept: Vec<_> = config.descriptors().into_iter().chain([complain.as_fd()]).collect();
+    let alone = keep_only(&kept).map_err(|e| format!("close what belongs to the launcher: {e}").into());
+    match alone.and_then(|()| isolab_vmm::run(config).map_err(Box::<dyn Error>::from)) {
         Ok(()) => 0,
         Err(error) => {
             let mut text = error.to_string();

@@ -52,25 +52,27 @@ impl Session {
 }
 
 /// Runs commands that do not depend on each other in two labs with these options at a time (a machine has two CPUs or more,
-/// a lab uses one); where one gets stuck, the rest of its commands in a new one.
-pub(crate) fn each_in_lab(options: &[&str], images: &[&str], commands: &[Vec<&str>]) -> Vec<Done> {
+/// a lab uses one); where one gets stuck, the rest of its commands in a new one. In each lab `warm_up` runs first.
+pub(crate) fn each_in_lab(options: &[&str], warm_up: &[Vec<&str>], commands: &[Vec<&str>]) -> Vec<Done> {
     let (one, two) = commands.split_at(commands.len().div_ceil(2));
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| rest_in_lab(options, images, two));
-        let mut results = rest_in_lab(options, images, one);
+        let other = scope.spawn(|| rest_in_lab(options, warm_up, two));
+        let mut results = rest_in_lab(options, warm_up, one);
         results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         results
     })
 }
 
-fn rest_in_lab(options: &[&str], images: &[&str], commands: &[Vec<&str>]) -> Vec<Done> {
+fn rest_in_lab(options: &[&str], warm_up: &[Vec<&str>], commands: &[Vec<&str>]) -> Vec<Done> {
     let mut results = Vec::new();
     for _ in 0..8 {
         if results.len() == commands.len() {
             return results;
         }
-        let mut session = Session::start(images, options);
-        results.extend(commands[results.len()..].iter().map_while(|args| session.run(args)));
+        let mut session = Session::start(&[], options);
+        if warm_up.iter().all(|args| session.run(args).is_some()) {
+            results.extend(commands[results.len()..].iter().map_while(|args| session.run(args)));
+        }
         session.end(results.len() == commands.len());
     }
     assert_eq!(results.len(), commands.len(), "the lab got stuck eight times");

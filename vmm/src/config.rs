@@ -1,7 +1,7 @@
 //! What a guest is made of.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_wire::trace::Tracer;
 
@@ -41,6 +41,21 @@ pub struct VmConfig {
     pub tracer: Tracer,
     /// Copy the guest kernel's messages to this process's stderr (slow; for diagnosis).
     pub console_log: bool,
+}
+
+impl VmConfig {
+    /// Every descriptor that the machine uses.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let files = [&self.kernel, &self.image].map(AsFd::as_fd);
+        let initramfs = match &self.initramfs {
+            Initramfs::File(file) => Some(file.as_fd()),
+            Initramfs::Bytes(_) => None,
+        };
+        let ends = [&self.stdout, &self.stderr, &self.control, &self.marks].map(AsFd::as_fd);
+        let more = [&self.stdin, &self.hold].map(|end| end.as_ref().map(AsFd::as_fd));
+        files.into_iter().chain(initramfs).chain(ends).chain(more.into_iter().flatten()).collect()
+    }
 }
 
 /// Least RAM for a kernel with an initramfs, in bytes.

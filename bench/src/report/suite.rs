@@ -40,6 +40,9 @@ pub fn render(record: &SuiteRecord, columns: usize) -> String {
             format!("{n} runs failed, the first: {} at {}: {}", first.workload, first.arm, printable(why));
         put("failed   ", &text);
     }
+    if let Some(why) = &record.end.failed {
+        put("failed   ", &printable(why));
+    }
     let mut names: Vec<&str> = plan.tasks.iter().map(|task| task.suite.as_str()).collect();
     names.dedup();
     for name in names {

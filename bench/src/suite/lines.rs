@@ -71,6 +71,9 @@ pub struct EndLine {
     /// Number of the signal that ended the measuring.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupted: Option<u8>,
+    /// Why a density curve is missing; what was measured before it is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// All lines of a run.
