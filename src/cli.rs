@@ -333,7 +333,8 @@ pub(crate) struct BenchArgs {
     /// Rounds of every workload at every level (default: 10 on a host, 6 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
-    /// Rounds before the measured ones, flagged and not analysed [default: 3 on a host, 1 in the lab]
+    /// Rounds before the measured ones, flagged and not analysed, of workloads that are one run each; a batch warms up by
+    /// itself [default: 3 on a host, 1 in the lab]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
     pub(crate) warmup: Option<u32>,
     /// density: most instances (default: 16; 4 of vm in the lab)

@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::CommandFactory;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use cli::{Cli, Command};
 
 /// isolab's own error.
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
                 // Where the terminal is gone there is nobody left to tell.
                 let _ = error.print();
             } else {
-                eprintln!("isolab: {}", usage_line(&error.to_string()));
+                eprintln!("isolab: {}{}", usage_line(&error.to_string()), lacks_dashes(&error));
             }
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(OWN_ERROR) };
         }
@@ -78,6 +78,15 @@ fn escaped(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
 }
 
+/// Advice for who gives the command without `--` before it, as other tools take it.
+fn lacks_dashes(error: &clap::Error) -> &'static str {
+    let unexpected = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => word.as_str(),
+        _ => return "",
+    };
+    if unexpected.starts_with('-') { "" } else { "; what is run goes after `--`" }
+}
+
 /// What was wrong with the command line in one line: clap's paragraphs up to the usage, joined.
 fn usage_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
@@ -86,7 +95,8 @@ fn usage_line(text: &str) -> String {
         told.iter().flat_map(|part| part.split("\n  tip: ")).map(|part| part.trim_start_matches("  tip: "));
     let joined: Vec<String> = told
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|p| !p.is_empty())
+        // This advice is for values that look like options; here they are options that are not there.
+        .filter(|p| !p.is_empty() && !p.starts_with("to pass '"))
         .collect();
     let joined: Vec<&str> = joined.iter().map(|part| part.trim_end_matches('.')).collect();
     joined.join("; ").replace("; For more information, try", "; for more, try")

@@ -60,6 +60,9 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
             lost.join(", ")
         );
     }
+    if cause == Cause::Deadline && report_to.is_none() {
+        eprintln!("isolab: ended by the deadline of --timeout");
+    }
     if let Some(file) = report_to {
         report(file, level.as_ref(), main_ns, &outcome, code)?;
     }

@@ -182,14 +182,14 @@ impl Verdict {
 /// What refuses a comparison, in one line; nothing where nothing does.
 #[must_use]
 pub fn refusal(checks: &[Check]) -> Option<String> {
-    let refusing = checks.iter().find(|check| check.verdict() == Verdict::Refused)?;
+    let refusing = checks.iter().find(|check| check.refuses())?;
     Some(format!("not comparable: {}: {}", refusing.id, refusing.detail))
 }
 
 impl Comparability {
     /// Lets reports print the numbers of a refused comparison, marked with what refused it. Of any other it changes nothing.
     pub fn allow_incomparable(&mut self) {
-        let refusing = self.checks.iter().filter(|check| check.verdict() == Verdict::Refused);
+        let refusing = self.checks.iter().filter(|check| check.refuses());
         let ids: Vec<&str> = refusing.map(|check| check.id.as_str()).collect();
         if self.verdict == Verdict::Refused {
             self.watermark = Some(format!("NOT COMPARABLE ({})", ids.join(", ")));
@@ -210,6 +210,12 @@ impl Check {
             (CheckStatus::Fail, CheckLevel::Refuse) => Verdict::Refused,
             _ => Verdict::Flagged,
         }
+    }
+
+    /// Whether it alone forbids the comparison.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.verdict() == Verdict::Refused
     }
 
     /// Whether the reader must see it beside the numbers.

@@ -36,7 +36,8 @@ pub fn crosschecks(samples: &[Sample], cpus: Option<u32>) -> Vec<Crosscheck> {
     let sums = |map: fn(&Sample) -> &std::collections::BTreeMap<String, u64>| {
         let error = |s: &Sample| {
             let clean = s.t_ns.as_ref()?.clean?;
-            (!map(s).is_empty()).then(|| map(s).values().sum::<u64>().abs_diff(clean))
+            (!map(s).is_empty())
+                .then(|| map(s).values().fold(0_u64, |sum, ns| sum.saturating_add(*ns)).abs_diff(clean))
         };
         samples.iter().filter_map(error).collect::<Vec<u64>>()
     };
@@ -83,7 +84,10 @@ fn parts_fit(m: &MemBytes) -> bool {
     let whole = Some(m.memcg_current);
     let charged =
         [m.anon, m.file, m.kernel].into_iter().all(|p| fits(p, whole)) && m.named() <= m.memcg_current;
-    let kernel: u64 = ["kernel_stack", "slab", "percpu", "vmalloc"].iter().filter_map(|key| part(key)).sum();
+    let kernel: u64 = ["kernel_stack", "slab", "percpu", "vmalloc"]
+        .iter()
+        .filter_map(|key| part(key))
+        .fold(0, u64::saturating_add);
     charged
         && m.memcg_current > 0
         && fits(whole, Some(m.peak))

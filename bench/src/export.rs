@@ -47,6 +47,7 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("host_class", Some(class_name(host.class).replace(' ', "-"))),
         ("clock", Some(clock(host))),
         ("verdict", Some(verdict_word(record.comparability.verdict).to_owned())),
+        ("page_cache", record.run.plan.cache.map(|state| state.word().to_owned())),
         ("cpu_model", known(&host.cpu_model)),
         ("host_kernel", known(&host.kernel)),
     ];

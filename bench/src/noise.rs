@@ -98,7 +98,9 @@ pub(crate) fn swap(e: Evidence<'_>) -> Option<Found> {
 pub(crate) fn frequency(e: Evidence<'_>) -> Option<Found> {
     let [before, after] = noise(&e)?.fixed_loop_ns?;
     let moved = share(after, before)? - 1.0;
-    let detail = format!("a fixed loop took {:+.1} % of its time before the runs after them", moved * 100.0);
+    let word = if moved < 0.0 { "less" } else { "more" };
+    let detail =
+        format!("a fixed loop took {:.1} % {word} time after the runs than before", moved.abs() * 100.0);
     Some(Found::fails_if(moved.abs() > FREQUENCY, detail))
 }
 

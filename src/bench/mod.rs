@@ -92,6 +92,10 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
             }
         }
     };
+    if let Some(line) = interruption(&record) {
+        eprintln!("isolab: {line}");
+        return Ok(status(&record));
+    }
     output::table(args, &record)?;
     Ok(status(&record))
 }
@@ -125,6 +129,15 @@ fn split_words(words: &[String]) -> anyhow::Result<Words> {
         }
     }
     Ok(Words { suites, density, image: image.unwrap_or_else(|| DEMO.to_owned()) })
+}
+
+/// How far an interrupted run came; its lines are written, and no table is made of a part.
+fn interruption(record: &SuiteRecord) -> Option<String> {
+    record.end.interrupted?;
+    let (done, of) = (record.samples.len(), record.run.plan.order().len());
+    let ramps = record.densities.len();
+    let after = if of > 0 { format!("{done} of {of} runs") } else { format!("{ramps} density curves") };
+    Some(format!("interrupted after {after}"))
 }
 
 fn status(record: &SuiteRecord) -> u8 {
@@ -353,13 +366,14 @@ impl Bench<'_> {
             progress(format_args!("{n}/{of}: {} at {arm}", task.workload));
             let arguments = self.arguments(&task.command);
             let executed = self.executor.run(&slot.slot.arm, &arguments);
+            // What was ended is no measurement.
+            if self.executor.interrupted.get().is_some() {
+                break;
+            }
             let (sample, run) = SuiteSample::new(plan, slot, executed);
             sink.line(&Line::Sample(Box::new(sample.clone())))?;
             samples.push(sample);
             runs.push(run);
-            if self.executor.interrupted.get().is_some() {
-                break;
-            }
         }
         end_progress();
         Ok((samples, runs))

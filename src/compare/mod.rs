@@ -93,7 +93,9 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
 fn end(record: &Record) -> (u8, Option<String>) {
     let refused = record.comparability.forbids_statements();
     if let Some(signal) = record.run.interrupted {
-        let (done, of) = (pairs_done(&record.run.plan, &record.samples), record.run.plan.least_pairs());
+        let (done, plan) = (pairs_done(&record.run.plan, &record.samples), &record.run.plan);
+        let least = plan.least_pairs();
+        let of = if done < least { least.to_string() } else { format!("at most {}", plan.pairs) };
         return (128_u8.saturating_add(signal), Some(format!("interrupted after {done} of {of} pairs")));
     }
     let Some(first) = record.samples.first().filter(|_| record.samples.iter().all(|s| !s.ok)) else {

@@ -69,6 +69,8 @@ pub(crate) struct JobImage {
     pub(crate) record: String,
     /// Serial number of its drive.
     pub(crate) drive: String,
+    /// Bytes to copy from there into a disk in memory, which is used in its place.
+    pub(crate) to_memory: Option<u64>,
 }
 
 /// From the lab.

@@ -4,17 +4,28 @@ use serde_json::Value;
 use ulid::Ulid;
 
 use super::Line;
-use crate::comparability::{Evidence, judge};
+use crate::comparability::{CheckLevel, CheckStatus, Comparability, Evidence, judge};
+use crate::crosscheck::crosschecks;
 use crate::plan::{MAX_PAIRS, Plan};
 use crate::record::Record;
-use crate::sample::Sample;
-use crate::summary::summarise;
+use crate::sample::{MemBytes, Sample};
+use crate::summary::{Headline, summarise};
 
 /// Apart by no more than this share, two numbers are the same: sums in another order differ in the last digits.
 const TOLERANCE: f64 = 1e-9;
 
 pub(super) fn lines(record: &Record) -> Vec<Line> {
-    vec![identity(record), order(record), phases(record), stamps(record), summary(record), verdict(record)]
+    vec![
+        identity(record),
+        order(record),
+        phases(record),
+        between(record),
+        stamps(record),
+        accounts(record),
+        instrument(record),
+        summary(record),
+        verdict(record),
+    ]
 }
 
 fn identity(record: &Record) -> Line {
@@ -53,6 +64,37 @@ fn phases(record: &Record) -> Line {
     Line::new(bad == 0, "the phases of each run add up to its whole time", format!("{bad} runs where not"))
 }
 
+/// Each phase lies between two moments, which the record holds as well.
+fn between(record: &Record) -> Line {
+    let wrong = |s: &&Sample| {
+        let arm = record.arms.get(&s.arm);
+        let phases = s.t_ns.as_ref().zip(arm).map(|(t, arm)| t.phases(&arm.level));
+        phases.is_some_and(|phases| phases != s.phase_ns)
+    };
+    let bad = record.samples.iter().filter(wrong).count();
+    let demand = "each phase is the time between its two moments";
+    Line::new(bad == 0, demand, format!("{bad} runs where not"))
+}
+
+/// The named parts of an account and its remainder are the charge; read while the workload goes on they may be more.
+fn accounts(record: &Record) -> Line {
+    let wrong = |m: &&MemBytes| {
+        let (named, charge) = (m.named(), m.memcg_current);
+        named.checked_add(m.remainder) != Some(charge.max(named))
+    };
+    let bad = record.samples.iter().filter_map(|s| s.mem_bytes.as_ref()).filter(wrong).count();
+    let demand = "the parts of each memory account add up to the charge";
+    Line::new(bad == 0, demand, format!("{bad} accounts where not"))
+}
+
+/// The instrument's checks of itself are those that its samples give.
+fn instrument(record: &Record) -> Line {
+    let again = crosschecks(&record.samples, record.host.cpus_online);
+    let bad = again.iter().filter(|check| !record.crosschecks.contains(check)).count();
+    let demand = "the instrument's checks of itself follow from the samples";
+    Line::new(bad == 0, demand, format!("{bad} of {} differ", again.len()))
+}
+
 fn stamps(record: &Record) -> Line {
     let disordered = |s: &&Sample| {
         s.t_ns.as_ref().is_some_and(|t| {
@@ -79,6 +121,9 @@ fn summary(record: &Record) -> Line {
     let demand = "each number of the summary follows from the raw samples";
     if !bounded(&record.run.plan) {
         return Line::new(false, demand, "the plan is none that isolab makes");
+    }
+    if record.headline != Some(Headline::of(&record.summary)) {
+        return Line::new(false, demand, "what it leads with does not");
     }
     let mut again = Record { summary: summarise(&record.run.plan, &record.samples), ..record.clone() };
     again.quote();
@@ -113,9 +158,12 @@ fn verdict(record: &Record) -> Line {
         let changes = record.vary.iter().map(|variation| variation.change.clone()).collect();
         record.clone().with_changes(changes).comparability
     };
-    let again = again.verdict;
-    let found = format!("recorded {:?}, judged again {again:?}", record.comparability.verdict).to_lowercase();
-    Line::new(again == record.comparability.verdict, demand, found)
+    let recorded = &record.comparability;
+    let found = format!("recorded {:?}, judged again {:?}", recorded.verdict, again.verdict).to_lowercase();
+    let results = |of: &Comparability| -> Vec<(String, CheckLevel, CheckStatus)> {
+        of.checks.iter().map(|check| (check.id.clone(), check.level, check.status)).collect()
+    };
+    Line::new(again.verdict == recorded.verdict && results(&again) == results(recorded), demand, found)
 }
 
 const fn bounded(plan: &Plan) -> bool {

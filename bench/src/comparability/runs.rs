@@ -81,7 +81,7 @@ pub(super) fn harness(e: Evidence<'_>) -> Option<Found> {
     }
     let list: Vec<String> = shares.iter().map(|(name, s)| format!("{name} {:.0} %", s * 100.0)).collect();
     let beside =
-        if floor { "the process level is the floor" } else { "no floor beside it: add level process" };
+        if floor { "the process level is the floor" } else { "no process level is beside it as a floor" };
     let detail = format!("isolab's own start is part of each number ({}); {beside}", list.join(", "));
     Some(Found::fails_if(shares.iter().any(|(_, s)| *s > limit), detail))
 }

@@ -25,6 +25,8 @@ pub fn reasons(a: &Record, b: &Record) -> Reasons {
     unequal(&mut found, "CPU", &a.host.cpu_model, &b.host.cpu_model);
     unequal(&mut found, "command", &a.workload.args, &b.workload.args);
     unequal(&mut found, "program of the workload", &a.workload.binary_digest, &b.workload.binary_digest);
+    let cache = |r: &Record| r.run.plan.cache.map(|state| state.word().to_owned());
+    unequal(&mut found, "page cache before each run", &cache(a), &cache(b));
     unequal(&mut found, "arms", &a.run.plan.arms, &b.run.plan.arms);
     unequal(&mut found, "counter of memory", &sources(a), &sources(b));
     for name in a.run.plan.arms.iter().filter(|arm| b.run.plan.arms.contains(arm)) {

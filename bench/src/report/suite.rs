@@ -53,6 +53,12 @@ pub fn render(record: &SuiteRecord, columns: usize) -> String {
             out.push('\n');
         }
     }
+    if record.run.plan.arms.len() > 1 && !plan.tasks.is_empty() && record.end.verdict != Verdict::Refused {
+        let how =
+            "A ratio is the median of the ratios within rounds, not the quotient of the medians beside it.";
+        out.push_str(&fill(how, "\n", "", columns));
+        out.push('\n');
+    }
     out.push_str(&super::density::render(record, columns));
     for skipped in &record.run.skipped {
         let text = format!("{} was not run: {}; {}", skipped.level, skipped.reason, skipped.remedy);

@@ -52,6 +52,10 @@ pub fn render(record: &Record, style: TextStyle) -> String {
         out.push_str(&fill(&check_line(check), "         ", "           ", style.columns));
         out.push('\n');
     }
+    for line in words::failed_crosschecks(record) {
+        out.push_str(&fill(&line, "         ", "           ", style.columns));
+        out.push('\n');
+    }
     out.push('\n');
     if verdict == Verdict::Refused {
         let alone = "NOT COMPARABLE: each row stands alone, no row may be set against another.";
@@ -70,6 +74,10 @@ pub fn render(record: &Record, style: TextStyle) -> String {
     if !record.comparability.forbids_statements() {
         out.push_str(&super::vary::render(record));
     }
+    if !bases(record).is_empty() {
+        out.push_str(&fill(words::TWO_RATIOS, "", "  ", style.columns));
+        out.push('\n');
+    }
     for statement in words::statements(record).into_iter().chain(words::skipped(record)) {
         out.push_str(&fill(&statement, "", "  ", style.columns));
         out.push('\n');
@@ -83,18 +91,24 @@ pub(super) fn fill(text: &str, first: &str, later: &str, columns: usize) -> Stri
 
 pub(super) fn check_line(check: &Check) -> String {
     let unknown = if check.status == CheckStatus::Unknown { "not known, " } else { "" };
-    format!("{}: {unknown}{}", words::printable(&check.id), words::printable(&check.detail))
+    let refuses = if check.refuses() { " (refuses)" } else { "" };
+    format!("{}{refuses}: {unknown}{}", words::printable(&check.id), words::printable(&check.detail))
+}
+
+/// The arms that the others are set against in columns of their own.
+fn bases(record: &Record) -> Vec<&String> {
+    let arms = &record.run.plan.arms;
+    // Arms of knobs are all set against the first one only.
+    let most = if record.vary.is_empty() { 2 } else { 1 };
+    if record.comparability.forbids_statements() {
+        return vec![];
+    }
+    arms.iter().take(arms.len().saturating_sub(1).min(most)).collect()
 }
 
 fn table(record: &Record) -> String {
     let arms = &record.run.plan.arms;
-    // Arms of knobs are all set against the first one only.
-    let most = if record.vary.is_empty() { 2 } else { 1 };
-    let bases: Vec<&String> = if record.comparability.forbids_statements() {
-        vec![]
-    } else {
-        arms.iter().take(arms.len().saturating_sub(1).min(most)).collect()
-    };
+    let bases = bases(record);
     let unit = Shown::time(&record.host).name();
     let entry = words::entry_metric(record);
     let entry_title = if entry.name == FIRST_INSTRUCTION.name {

@@ -1,6 +1,7 @@
 //! The sentences that text and HTML share: where it ran, what may be said, what was found.
 
-use crate::comparability::{Claim, Verdict};
+use crate::comparability::{CheckStatus, Claim, Verdict};
+use crate::conditions::CacheState;
 use crate::environment::{ClockKind, HostClass};
 use crate::paired::Finding;
 use crate::plan::pairs_done;
@@ -127,9 +128,10 @@ pub(super) fn arrangement(record: &Record) -> String {
     };
     let control =
         plan.control.as_ref().map(|arm| format!(", {} twice in each", printable(arm))).unwrap_or_default();
+    let cold = if plan.cache == Some(CacheState::Cold) { ", page cache cold" } else { "" };
     let ended = record.run.ended.and_then(|ended| ending(ended, &plan.stop_rule));
     format!(
-        "{runs} of {arms}{order}{control}, seed {}, after {} warm-up{failed}.{}",
+        "{runs} of {arms}{order}{control}{cold}, seed {}, after {} warm-up{failed}.{}",
         plan.seed,
         plan.warmup_pairs,
         ended.unwrap_or_default()
@@ -182,6 +184,10 @@ pub(super) fn entry_metric(record: &Record) -> &'static Metric {
     }
 }
 
+/// Why a ratio in a column and one in a sentence are two numbers.
+pub(super) const TWO_RATIOS: &str = "Columns: medians of all runs, and their quotients. Sentences: medians of the differences and ratios within \
+                                     pairs, which drifts of the machine do not move.";
+
 /// One sentence per claim, for the leading metric and for memory.
 pub(super) fn statements(record: &Record) -> Vec<String> {
     if record.comparability.forbids_statements() {
@@ -199,7 +205,37 @@ pub(super) fn statements(record: &Record) -> Vec<String> {
     let sayable = all.into_iter().filter_map(|(m, s, c)| statement(record, m, s, c));
     let mark = record.comparability.watermark.as_deref().map(|mark| format!("{}: ", printable(mark)));
     let sayable = sayable.map(|sentence| format!("{}{sentence}", mark.as_deref().unwrap_or_default()));
-    sayable.chain(few.map(descriptive)).chain(noise_floor(record)).chain(peak(record)).collect()
+    failure(record)
+        .into_iter()
+        .chain(sayable)
+        .chain(few.map(descriptive))
+        .chain(noise_floor(record))
+        .chain(peak(record))
+        .collect()
+}
+
+/// A command that fails everywhere alike is compared, and hardly what was meant.
+fn failure(record: &Record) -> Option<String> {
+    let mut statuses = record.samples.iter().filter(|s| s.analysed()).map(|s| s.status);
+    let first = statuses.next()?.filter(|status| *status != 0)?;
+    statuses.all(|status| status == Some(first)).then(|| {
+        format!("The command ended with status {first} in every run: what is compared is how it fails.")
+    })
+}
+
+/// Checks of the instrument by itself that failed.
+pub(crate) fn failed_crosschecks(record: &Record) -> Vec<String> {
+    let failed = record.crosschecks.iter().filter(|check| check.status == CheckStatus::Fail);
+    failed
+        .map(|check| {
+            format!(
+                "instrument, {}: {} (expected: {})",
+                printable(&check.id),
+                printable(&check.observed),
+                printable(&check.expect)
+            )
+        })
+        .collect()
 }
 
 /// Too few pairs for any finding.

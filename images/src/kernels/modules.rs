@@ -24,7 +24,7 @@ pub(super) const GUEST: &[&str] = &[
     "overlay",
 ];
 
-/// What the lab machine needs besides: both buses, loop devices (kernels before 6.12), KVM with SVM.
+/// What the lab machine needs besides: both buses, loop devices (kernels before 6.12), disks in memory, KVM with SVM.
 pub(super) const LAB: &[&str] = &[
     "virtio",
     "virtio_ring",
@@ -36,6 +36,7 @@ pub(super) const LAB: &[&str] = &[
     "erofs",
     "overlay",
     "loop",
+    "brd",
     "irqbypass",
     "kvm",
     "kvm_amd",

@@ -1,8 +1,9 @@
 //! The lab's system: root, mounts, modules, store view, ports.
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,7 +15,7 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 use rustix::system::finit_module;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use super::super::protocol::{HOME, JobImage, port};
+use super::super::protocol::{HOME, JobImage, LabJob, port};
 use super::ISOLAB;
 
 /// Milliseconds that a port's driver may take between its node and the port.
@@ -23,12 +24,12 @@ const PORT_TRIES: u32 = 2000;
 const ROOT: &str = "/root";
 
 /// Makes the system; returns what did not work and is not needed by every command.
-pub(super) fn set_up(now_s: u64) -> Result<Vec<String>> {
-    let mut warnings = load_modules()?;
+pub(super) fn set_up(job: &LabJob) -> Result<Vec<String>> {
+    let mut warnings = load_modules(&memory_disks(&job.images)?)?;
     new_root()?;
     mounts()?;
     delegate_controllers()?;
-    let now = Timespec { tv_sec: i64::try_from(now_s).unwrap_or(0), tv_nsec: 0 };
+    let now = Timespec { tv_sec: i64::try_from(job.now_s).unwrap_or(0), tv_nsec: 0 };
     if let Err(errno) = clock_settime(ClockId::Realtime, now) {
         warnings.push(format!("set the clock: {errno}"));
     }
@@ -36,8 +37,16 @@ pub(super) fn set_up(now_s: u64) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
+/// Parameters of `brd`, the driver of disks in memory: their number and size (kernel doc: blockdev/ramdisk). They take no
+/// memory before they are written.
+fn memory_disks(images: &[JobImage]) -> Result<CString> {
+    let sizes = || images.iter().filter_map(|image| image.to_memory);
+    let kib = sizes().max().unwrap_or(0).div_ceil(4096) * 4;
+    CString::new(format!("rd_nr={} rd_size={kib}", sizes().count())).context("describe disks in memory")
+}
+
 /// Loads `/modules` in the order of its names.
-fn load_modules() -> Result<Vec<String>> {
+fn load_modules(brd: &CStr) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let entries = fs::read_dir("/modules").context("list the modules")?;
     let mut paths: Vec<PathBuf> = entries
@@ -47,7 +56,8 @@ fn load_modules() -> Result<Vec<String>> {
     paths.sort();
     for path in paths {
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        match finit_module(&file, c"", 0) {
+        let of_brd = path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b"-brd.ko"));
+        match finit_module(&file, if of_brd { brd } else { c"" }, 0) {
             // kvm-amd refuses a CPU without SVM, and the rest of the lab works without it.
             Err(errno) if errno != rustix::io::Errno::EXIST => {
                 warnings.push(format!("load {}: {errno}", path.display()));
@@ -78,7 +88,7 @@ fn new_root() -> Result<()> {
 
 fn mounts() -> Result<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let table: [(&str, &str, MountFlags, &std::ffi::CStr); 7] = [
+    let table: [(&str, &str, MountFlags, &CStr); 7] = [
         ("proc", "/proc", quiet, c""),
         ("sysfs", "/sys", quiet, c""),
         ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
@@ -117,17 +127,29 @@ fn delegate_controllers() -> Result<()> {
     Ok(())
 }
 
-/// Shows each image's drive as the image's file in the store.
+/// Shows each image's drive, or its copy in memory, as the image's file in the store.
 pub(super) fn place_images(images: &[JobImage]) -> Result<()> {
     if images.is_empty() {
         return Ok(());
     }
     let drives = drives()?;
+    let mut disks = (0..).map(|n| PathBuf::from(format!("/dev/ram{n}")));
     for image in images {
-        let device = drives.get(&image.drive).with_context(|| format!("drive {} is missing", image.drive))?;
-        super::store_view::place(Path::new(HOME), image, device)?;
+        let drive = drives.get(&image.drive).with_context(|| format!("drive {} is missing", image.drive))?;
+        let disk = disks.next().filter(|disk| image.to_memory.is_some() && disk.exists());
+        if let (Some(disk), Some(bytes)) = (&disk, image.to_memory) {
+            copy(drive, disk, bytes).with_context(|| format!("copy {} into memory", image.digest))?;
+        }
+        super::store_view::place(Path::new(HOME), image, disk.as_ref().unwrap_or(drive))?;
     }
     Ok(())
+}
+
+/// Copies so many bytes, and has them written: what is left in the page cache of either side is not used again.
+fn copy(drive: &Path, disk: &Path, bytes: u64) -> Result<()> {
+    let mut to = File::options().write(true).open(disk)?;
+    io::copy(&mut File::open(drive)?.take(bytes), &mut to)?;
+    Ok(to.sync_all()?)
 }
 
 /// Block devices by serial number.
