@@ -37,7 +37,7 @@ pub fn render(record: &Record, style: TextStyle) -> String {
         Verdict::Refused => "1;31",
     };
     let head = [
-        ("where", words::place(record)),
+        ("where", words::place(&record.host)),
         ("claims", words::claims(record)),
         ("subject", words::subject(record)),
         ("runs", words::arrangement(record)),
@@ -70,7 +70,7 @@ pub fn render(record: &Record, style: TextStyle) -> String {
     if !record.comparability.forbids_statements() {
         out.push_str(&super::vary::render(record));
     }
-    for statement in words::statements(record).into_iter().chain(words::skipped(record)) {
+    for statement in words::statements(record).into_iter().chain(words::skipped(&record.skipped)) {
         out.push_str(&fill(&statement, "", "  ", style.columns));
         out.push('\n');
     }
