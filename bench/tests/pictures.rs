@@ -51,9 +51,9 @@ fn every_knob_has_a_bar_of_time_one_of_memory_and_the_numbers_of_the_text_report
         "seccomp: on \u{2192} off (weaker isolation): +3.000 [1.000, 5.000]",
         "seccomp: on \u{2192} off (weaker isolation): -1.000 [-2.861, 1.907]",
         "class=\"part c-more\"",
-        "class=\"part c-unresolved\"",
-        "Time, to ready, ms",
-        "Memory, memory, MiB",
+        "class=\"part c-less\"",
+        "<h3>Time to ready, ms</h3>",
+        "<h3>Memory, MiB</h3>",
         "<span class=\"weaker\">weaker isolation</span>",
         "data-label=\"to clean, ms\"",
     ] {

@@ -59,8 +59,7 @@ fn write(out: &mut String, record: &Record) -> std::fmt::Result {
 
 fn table(out: &mut String, record: &Record) -> std::fmt::Result {
     let arms = &record.run.plan.arms;
-    let refused = record.comparability.forbids_statements();
-    let bases: &[String] = if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(2)] };
+    let bases = words::bases(record);
     let lead = words::leading_metric(record);
     let wanted =
         |m: &&Metric| !words::memory_is_peak(record) || m.name == PEAK.name || !m.name.starts_with("memory.");

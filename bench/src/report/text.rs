@@ -88,13 +88,7 @@ pub(super) fn check_line(check: &Check) -> String {
 
 fn table(record: &Record) -> String {
     let arms = &record.run.plan.arms;
-    // Arms of knobs are all set against the first one only.
-    let most = if record.vary.is_empty() { 2 } else { 1 };
-    let bases: Vec<&String> = if record.comparability.forbids_statements() {
-        vec![]
-    } else {
-        arms.iter().take(arms.len().saturating_sub(1).min(most)).collect()
-    };
+    let bases = words::bases(record);
     let unit = Shown::time(&record.host).name();
     let entry = words::entry_metric(record);
     let entry_title = if entry.name == FIRST_INSTRUCTION.name {

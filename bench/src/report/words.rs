@@ -166,6 +166,14 @@ pub(super) fn leading_word(record: &Record) -> &'static str {
     }
 }
 
+/// The arms whose numbers the others are divided by in a table: arms of knobs are all set against the first one only.
+pub(super) fn bases(record: &Record) -> &[String] {
+    let arms = &record.run.plan.arms;
+    let most = if record.vary.is_empty() { 2 } else { 1 };
+    let refused = record.comparability.forbids_statements();
+    if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(most)] }
+}
+
 /// Whether memory is the peak, because not every level says when it is ready.
 pub(super) fn memory_is_peak(record: &Record) -> bool {
     record.headline().memory().name == PEAK.name

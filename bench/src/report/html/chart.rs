@@ -139,15 +139,17 @@ pub(super) struct Signed {
     pub(super) value: f64,
     /// Its 95 % interval.
     pub(super) interval: Option<[f64; 2]>,
+    /// A difference was found: else it is pale.
+    pub(super) found: bool,
 }
 
 impl Signed {
-    /// Selects its colour: what its interval does not keep apart from zero is pale.
-    fn key(&self) -> &'static str {
-        match self.interval {
-            Some([low, _]) if low > 0.0 => "more",
-            Some([_, high]) if high < 0.0 => "less",
-            _ => "unresolved",
+    /// Selects its colour.
+    const fn key(&self) -> &'static str {
+        match (self.found, self.value < 0.0) {
+            (true, false) => "more",
+            (true, true) => "less",
+            (false, _) => "unfound",
         }
     }
 }
@@ -177,7 +179,7 @@ pub(super) fn signed(about: &str, unit: &str, bars: &[Signed]) -> Markup {
                 @let (from, to) = (share(bar.value.min(0.0)), share(bar.value.max(0.0)));
                 g role="group" aria-label={ (bar.name) ": " (bar.told) } {
                     text class="name" x="0" y=(top - 7) { (bar.name) }
-                    text x="100%" y=(top - 7) text-anchor="end" { (bar.told) }
+                    text class="told" x="100%" y=(top - 7) text-anchor="end" { (bar.told) }
                     rect class="track" x="0" y=(top) width="100%" height=(BAR_HEIGHT) rx="3" {}
                     rect class={ "part c-" (bar.key()) } x=(percent(from)) y=(top) width=(percent(to - from)) height=(BAR_HEIGHT) {}
                     @if let Some([low, high]) = bar.interval.map(|ends| ends.map(|end| percent(share(end)))) {
@@ -190,7 +192,7 @@ pub(super) fn signed(about: &str, unit: &str, bars: &[Signed]) -> Markup {
             }
             @let zero = percent(share(0.0));
             line class="zero" x1=(zero) x2=(zero) y1=(BAR_TOP - 4) y2=(axis_top - 4) {}
-            @for tick in &ticks {
+            @for tick in labelled(&ticks) {
                 @let anchor = if share(*tick) < 0.06 { "start" } else if share(*tick) > 0.94 { "end" } else { "middle" };
                 text class="quiet" x=(percent(share(*tick))) y=(axis_top + 10) text-anchor=(anchor) {
                     (short(*tick)) @if *tick == 0.0 { " " (unit) }
@@ -198,6 +200,13 @@ pub(super) fn signed(about: &str, unit: &str, bars: &[Signed]) -> Markup {
             }
         }
     }
+}
+
+/// The ticks that get a number: with a sign before them, more than six leave no room between them on a telephone.
+fn labelled(ticks: &[f64]) -> impl Iterator<Item = &f64> {
+    let zero = ticks.iter().position(|tick| *tick == 0.0).unwrap_or(0);
+    let every = if ticks.len() > 6 { 2 } else { 1 };
+    ticks.iter().enumerate().filter(move |(i, _)| i.abs_diff(zero) % every == 0).map(|(_, tick)| tick)
 }
 
 /// Round numbers on a scale that has zero on it: four to eleven of them.
@@ -242,6 +251,8 @@ mod tests {
             [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0, 1.2000000000000002, 1.4000000000000001]
         );
         assert_eq!(ticks(-0.3, 1.02), [-0.2, 0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
+        assert_eq!(labelled(&[-2.0, -1.0, 0.0, 1.0]).count(), 4);
+        assert!(labelled(&[-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]).eq(&[-2.0, 0.0, 2.0]));
         assert_eq!(short(0.600_000_000_1), "0.6");
     }
 
@@ -258,22 +269,31 @@ mod tests {
 
     #[test]
     fn a_signed_bar_goes_from_zero_to_its_value_and_its_whisker_over_its_interval() {
-        let bar = |value, interval| Signed { name: "n".to_owned(), told: "t".to_owned(), value, interval };
+        let bar = |value, interval, found| Signed {
+            name: "n".to_owned(),
+            told: "t".to_owned(),
+            value,
+            interval,
+            found,
+        };
         // The scale is -1 to 3 with a fiftieth of 4 at each end: -1.08 to 3.08, so that zero is at 1.08 / 4.16.
-        let bars = [bar(2.0, Some([1.0, 3.0])), bar(-0.5, Some([-1.0, -0.2])), bar(0.1, Some([-0.1, 0.2]))];
+        let bars = [
+            bar(2.0, Some([1.0, 3.0]), true),
+            bar(-0.5, Some([-1.0, -0.2]), true),
+            bar(0.1, Some([-0.1, 0.2]), false),
+        ];
         assert_eq!(scale(&bars), (-1.08, 3.08));
         let svg = signed("about", "ms", &bars).into_string();
         for part in [
             r#"<rect class="part c-more" x="25.962%" y="24" width="48.077%" height="24">"#,
             r#"<line class="whisker" x1="50.000%" x2="98.077%" y1="36" y2="36">"#,
             r#"<rect class="part c-less" x="13.942%" y="86" width="12.019%" height="24">"#,
-            r#"<rect class="part c-unresolved" x="25.962%" y="148" width="2.404%" height="24">"#,
+            r#"<rect class="part c-unfound" x="25.962%" y="148" width="2.404%" height="24">"#,
             r#"<line class="zero" x1="25.962%" x2="25.962%""#,
         ] {
             assert!(svg.contains(part), "{part}: {svg}");
         }
-        assert_eq!(bar(2.0, None).key(), "unresolved");
-        let nothing = signed("about", "ms", &[bar(0.0, None)]).into_string();
+        let nothing = signed("about", "ms", &[bar(0.0, None, false)]).into_string();
         assert!(!nothing.contains("NaN") && !nothing.contains("inf"), "{nothing}");
     }
 

@@ -30,8 +30,6 @@ pub(super) fn section(record: &SuiteRecord) -> Markup {
         named.filter(|named| !named.curve.line.is_empty()).collect()
     };
     let (charges, starts) = (of(&charge), of(&|density, colour| start(density, colour, time)));
-    let entries: Vec<(String, String)> =
-        record.densities.iter().map(|d| ((colour(record, d) % 5).to_string(), printable(&d.level))).collect();
     html! {
         section {
             h2 { "Density" }
@@ -50,7 +48,6 @@ pub(super) fn section(record: &SuiteRecord) -> Markup {
                 @if starts.iter().all(|named| named.curve.points.len() <= SHOW_POINTS) { ", and each dot is a start" } "."
             }
             (drawn("Start latency against the number of instances", &format!("start, {}", time.name()), &starts))
-            (legend(&entries, None))
             @for density in &record.densities { (readings(record, density)) }
         }
     }
@@ -94,8 +91,13 @@ fn drawn(about: &str, title: &str, levels: &[Named]) -> Markup {
     let most = levels.iter().map(reach).fold(0.0, f64::max);
     let small: Vec<&Named> = levels.iter().filter(|named| is_dwarfed(reach(named), most)).collect();
     let names: Vec<&str> = small.iter().map(|named| named.name.as_str()).collect();
+    let entries: Vec<(String, String)> =
+        levels.iter().map(|named| ((named.curve.colour % 5).to_string(), named.name.clone())).collect();
     html! {
-        figure { (together(about, title, &levels.iter().collect::<Vec<_>>())) }
+        figure {
+            (together(about, title, &levels.iter().collect::<Vec<_>>()))
+            (legend(&entries, None))
+        }
         @if !small.is_empty() {
             figure {
                 h3 { "Enlarged: " (names.join(" and ")) }
@@ -124,7 +126,7 @@ fn readings(record: &SuiteRecord, density: &Density) -> Markup {
     html! {
         h3 class="level" { span class={ "swatch c-" (colour(record, density) % 5) } {} (printable(&density.level)) }
         ul class="plain" { @for sentence in sentences(density) { li { (capital(&sentence)) "." } } }
-        div class="scroll" { table class="compact" {
+        div class="scroll" { table class="compact tight" {
             thead { tr { @for title in titles(host) { th { (title.trim()) } } } }
             tbody { @for point in &density.points { tr { @for number in numbers(point, host) { td { (number) } } } } }
         } }

@@ -2,19 +2,20 @@
 
 use maud::{Markup, html};
 
+use super::alone;
 use super::chart::{Signed, legend, signed};
 use crate::record::Record;
 use crate::report::quantity::Shown;
 use crate::report::vary::{WEAKER, metrics, name, numbers, title};
-use crate::report::words::printable;
-use crate::summary::Metric;
+use crate::report::words::{capital, printable};
+use crate::summary::{Metric, Unit};
 use crate::vary::Variation;
 
 /// Meanings of the colours.
 const LEGEND: [(&str, &str); 3] = [
     ("more", "more than the base"),
     ("less", "less than the base"),
-    ("unresolved", "not resolved: no interval, or one that holds zero"),
+    ("unfound", "no difference shown: the same, or not resolved"),
 ];
 
 /// The section; nothing where no knob was varied, or where nothing may be set against another.
@@ -26,17 +27,19 @@ pub(super) fn section(record: &Record) -> Markup {
     html! {
         section {
             h2 { "What each mechanism costs" }
+            (alone(record))
             p class="caption" {
                 "Each bar is the median of the differences, pair by pair, between an arm in which one mechanism alone is changed \
                  and the base arm " b { (printable(base)) } ", and the line across its end the 95 % interval; costs do not add up \
                  exactly, for each is taken from the whole alone."
             }
-            @for (what, metric) in [("Time", time), ("Memory", memory)] {
+            @for metric in [time, memory] {
+                @let what = heading(record, metric);
                 @let bars = bars(record, metric);
                 @if !bars.is_empty() {
                     figure {
-                        h3 { (what) ", " (title(record, metric)) }
-                        (signed(&format!("{what} that each changed mechanism adds or saves, one axis"), Shown::of(metric.unit, &record.host).name(), &bars))
+                        h3 { (what) }
+                        (signed(&format!("{what}, that each changed mechanism adds or saves, on one axis"), Shown::of(metric.unit, &record.host).name(), &bars))
                     }
                 }
             }
@@ -46,9 +49,19 @@ pub(super) fn section(record: &Record) -> Markup {
     }
 }
 
+fn heading(record: &Record, metric: &Metric) -> String {
+    let title = title(record, metric);
+    if metric.unit == Unit::Ns { format!("Time {title}") } else { capital(&title) }
+}
+
 /// The bars of a metric, in the order of the record.
 fn bars(record: &Record, metric: &Metric) -> Vec<Signed> {
     let shown = Shown::of(metric.unit, &record.host);
+    let found = |arm: &str| {
+        let summary = record.summary_of(metric.name)?;
+        let compared = summary.comparisons.iter().find(|c| c.b == arm)?;
+        Some(compared.finding(summary.unit).is_difference())
+    };
     let bar = |variation: &Variation| {
         let cost = variation.marginal.get(metric.name)?;
         let (told, interval) = numbers(record, variation, metric)?;
@@ -58,6 +71,7 @@ fn bars(record: &Record, metric: &Metric) -> Vec<Signed> {
             told: [Some(told), interval].into_iter().flatten().collect::<Vec<_>>().join(" "),
             value: shown.scaled(cost.median),
             interval: cost.ci95.map(|ends| ends.map(|end| shown.scaled(end))),
+            found: found(&variation.change.arm).unwrap_or(false),
         })
     };
     record.vary.iter().filter_map(bar).collect()

@@ -94,7 +94,7 @@ pub(super) fn section(record: &Record) -> Markup {
                      median; the parts add up to the charge, and the mark is the highest charge of that run."
                     @if accounts.iter().any(|(_, m)| guest_ram(m).is_some()) {
                         " Guest RAM is anonymous memory that stands apart here."
-                    } @else {
+                    } @else if record.arms.values().any(|arm| arm.level == "vm") {
                         " In a vm, anonymous memory holds the guest RAM in use as well."
                     }
                     @if bars.iter().any(|bar| !bar.finer.is_empty()) {

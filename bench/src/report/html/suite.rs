@@ -6,7 +6,7 @@ use super::{Raw, apart, density, eyebrow, foot, tables, verdict_box};
 use crate::report::suite::{
     Block, Cell, Row, arrangement, blocks, failed, interrupted, ratio_titles, subject,
 };
-use crate::report::words::{not_included, place, printable, skipped};
+use crate::report::words::{capital, not_included, place, printable, skipped};
 use crate::suite::lines::{LinesError, SuiteRecord};
 
 pub(super) fn body(record: &SuiteRecord) -> Result<Markup, LinesError> {
@@ -59,7 +59,7 @@ fn table(record: &SuiteRecord, block: &Block) -> Markup {
         section {
             h2 { (block.name) }
             p class="caption" {
-                (block.about) ": medians with 95 % bootstrap intervals"
+                (capital(block.about)) ": medians with 95 % bootstrap intervals"
                 @if !ratios.is_empty() { ", and the ratio of each level to the first, pair by pair" } "."
             }
             (apart(record.end.verdict))

@@ -11,7 +11,8 @@ use crate::environment::Host;
 use crate::record::{Arm, Record, Tool};
 use crate::report::quantity::{Shown, factor};
 use crate::report::words::{
-    capital, class_name, entry_metric, leading_metric, leading_word, memory_is_peak, printable, statuses,
+    bases, capital, class_name, entry_metric, leading_metric, leading_word, memory_is_peak, printable,
+    statuses,
 };
 use crate::statistics::MIN_FOR_INTERVAL;
 use crate::summary::{CHARGE, CLEAN, FIRST_INSTRUCTION, Metric, PEAK, READINESS};
@@ -31,8 +32,7 @@ pub(super) fn headline(record: &Record) -> Markup {
     let shown = |m: &Metric| record.summary_of(m.name).is_some() && !hidden(m);
     let columns: Vec<_> = columns.into_iter().filter(|(_, m)| shown(m)).collect();
     let arms = &record.run.plan.arms;
-    let refused = record.comparability.forbids_statements();
-    let bases: &[String] = if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(2)] };
+    let bases = bases(record);
     let lead = leading_metric(record);
     let lead_word = capital(leading_word(record));
     html! {
