@@ -70,7 +70,7 @@ fn knobs_from_outside_stay_text() {
     for odd in ["<script", "\u{1b}", "\u{202e}", "<b>\u{202e}"] {
         assert!(!page.contains(odd), "{odd:?}");
     }
-    assert!(section(&page, "What each mechanism costs").contains("memory\"&gt;&lt;script&gt;"));
+    assert!(section(&page, "What each mechanism costs").contains("memory&quot;&gt;&lt;script&gt;"));
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub(super) fn stacked(about: &str, unit: &str, bars: &[Bar]) -> Markup {
             @for (row, bar) in (0_u32..).zip(bars) {
                 (drawn(bar, row * ROW, &percent, domain, unit))
             }
-            @for tick in &ticks {
+            @for tick in labelled(&ticks) {
                 @let anchor = if *tick == 0.0 { "start" } else if *tick > 0.94 * domain { "end" } else { "middle" };
                 text class="quiet" x=(percent(*tick)) y=(axis_top + 10) text-anchor=(anchor) {
                     (short(*tick)) @if *tick == 0.0 { " " (unit) }
@@ -202,7 +202,7 @@ pub(super) fn signed(about: &str, unit: &str, bars: &[Signed]) -> Markup {
     }
 }
 
-/// The ticks that get a number: with a sign before them, more than six leave no room between them on a telephone.
+/// The ticks that get a number: more than six leave no room between them on a telephone.
 fn labelled(ticks: &[f64]) -> impl Iterator<Item = &f64> {
     let zero = ticks.iter().position(|tick| *tick == 0.0).unwrap_or(0);
     let every = if ticks.len() > 6 { 2 } else { 1 };

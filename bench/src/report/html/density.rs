@@ -173,4 +173,20 @@ mod tests {
         assert_eq!(charge(&level(vec![point(1, Some(3), &[1])]), 0).line, [(1.0, 3.0)]);
         assert!(together("about", "charge, MiB", &[]).into_string().contains("Nothing was read"));
     }
+
+    #[test]
+    fn levels_that_the_largest_dwarfs_are_drawn_again_by_themselves() {
+        let named = |name: &str, colour, most| Named {
+            name: name.to_owned(),
+            curve: Curve { colour, line: vec![(1.0, 1.0), (2.0, most)], points: vec![(2.0, most)] },
+        };
+        let page = drawn("about", "charge, MiB", &[named("<small>", 0, 2.0), named("large", 1, 17.0)]);
+        let page = page.into_string();
+        assert!(page.contains("Enlarged: &lt;small&gt;</h3>"), "{page}");
+        // Each wide and narrow; the large one is not in the second.
+        let lines = |colour: &str| page.matches(&format!("stroke=\"var({colour})\"")).count();
+        assert_eq!((lines("--blue"), lines("--green")), (4, 2), "{page}");
+        let page = drawn("about", "charge, MiB", &[named("a", 0, 3.0), named("b", 1, 17.0)]);
+        assert!(!page.into_string().contains("Enlarged"));
+    }
 }

@@ -130,11 +130,9 @@ fn peak_bar(arm: &str, memory: &MemBytes) -> Bar {
 
 fn bar(arm: &str, memory: &MemBytes) -> Bar {
     let parts = PARTS.iter().filter_map(|part| Some(drawn(part.key, part.short, (part.bytes)(memory)?)));
-    let (charge, peak) =
-        (Shown::MiB.with_unit(raw(memory.memcg_current)), Shown::MiB.with_unit(raw(memory.peak)));
     Bar {
         name: printable(arm),
-        total: format!("{charge}, peak {peak}"),
+        total: Shown::MiB.with_unit(raw(memory.memcg_current)),
         parts: parts.collect(),
         finer: finer(memory),
         mark: Some((Shown::MiB.scaled(raw(memory.peak)), "peak")),
@@ -216,6 +214,7 @@ fn table(accounts: &[(&String, &MemBytes)]) -> Markup {
                     }
                 }
                 (row("sum", None, "charge", &|m| Some(m.memcg_current)))
+                (row("", None, "peak of the charge", &|m| Some(m.peak)))
                 @for (key, label) in OF_PROCESSES {
                     (row("", None, label, &|m| m.parts.get(key).copied()))
                 }
@@ -268,7 +267,7 @@ mod tests {
         for parts in [&bar.parts, &bar.finer] {
             assert_eq!(parts.iter().map(|part| part.value).sum::<f64>(), 60.0);
         }
-        assert_eq!((bar.mark, bar.total.as_str()), (Some((70.0, "peak")), "60.00 MiB, peak 70.00 MiB"));
+        assert_eq!((bar.mark, bar.total.as_str()), (Some((70.0, "peak")), "60.00 MiB"));
     }
 
     #[test]
