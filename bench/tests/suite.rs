@@ -238,7 +238,7 @@ fn the_page_has_every_suite_both_curves_and_the_record_itself() {
     let page = report::html::render_bench(&record).expect("plain data");
     for words in [
         "<h2>startup</h2>",
-        "<th><span>alu</span></th>",
+        "<th><span>alu<span class=\"weaker\">doubt: batch: shorter than a thousand readings",
         "data-label=\"vm vs process\"",
         "13.50 ns/op",
         "aria-label=\"Sum of charges against the number of instances\"",
@@ -276,7 +276,7 @@ fn markdown_has_the_numbers_of_the_text() {
     let markdown = report::markdown::render_bench(&good());
     for words in [
         "## isolab bench startup memory cpu timer density demo",
-        "| alu | ns/op | 13.50 \\[",
+        "| alu; doubt: batch: shorter than a thousand readings of the clock | ns/op | 13.50 \\[",
         "| instances | start, ms median | p95 |",
         "* charge: 1.000 MiB for each more instance",
     ] {

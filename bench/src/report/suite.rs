@@ -106,8 +106,8 @@ fn place(record: &SuiteRecord) -> String {
         }
         _ => format!(
             "this host, {}, Linux {}",
-            host.cpu_model.as_deref().unwrap_or("CPU not known"),
-            host.kernel.as_deref().unwrap_or("not known")
+            printable(host.cpu_model.as_deref().unwrap_or("CPU not known")),
+            printable(host.kernel.as_deref().unwrap_or("not known"))
         ),
     }
 }
