@@ -346,6 +346,9 @@ pub(crate) struct BenchArgs {
     /// Write the record as JSON Lines here (`-`: standard output, and nothing else there)
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write the HTML report here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Print no table
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -366,7 +369,7 @@ pub(crate) struct ReportArgs {
     /// The time of a run, for hyperfine (default: what the record leads with)
     #[arg(long, value_name = "METRIC")]
     pub(crate) metric: Option<String>,
-    /// Record files (`-`: standard input)
+    /// Record files of compare or of bench (`-`: standard input)
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }

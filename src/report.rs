@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use isolab_bench::export;
 use isolab_bench::record::Record;
-use isolab_bench::report::{html, markdown, text};
+use isolab_bench::recorded::Recorded;
+use isolab_bench::report::{html, markdown, suite, text};
 use isolab_bench::summary::{METRICS, Metric, metric};
 
+use crate::bench::output::COLUMNS;
 use crate::cli::{ReportArgs, ReportFormat};
 use crate::compare::output::{is_stdout, put, text_style};
 
@@ -25,17 +27,24 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<u8> {
     if metric.is_some() && args.format != ReportFormat::Hyperfine {
         bail!("--metric is for --format hyperfine; the other formats hold every metric");
     }
-    let records = args.files.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let records = args.files.iter().map(|path| recorded(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let comparisons = || only_comparisons(&args.files, &records);
     let content = match args.format {
         ReportFormat::Text => {
             let style = text_style(is_stdout(&args.output));
-            joined(records.iter().map(|record| text::render(record, style)))
+            joined(records.iter().map(|record| match record {
+                Recorded::Comparison(record) => text::render(record, style),
+                Recorded::Bench(record) => suite::render(record, COLUMNS),
+            }))
         }
-        ReportFormat::Markdown => joined(records.iter().map(markdown::render)),
+        ReportFormat::Markdown => joined(records.iter().map(|record| match record {
+            Recorded::Comparison(record) => markdown::render(record),
+            Recorded::Bench(record) => markdown::render_bench(record),
+        })),
         ReportFormat::Html => html::page(&records)?,
-        ReportFormat::Hyperfine => export::hyperfine(&records, metric)?,
-        ReportFormat::Benchfmt => export::benchfmt(&records),
-        ReportFormat::Firecracker => match &records[..] {
+        ReportFormat::Hyperfine => export::hyperfine(&comparisons()?, metric)?,
+        ReportFormat::Benchfmt => export::benchfmt(&comparisons()?),
+        ReportFormat::Firecracker => match &comparisons()?[..] {
             [record] => export::firecracker(record)?,
             _ => bail!("a metrics.json of Firecracker holds one record; name one file"),
         },
@@ -59,13 +68,32 @@ pub(crate) fn named(name: &str) -> anyhow::Result<&'static Metric> {
     })
 }
 
-/// Reads a record file (`-`: standard input).
+/// Reads the record of a comparison (`-`: standard input).
 ///
 /// # Errors
-/// It can't be read, or is no record.
+/// It can't be read, or is no such record.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Record> {
-    let reading = || format!("read {}", path.display());
-    Record::from_json(&bytes(path)?).with_context(reading)
+    comparison(path, &recorded(path)?)
+}
+
+/// Reads a record of either kind (`-`: standard input).
+fn recorded(path: &Path) -> anyhow::Result<Recorded> {
+    Recorded::from_bytes(&bytes(path)?).with_context(|| format!("read {}", path.display()))
+}
+
+fn comparison(path: &Path, record: &Recorded) -> anyhow::Result<Record> {
+    match record {
+        Recorded::Comparison(record) => Ok(Record::clone(record)),
+        Recorded::Bench(_) => bail!(
+            "{} is the record of a bench run; this needs one of a comparison (text, markdown and html take both)",
+            path.display()
+        ),
+    }
+}
+
+/// The records of formats that know comparisons only.
+fn only_comparisons(files: &[PathBuf], records: &[Recorded]) -> anyhow::Result<Vec<Record>> {
+    files.iter().zip(records).map(|(path, record)| comparison(path, record)).collect()
 }
 
 /// A file's content (`-`: standard input).

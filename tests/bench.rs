@@ -138,6 +138,29 @@ fn the_table_names_the_suite_its_workloads_and_the_unit() {
 }
 
 #[test]
+fn a_bench_record_is_reported_as_the_same_table_as_a_page_and_as_no_series_of_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [json, page, again] = ["bench.jsonl", "bench.html", "again.html"].map(|name| dir.path().join(name));
+    let [json, page, again] = [&json, &page, &again].map(|path| path.to_str().expect("UTF-8"));
+    let levels = ["bench", "--on", "host", "--levels", "process,container", "--pairs", "1"];
+    let measured =
+        run(&[&levels[..], &["--max-instances", "2", "--json", json, "--html", page, "cpu", "density"]]
+            .concat());
+    assert!(matches!(measured.status, Some(0 | 3)), "{}", measured.stderr);
+    assert_eq!(run(&["report", json]).stdout, measured.stdout);
+    assert_eq!(run(&["report", "--format", "html", "-o", again, json]).status, Some(0));
+    let pages = [page, again].map(|path| std::fs::read_to_string(path).expect("a page"));
+    assert_eq!(pages[0], pages[1]);
+    assert!(pages[0].contains("Total charge") && pages[0].contains("<h2>cpu</h2>"));
+    assert!(run(&["report", "--format", "markdown", json]).stdout.contains("| ns/op |"));
+    for command in [&["report", "--format", "hyperfine", json][..], &["diff", json, json]] {
+        let refused = run(command);
+        assert_eq!((refused.status, refused.stdout.as_str()), (Some(125), ""));
+        assert!(refused.stderr.contains("is the record of a bench run"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused_with_the_reason() {
     let unknown = run(&["bench", "sycall", "demo"]);
     assert_eq!((unknown.status, unknown.stdout.as_str()), (Some(125), ""));

@@ -23,6 +23,7 @@ pub mod paired;
 pub mod plan;
 pub mod port;
 pub mod record;
+pub mod recorded;
 pub mod report;
 pub mod run_report;
 pub mod sample;

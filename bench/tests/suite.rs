@@ -231,3 +231,99 @@ fn a_curve_has_its_slopes_and_one_point_has_none() {
         assert!(table.contains(words), "{words}: {table}");
     }
 }
+
+#[test]
+fn the_page_has_every_suite_both_curves_and_the_record_itself() {
+    use base64::Engine;
+    let record = good();
+    let page = report::html::render_bench(&record).expect("plain data");
+    for words in [
+        "<h2>startup</h2>",
+        "<th><span>alu<span class=\"weaker\">doubt: batch: shorter than a thousand readings",
+        "data-label=\"vm vs process\"",
+        "13.50 ns/op",
+        "aria-label=\"Sum of charges against the number of instances\"",
+        "aria-label=\"Start latency against the number of instances\"",
+        "<li>Charge: 1.000 MiB for each more instance, ",
+        "Not in these numbers: image import",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    // Wide and narrow, of charge and of start.
+    assert_eq!(page.matches("class=\"plot ").count(), 4);
+    for forbidden in ["http://", "https://", "src=", "url(", "@import", "<script", "<link", "<img"] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+    let (_, rest) = page.split_once("data:application/jsonl;base64,").expect("the record is embedded");
+    let (encoded, _) = rest.split_once('"').expect("the attribute ends");
+    let text = base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64");
+    assert_eq!(SuiteRecord::from_text(&text).expect("our own lines"), record);
+}
+
+#[test]
+fn page_and_markdown_of_a_refused_run_set_no_level_against_another() {
+    let mut record = good();
+    record.end.verdict = Verdict::Refused;
+    record.end.interrupted = Some(2);
+    let page = report::html::render_bench(&record).expect("plain data");
+    for report in [page, report::markdown::render_bench(&record)] {
+        assert!(report.contains("NOT COMPARABLE") && !report.contains("vm vs process"), "{report}");
+        assert!(report.contains("by signal 2, before all was measured"), "{report}");
+    }
+}
+
+#[test]
+fn markdown_has_the_numbers_of_the_text() {
+    let markdown = report::markdown::render_bench(&good());
+    for words in [
+        "## isolab bench startup memory cpu timer density demo",
+        "| alu; doubt: batch: shorter than a thousand readings of the clock | ns/op | 13.50 \\[",
+        "| instances | start, ms median | p95 |",
+        "* charge: 1.000 MiB for each more instance",
+    ] {
+        assert!(markdown.contains(words), "{words}: {markdown}");
+    }
+}
+
+#[test]
+fn names_of_a_bench_record_from_outside_stay_text() {
+    let hostile = "<script>alert(1)</script>\" onload=\"x\u{1b}[2J\u{202e}";
+    let mut record =
+        record(|slot| if slot.slot.seq == 9 { Err(hostile.into()) } else { executed(slot, BATCH) });
+    record.run.image = hostile.to_owned();
+    record.run.id = hostile.to_owned();
+    record.run.tool.version = hostile.to_owned();
+    record.run.host.cpu_model = Some(hostile.to_owned());
+    record.densities[0].level = hostile.to_owned();
+    record.densities[1].reason = Some(hostile.to_owned());
+    record.run.plan.arms[1] = hostile.to_owned();
+    record.run.plan.tasks[0].suite = hostile.to_owned();
+    for summary in &mut record.summaries {
+        summary.workload = hostile.to_owned();
+        summary.flags = vec![hostile.to_owned()];
+    }
+    let page = report::html::render_bench(&record).expect("plain data");
+    for odd in ["<script", "\" onload", "\u{1b}", "\u{202e}"] {
+        assert!(!page.contains(odd), "{odd:?}");
+    }
+    for report in [report::suite::render(&record, 100), report::markdown::render_bench(&record)] {
+        assert!(!report.contains('\u{1b}') && !report.contains('\u{202e}'));
+    }
+}
+
+#[test]
+fn a_record_file_is_told_by_its_first_line() {
+    use isolab_bench::recorded::{Recorded, RecordedError};
+    let record = good();
+    let text = record.to_text().expect("plain data");
+    assert_eq!(Recorded::from_bytes(text.as_bytes()).expect("our own"), Recorded::Bench(Box::new(record)));
+    let other = text.replacen("isolab.bench/1", "isolab.bench/9", 1);
+    assert!(matches!(
+        Recorded::from_bytes(other.as_bytes()),
+        Err(RecordedError::Bench(LinesError::Schema(_)))
+    ));
+    for no_bench in ["", "{}", "{\"schema\":\"isolab.result/9\"}", "\n[1]"] {
+        let error = Recorded::from_bytes(no_bench.as_bytes()).expect_err("no record");
+        assert!(matches!(error, RecordedError::Comparison(_)), "{no_bench}: {error}");
+    }
+}

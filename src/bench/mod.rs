@@ -1,7 +1,7 @@
 //! `isolab bench`: workload suites and density over the levels, one JSON line for each sample or curve, one table.
 
 mod density;
-mod output;
+pub(crate) mod output;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let levels = compare::levels_of(args.levels.as_ref())?;
-    args.json.as_deref().map_or(Ok(()), compare::output::check_path)?;
+    output::check(args)?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
         Place::Host => {
@@ -92,11 +92,10 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
             }
         }
     };
+    output::write(args, &record)?;
     if let Some(line) = interruption(&record) {
         eprintln!("isolab: {line}");
-        return Ok(status(&record));
     }
-    output::table(args, &record)?;
     Ok(status(&record))
 }
 

@@ -1,4 +1,4 @@
-//! Where the results go: lines to a file or to standard output as they come, the table at the end.
+//! Where the results go: lines to a file or to standard output as they come, the table and the page at the end.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use isolab_bench::report;
 use isolab_bench::suite::lines::{Line, SuiteRecord};
 
 use crate::cli::BenchArgs;
-use crate::compare::output::is_stdout;
+use crate::compare::output::{check_path, is_stdout, put};
 
 /// Columns of the table.
-const COLUMNS: usize = 110;
+pub(crate) const COLUMNS: usize = 110;
 
 /// Takes the lines.
 pub(super) struct Sink(Option<Box<dyn Write>>);
@@ -54,12 +54,23 @@ impl Sink {
     }
 }
 
-/// Prints the table, where one is wanted.
+/// Refuses outputs that can't be written before anything is measured.
 ///
 /// # Errors
-/// It can't be written.
-pub(super) fn table(args: &BenchArgs, record: &SuiteRecord) -> anyhow::Result<()> {
-    if silent(args) {
+/// A directory is not there.
+pub(super) fn check(args: &BenchArgs) -> anyhow::Result<()> {
+    [&args.json, &args.html].into_iter().flatten().try_for_each(|path| check_path(path))
+}
+
+/// Writes the page and prints the table, where they are wanted.
+///
+/// # Errors
+/// One can't be written.
+pub(super) fn write(args: &BenchArgs, record: &SuiteRecord) -> anyhow::Result<()> {
+    if let Some(path) = &args.html {
+        put(path, &report::html::render_bench(record)?)?;
+    }
+    if silent(args) || record.end.interrupted.is_some() {
         return Ok(());
     }
     io::stdout().write_all(report::suite::render(record, COLUMNS).as_bytes()).context("write the table")
@@ -67,5 +78,5 @@ pub(super) fn table(args: &BenchArgs, record: &SuiteRecord) -> anyhow::Result<()
 
 /// Whether no table is printed.
 pub(super) fn silent(args: &BenchArgs) -> bool {
-    args.quiet || args.json.as_deref().is_some_and(is_stdout)
+    args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path))
 }

@@ -1,8 +1,8 @@
-//! Density curves for a terminal: one table and two slopes for each level.
+//! Density curves: their words and numbers, and one table and two slopes for each level for a terminal.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
-use crate::density::{Density, LEAST_AVAILABLE_PERCENT, SLOWER, Slope, StopRule, p95};
+use crate::density::{Density, LEAST_AVAILABLE_PERCENT, Point, SLOWER, Slope, StopRule, p95};
 use crate::environment::Host;
 use crate::report::quantity::{Shown, digits, raw};
 use crate::report::text::fill;
@@ -10,13 +10,15 @@ use crate::report::words::printable;
 use crate::statistics::median;
 use crate::suite::lines::SuiteRecord;
 
+/// What is measured, for any form of the report.
+pub(super) const ABOUT: &str = "idle instances side by side in one launcher, the start without the launcher's own; the machine's \
+                                memory is what can't be reclaimed, others' too";
+
 /// All curves of a run; nothing where it has none.
 pub(super) fn render(record: &SuiteRecord, columns: usize) -> String {
     let mut out = String::new();
     if !record.densities.is_empty() {
-        let about = "idle instances side by side in one launcher, the start without the launcher's own; the machine's memory is \
-                     what can't be reclaimed, others' too";
-        out.push_str(&fill(about, "\ndensity: ", "  ", columns));
+        out.push_str(&fill(ABOUT, "\ndensity: ", "  ", columns));
         out.push('\n');
     }
     for density in &record.densities {
@@ -26,50 +28,64 @@ pub(super) fn render(record: &SuiteRecord, columns: usize) -> String {
             out.push_str(line.trim_end());
             out.push('\n');
         }
-        let mut put = |text: String| {
-            out.push_str(&fill(&text, "  ", "    ", columns));
+        for sentence in sentences(density) {
+            out.push_str(&fill(&sentence, "  ", "    ", columns));
             out.push('\n');
-        };
-        for (what, slope) in [("charge", density.charge), ("machine's memory", density.system)] {
-            put(match slope {
-                Some(slope) => told(what, slope),
-                None => format!("{what}: no slope from so few points"),
-            });
         }
-        put(format!("ended: {}", end(density)));
     }
     out
 }
 
-fn table(density: &Density, host: &Host) -> String {
-    let time = Shown::time(host);
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header([
+/// Titles of the columns, the second line of each after its newline.
+pub(super) fn titles(host: &Host) -> [String; 6] {
+    [
         "instances".to_owned(),
-        format!("start, {}\nmedian", time.name()),
+        format!("start, {}\nmedian", Shown::time(host).name()),
         "\np95".to_owned(),
         "sum of\ncharges, MiB".to_owned(),
         "machine's\nmemory, MiB".to_owned(),
         "available\nMiB".to_owned(),
-    ]);
+    ]
+}
+
+/// The numbers of a reading, one for each title.
+pub(super) fn numbers(point: &Point, host: &Host) -> [String; 6] {
+    let time = Shown::time(host);
+    let starts: Vec<f64> = point.start_ns.iter().copied().map(raw).collect();
+    let mib = |bytes: u64| digits(Shown::MiB.scaled(raw(bytes)));
+    // A step that the first failure ended has no start at all.
+    let start = |ns: f64| if starts.is_empty() { "-".to_owned() } else { digits(time.scaled(ns)) };
+    [
+        point.instances.to_string(),
+        start(median(&starts)),
+        start(p95(&point.start_ns)),
+        point.charge_bytes.map_or_else(|| "-".to_owned(), mib),
+        mib(point.system_bytes),
+        mib(point.available_bytes),
+    ]
+}
+
+fn table(density: &Density, host: &Host) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(titles(host));
     for point in &density.points {
-        let starts: Vec<f64> = point.start_ns.iter().copied().map(raw).collect();
-        let mib = |bytes: u64| digits(Shown::MiB.scaled(raw(bytes)));
-        let start = |ns: f64| digits(time.scaled(ns));
-        table.add_row([
-            point.instances.to_string(),
-            start(median(&starts)),
-            start(p95(&point.start_ns)),
-            point.charge_bytes.map_or_else(|| "-".to_owned(), mib),
-            mib(point.system_bytes),
-            mib(point.available_bytes),
-        ]);
+        table.add_row(numbers(point, host));
     }
     table.column_iter_mut().for_each(|column| {
         column.set_cell_alignment(CellAlignment::Right);
         column.set_padding((2, 0));
     });
     table.to_string()
+}
+
+/// Both slopes, and what ended the ramp.
+pub(super) fn sentences(density: &Density) -> Vec<String> {
+    let slopes = [("charge", density.charge), ("machine's memory", density.system)];
+    let told = slopes.map(|(what, slope)| match slope {
+        Some(slope) => told(what, slope),
+        None => format!("{what}: no slope from so few points"),
+    });
+    told.into_iter().chain([format!("ended: {}", end(density))]).collect()
 }
 
 fn told(what: &str, slope: Slope) -> String {

@@ -8,16 +8,21 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::comparability::Verdict;
-use crate::record::{Record, RecordError};
+use crate::comparability::{Check, Verdict};
+use crate::record::{Record, RecordError, Tool};
+use crate::recorded::{Recorded, RecordedError};
 use crate::report::text::check_line;
 use crate::report::words;
+use crate::suite::lines::{LinesError, SuiteRecord};
 use crate::summary::METHOD;
 
 mod chart;
+mod density;
 mod distribution;
+mod knobs;
 mod memory;
 mod plot;
+mod suite;
 mod tables;
 mod timeline;
 
@@ -29,16 +34,35 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
 /// # Errors
 /// The record can't be written as JSON.
 pub fn render(record: &Record) -> Result<String, RecordError> {
-    page(std::slice::from_ref(record))
+    Ok(whole(&[words::subject(record)], &[body(record)?]))
+}
+
+/// The page of one bench run.
+///
+/// # Errors
+/// The record can't be written as JSON Lines.
+pub fn render_bench(record: &SuiteRecord) -> Result<String, LinesError> {
+    Ok(whole(&[super::suite::subject(record)], &[suite::body(record)?]))
 }
 
 /// One page of all these records, one after the other.
 ///
 /// # Errors
 /// A record can't be written as JSON.
-pub fn page(records: &[Record]) -> Result<String, RecordError> {
-    let bodies = records.iter().map(body).collect::<Result<Vec<_>, _>>()?;
-    let subjects: Vec<String> = records.iter().map(words::subject).collect();
+pub fn page(records: &[Recorded]) -> Result<String, RecordedError> {
+    let (mut subjects, mut bodies) = (Vec::new(), Vec::new());
+    for record in records {
+        let (subject, body) = match record {
+            Recorded::Comparison(record) => (words::subject(record), body(record)?),
+            Recorded::Bench(record) => (super::suite::subject(record), suite::body(record)?),
+        };
+        subjects.push(subject);
+        bodies.push(body);
+    }
+    Ok(whole(&subjects, &bodies))
+}
+
+fn whole(subjects: &[String], bodies: &[Markup]) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -49,47 +73,61 @@ pub fn page(records: &[Record]) -> Result<String, RecordError> {
                 title { "isolab: " (subjects.join("; ")) }
                 style { (PreEscaped(STYLE)) }
             }
-            body { @for body in &bodies { (body) } }
+            body { @for body in bodies { (body) } }
         }
     };
-    Ok(page.into_string())
+    page.into_string()
 }
 
 fn body(record: &Record) -> Result<Markup, RecordError> {
-    let raw = STANDARD.encode(serde_json::to_vec(record).map_err(RecordError::Write)?);
+    let raw = Raw {
+        content: serde_json::to_vec(record).map_err(RecordError::Write)?,
+        media: "application/json",
+        name: format!("isolab-{}.json", words::printable(&record.run.id)),
+        form: "JSON",
+        runs: record.samples.len(),
+    };
+    let order = &record.run.plan.arms;
     Ok(html! {
         main {
             (head(record))
             (findings(record))
             (tables::headline(record))
+            (knobs::section(record))
             (timeline::section(record))
             (memory::section(record))
             (distribution::section(record))
-            (tables::environment(record))
-            (tables::checks(record))
-            (raw_data(record, &raw))
-            footer { p { "Made by isolab " (words::printable(&record.run.tool.version)) ". This page loads nothing from anywhere." } }
+            (tables::environment(&record.host, &record.run.tool, order, &record.arms))
+            (tables::checks(&record.comparability.checks, &record.crosschecks))
+            (raw.section(html! { p class="note" { "Method: " (METHOD) "." } }))
+            (foot(&record.run.tool))
         }
     })
 }
 
-fn head(record: &Record) -> Markup {
-    let started = UNIX_EPOCH.checked_add(Duration::from_nanos(record.run.started_unix_ns));
+fn foot(tool: &Tool) -> Markup {
+    html! {
+        footer { p { "Made by isolab " (words::printable(&tool.version)) ". This page loads nothing from anywhere." } }
+    }
+}
+
+/// Which command, when, which run.
+fn eyebrow(command: &str, started_unix_ns: u64, id: &str) -> Markup {
+    let started = UNIX_EPOCH.checked_add(Duration::from_nanos(started_unix_ns));
     // The formatter knows the years up to 9999; nanoseconds in 64 bits end in 2554.
     let started = started.map(|t| humantime::format_rfc3339_seconds(t).to_string()).unwrap_or_default();
-    let verdict = record.comparability.verdict;
     html! {
-        @if let Some(mark) = record.comparability.watermark.as_deref() {
-            div class="banner" role="alert" { (words::printable(mark)) }
-        }
-        p class="eyebrow" { "isolab compare \u{b7} " (started) " \u{b7} run " (words::printable(&record.run.id)) }
-        h1 { code { (words::subject(record)) } }
+        p class="eyebrow" { "isolab " (command) " \u{b7} " (started) " \u{b7} run " (words::printable(id)) }
+    }
+}
+
+/// The verdict, these facts, and what the checks have to say.
+fn verdict_box(verdict: Verdict, facts: &[(&str, String)], checks: &[Check]) -> Markup {
+    html! {
         div class={ "verdict " (words::verdict_word(verdict)) } {
             span class="pill" { (words::verdict_word(verdict)) }
-            p { b { "Where. " } (words::place(record)) }
-            p { b { "What may be claimed. " } (words::claims(record)) }
-            p { b { "Runs. " } (words::arrangement(record)) }
-            @let doubts: Vec<_> = record.comparability.checks.iter().filter(|c| c.speaks()).collect();
+            @for (name, fact) in facts { p { b { (name) ". " } (fact) } }
+            @let doubts: Vec<_> = checks.iter().filter(|c| c.speaks()).collect();
             @if !doubts.is_empty() {
                 ul { @for check in doubts { li { (check_line(check)) } } }
             }
@@ -97,9 +135,25 @@ fn head(record: &Record) -> Markup {
     }
 }
 
+fn head(record: &Record) -> Markup {
+    let facts = [
+        ("Where", words::place(&record.host)),
+        ("What may be claimed", words::claims(record)),
+        ("Runs", words::arrangement(record)),
+    ];
+    html! {
+        @if let Some(mark) = record.comparability.watermark.as_deref() {
+            div class="banner" role="alert" { (words::printable(mark)) }
+        }
+        (eyebrow("compare", record.run.started_unix_ns, &record.run.id))
+        h1 { code { (words::subject(record)) } }
+        (verdict_box(record.comparability.verdict, &facts, &record.comparability.checks))
+    }
+}
+
 fn findings(record: &Record) -> Markup {
     let statements = words::statements(record);
-    let skipped = words::skipped(record);
+    let skipped = words::skipped(&record.skipped);
     let refused = record.comparability.verdict == Verdict::Refused;
     html! {
         @if refused || !statements.is_empty() || !skipped.is_empty() {
@@ -123,23 +177,44 @@ fn alone(record: &Record) -> Markup {
     html! {
         @if let Some(mark) = forced {
             p class="watermark" { (words::printable(mark)) ": shown by --allow-incomparable." }
-        } @else if record.comparability.verdict == Verdict::Refused {
+        } @else {
+            (apart(record.comparability.verdict))
+        }
+    }
+}
+
+/// The same where nobody asked for the numbers all the same.
+fn apart(verdict: Verdict) -> Markup {
+    html! {
+        @if verdict == Verdict::Refused {
             p class="watermark" { "NOT COMPARABLE: each level stands alone." }
         }
     }
 }
 
-fn raw_data(record: &Record, base64: &str) -> Markup {
-    let name = format!("isolab-{}.json", words::printable(&record.run.id));
-    html! {
-        section {
-            h2 { "Raw record" }
-            p class="caption" {
-                "All " (record.samples.len()) " runs with every stamp, warm-up and failures included: each number of this \
-                 page can be computed from it again."
+/// The record inside of the page.
+struct Raw {
+    content: Vec<u8>,
+    media: &'static str,
+    /// Name of the file that the reader gets.
+    name: String,
+    form: &'static str,
+    runs: usize,
+}
+
+impl Raw {
+    fn section(&self, more: Markup) -> Markup {
+        let address = format!("data:{};base64,{}", self.media, STANDARD.encode(&self.content));
+        html! {
+            section {
+                h2 { "Raw record" }
+                p class="caption" {
+                    "All " (self.runs) " runs with every stamp, warm-up and failures included: each number of this page can be \
+                     computed from it again."
+                }
+                p { a class="button" download=(self.name) href=(address) { "Download the record (" (self.form) ")" } }
+                (more)
             }
-            p { a class="button" download=(name) href={ "data:application/json;base64," (base64) } { "Download the record (JSON)" } }
-            p class="note" { "Method: " (METHOD) "." }
         }
     }
 }

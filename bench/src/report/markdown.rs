@@ -7,7 +7,10 @@ use crate::record::Record;
 use crate::report::quantity::{Shown, factor};
 use crate::report::text::check_line;
 use crate::report::words;
+use crate::suite::lines::SuiteRecord;
 use crate::summary::{Metric, PEAK};
+
+mod suite;
 
 /// The report, with its last newline.
 #[must_use]
@@ -18,6 +21,15 @@ pub fn render(record: &Record) -> String {
     out
 }
 
+/// The report of a bench run, with its last newline.
+#[must_use]
+pub fn render_bench(record: &SuiteRecord) -> String {
+    let mut out = String::new();
+    // Writing to a string can't fail.
+    let _ = suite::write(&mut out, record);
+    out
+}
+
 fn write(out: &mut String, record: &Record) -> std::fmt::Result {
     let verdict = record.comparability.verdict;
     writeln!(out, "## isolab compare {}\n", escaped(&words::subject(record)))?;
@@ -25,7 +37,7 @@ fn write(out: &mut String, record: &Record) -> std::fmt::Result {
     for check in record.comparability.checks.iter().filter(|c| c.speaks()) {
         writeln!(out, "    * {}", escaped(&check_line(check)))?;
     }
-    writeln!(out, "* **Where:** {}", escaped(&words::place(record)))?;
+    writeln!(out, "* **Where:** {}", escaped(&words::place(&record.host)))?;
     writeln!(out, "* **What may be claimed:** {}", escaped(&words::claims(record)))?;
     writeln!(out, "* **Runs:** {}", escaped(&words::arrangement(record)))?;
     writeln!(out, "* **Record:** run {}\n", escaped(&words::printable(&record.run.id)))?;
@@ -39,7 +51,7 @@ fn write(out: &mut String, record: &Record) -> std::fmt::Result {
         writeln!(out, "**NOT COMPARABLE: each row stands alone, no row may be set against another.**\n")?;
     }
     table(out, record)?;
-    for sentence in words::statements(record).into_iter().chain(words::skipped(record)) {
+    for sentence in words::statements(record).into_iter().chain(words::skipped(&record.skipped)) {
         writeln!(out, "* {}", escaped(&sentence))?;
     }
     Ok(())
@@ -47,8 +59,7 @@ fn write(out: &mut String, record: &Record) -> std::fmt::Result {
 
 fn table(out: &mut String, record: &Record) -> std::fmt::Result {
     let arms = &record.run.plan.arms;
-    let refused = record.comparability.forbids_statements();
-    let bases: &[String] = if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(2)] };
+    let bases = words::bases(record);
     let lead = words::leading_metric(record);
     let wanted =
         |m: &&Metric| !words::memory_is_peak(record) || m.name == PEAK.name || !m.name.starts_with("memory.");
@@ -60,19 +71,28 @@ fn table(out: &mut String, record: &Record) -> std::fmt::Result {
     header.extend(
         bases.iter().map(|base| format!("{} vs {}", words::leading_word(record), words::printable(base))),
     );
-    let header: Vec<String> = header.iter().map(|cell| escaped(cell)).collect();
-    writeln!(out, "| {} |", header.join(" | "))?;
-    writeln!(out, "|---|{}", "---:|".repeat(header.len().saturating_sub(1)))?;
+    head(out, &header)?;
     for arm in arms {
         let mut row = vec![words::printable(arm)];
         row.extend(columns.iter().map(|metric| cell(record, metric, arm)));
         row.push(words::statuses(record, arm));
         row.extend(bases.iter().map(|base| ratio(record, lead, base, arm)));
-        let row: Vec<String> = row.iter().map(|cell| escaped(cell)).collect();
-        writeln!(out, "| {} |", row.join(" | "))?;
+        line(out, &row)?;
     }
     out.push('\n');
     Ok(())
+}
+
+/// A line of a table.
+fn line(out: &mut String, cells: &[String]) -> std::fmt::Result {
+    let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
+    writeln!(out, "| {} |", cells.join(" | "))
+}
+
+/// The titles of a table, all columns but the first to the right.
+fn head(out: &mut String, titles: &[String]) -> std::fmt::Result {
+    line(out, titles)?;
+    writeln!(out, "|---|{}", "---:|".repeat(titles.len().saturating_sub(1)))
 }
 
 fn cell(record: &Record, metric: &Metric, arm: &str) -> String {

@@ -1,4 +1,5 @@
-//! The report of a bench run for a terminal: verdict first, then one block for each suite.
+//! The report of a bench run: its words and numbers, and all of it for a terminal, verdict first, then one block for each
+//! suite.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
@@ -6,7 +7,7 @@ use crate::comparability::Verdict;
 use crate::environment::{ClockKind, HostClass, NS_PER_INSTRUCTION};
 use crate::report::quantity::{digits, factor, times};
 use crate::report::text::{check_line, fill};
-use crate::report::words::{printable, verdict_word};
+use crate::report::words::{printable, skipped, verdict_word};
 use crate::statistics::Estimate;
 use crate::suite::lines::SuiteRecord;
 use crate::suite::{SuiteSummary, SuiteUnit, suite};
@@ -20,52 +21,88 @@ pub fn render(record: &SuiteRecord, columns: usize) -> String {
         out.push('\n');
     };
     put("where    ", &place(record));
-    let plan = &record.run.plan;
-    let runs = format!(
-        "{} rounds of every workload at every level in random order, {} before them not counted; seed {}; each number is the \
-         median over rounds of the median of {} batches of one size at every level",
-        plan.pairs, plan.warmup_pairs, plan.seed, plan.repetitions
-    );
-    if !plan.tasks.is_empty() {
+    if let Some(runs) = arrangement(record) {
         put("runs     ", &runs);
     }
     put("verdict  ", verdict_word(record.end.verdict));
     for check in record.end.checks.iter().filter(|c| c.speaks()) {
         put("         ", &check_line(check));
     }
-    let failed = record.samples.iter().filter(|s| !s.ok && !s.warmup);
-    if let (n, Some(first)) = (failed.clone().count(), failed.clone().next()) {
-        let why = first.error.as_deref().unwrap_or("did not end by itself");
-        let text =
-            format!("{n} runs failed, the first: {} at {}: {}", first.workload, first.arm, printable(why));
+    if let Some(text) = failed(record) {
         put("failed   ", &text);
     }
     if let Some(why) = &record.end.failed {
         put("failed   ", &printable(why));
     }
-    let mut names: Vec<&str> = plan.tasks.iter().map(|task| task.suite.as_str()).collect();
-    names.dedup();
-    for name in names {
-        let own: Vec<&SuiteSummary> = record.summaries.iter().filter(|s| s.suite == name).collect();
-        out.push_str(&format!("\n{}: {}\n", printable(name), suite(name).map_or("", |suite| suite.about)));
-        for line in block(record, &own).lines() {
+    if let Some(text) = interrupted(record) {
+        put("ended    ", &text);
+    }
+    for block in blocks(record) {
+        out.push_str(&format!("\n{}: {}\n", block.name, block.about));
+        for line in table(record, &block).lines() {
             out.push_str(line.trim_end());
             out.push('\n');
         }
     }
-    if record.run.plan.arms.len() > 1 && !plan.tasks.is_empty() && record.end.verdict != Verdict::Refused {
+    if record.run.plan.arms.len() > 1
+        && !record.run.plan.tasks.is_empty()
+        && record.end.verdict != Verdict::Refused
+    {
         let how =
             "A ratio is the median of the ratios within rounds, not the quotient of the medians beside it.";
         out.push_str(&fill(how, "\n", "", columns));
         out.push('\n');
     }
     out.push_str(&super::density::render(record, columns));
-    for skipped in &record.run.skipped {
-        let text = format!("{} was not run: {}; {}", skipped.level, skipped.reason, skipped.remedy);
-        out.push_str(&fill(&format!("\n{}", printable(&text)), "", "  ", columns));
+    for sentence in skipped(&record.run.skipped) {
+        out.push_str(&fill(&format!("\n{sentence}"), "", "  ", columns));
         out.push('\n');
     }
     out
+}
+
+/// Suites and image.
+pub(super) fn subject(record: &SuiteRecord) -> String {
+    let mut names: Vec<String> = suites(record).into_iter().map(printable).collect();
+    if !record.densities.is_empty() {
+        names.push("density".to_owned());
+    }
+    names.push(printable(&record.run.image));
+    names.join(" ")
+}
+
+/// The suites of the plan, in its order.
+fn suites(record: &SuiteRecord) -> Vec<&str> {
+    let mut names: Vec<&str> = record.run.plan.tasks.iter().map(|task| task.suite.as_str()).collect();
+    names.dedup();
+    names
+}
+
+/// How the runs were arranged; nothing where no workload was run.
+pub(super) fn arrangement(record: &SuiteRecord) -> Option<String> {
+    let plan = &record.run.plan;
+    (!plan.tasks.is_empty()).then(|| {
+        format!(
+            "{} rounds of every workload at every level in random order, {} before them not counted; seed {}; each number is \
+             the median over rounds of the median of {} batches of one size at every level",
+            plan.pairs, plan.warmup_pairs, plan.seed, plan.repetitions
+        )
+    })
+}
+
+/// How many runs failed, and why the first did.
+pub(super) fn failed(record: &SuiteRecord) -> Option<String> {
+    let failed = record.samples.iter().filter(|s| !s.ok && !s.warmup);
+    let first = failed.clone().next()?;
+    let why = first.error.as_deref().unwrap_or("did not end by itself");
+    let text =
+        format!("{} runs failed, the first: {} at {}: {why}", failed.count(), first.workload, first.arm);
+    Some(printable(&text))
+}
+
+/// What ended the run before its plan did.
+pub(super) fn interrupted(record: &SuiteRecord) -> Option<String> {
+    Some(format!("by signal {}, before all was measured", record.end.interrupted?))
 }
 
 fn place(record: &SuiteRecord) -> String {
@@ -81,8 +118,8 @@ fn place(record: &SuiteRecord) -> String {
         }
         _ => format!(
             "this host, {}, Linux {}",
-            host.cpu_model.as_deref().unwrap_or("CPU not known"),
-            host.kernel.as_deref().unwrap_or("not known")
+            printable(host.cpu_model.as_deref().unwrap_or("CPU not known")),
+            printable(host.kernel.as_deref().unwrap_or("not known"))
         ),
     }
 }
@@ -102,27 +139,110 @@ fn shown(record: &SuiteRecord, unit: SuiteUnit) -> (&'static str, f64) {
     }
 }
 
-fn block(record: &SuiteRecord, summaries: &[&SuiteSummary]) -> String {
-    let arms = &record.run.plan.arms;
-    let others: &[String] =
-        if record.end.verdict == Verdict::Refused { &[] } else { arms.get(1..).unwrap_or_default() };
-    let base = arms.first().map(|arm| printable(arm)).unwrap_or_default();
+/// A suite's table.
+pub(super) struct Block {
+    pub(super) name: String,
+    pub(super) about: &'static str,
+    pub(super) rows: Vec<Row>,
+}
+
+/// A metric of a workload.
+pub(super) struct Row {
+    /// The workload, and what of it.
+    pub(super) title: String,
+    /// What its numbers are in doubt for.
+    pub(super) doubts: Vec<String>,
+    pub(super) unit: &'static str,
+    /// Of each level of the plan.
+    pub(super) levels: Vec<Option<Cell>>,
+    /// Of each level of [`compared`].
+    pub(super) ratios: Vec<Option<Cell>>,
+}
+
+/// A number with its interval.
+pub(super) struct Cell {
+    pub(super) value: String,
+    pub(super) interval: Option<String>,
+}
+
+impl Cell {
+    fn middle(estimate: Estimate, scale: f64) -> Self {
+        let interval = |[low, high]: [f64; 2]| format!("[{}, {}]", digits(low / scale), digits(high / scale));
+        Self { value: digits(estimate.median / scale), interval: estimate.ci95.map(interval) }
+    }
+
+    fn ratio(estimate: Estimate) -> Self {
+        let told = estimate.ci95.map(|ends| times(estimate.median, ends));
+        match told.as_deref().and_then(|told| told.split_once(' ')) {
+            Some((value, interval)) => Self { value: value.to_owned(), interval: Some(interval.to_owned()) },
+            None => Self { value: factor(estimate.median), interval: None },
+        }
+    }
+
+    /// Number and interval with this between them.
+    pub(super) fn joined(cell: Option<&Self>, between: &str) -> String {
+        let Some(cell) = cell else { return "-".to_owned() };
+        let interval = cell.interval.as_ref().map(|interval| format!("{between}{interval}"));
+        format!("{}{}", cell.value, interval.unwrap_or_default())
+    }
+}
+
+/// The levels that are set against the first; none where that is refused.
+fn compared(record: &SuiteRecord) -> &[String] {
+    if record.end.verdict == Verdict::Refused {
+        &[]
+    } else {
+        record.run.plan.arms.get(1..).unwrap_or_default()
+    }
+}
+
+/// Titles of the columns of ratios.
+pub(super) fn ratio_titles(record: &SuiteRecord) -> Vec<String> {
+    let base = record.run.plan.arms.first().map(|arm| printable(arm)).unwrap_or_default();
+    compared(record).iter().map(|arm| format!("{} vs {base}", printable(arm))).collect()
+}
+
+/// The table of each suite.
+pub(super) fn blocks(record: &SuiteRecord) -> Vec<Block> {
+    let block = |name: &str| {
+        let own = record.summaries.iter().filter(|s| s.suite == name);
+        Block {
+            name: printable(name),
+            about: suite(name).map_or("", |suite| suite.about),
+            rows: own.map(|summary| row(record, summary)).collect(),
+        }
+    };
+    suites(record).into_iter().map(block).collect()
+}
+
+fn row(record: &SuiteRecord, summary: &SuiteSummary) -> Row {
+    let (unit, scale) = shown(record, summary.unit);
+    let level = |arm: &String| Some(Cell::middle(summary.arms.get(arm)?.middle, scale));
+    let against = |arm: &String| {
+        let compared = summary.comparisons.iter().find(|c| c.b == *arm)?;
+        compared.ratio_b_over_a.map(Cell::ratio)
+    };
+    Row {
+        title: title(summary),
+        doubts: summary.flags.iter().map(|flag| printable(flag)).collect(),
+        unit,
+        levels: record.run.plan.arms.iter().map(level).collect(),
+        ratios: compared(record).iter().map(against).collect(),
+    }
+}
+
+fn table(record: &SuiteRecord, block: &Block) -> String {
     let mut header = vec!["workload".to_owned(), "unit".to_owned()];
-    header.extend(arms.iter().map(|arm| printable(arm)));
-    header.extend(others.iter().map(|arm| format!("{} vs {base}", printable(arm))));
+    header.extend(record.run.plan.arms.iter().map(|arm| printable(arm)));
+    header.extend(ratio_titles(record));
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
-    for summary in summaries {
-        let (unit, scale) = shown(record, summary.unit);
-        let mut row = vec![title(summary), unit.to_owned()];
-        row.extend(arms.iter().map(|arm| {
-            summary.arms.get(arm).map_or_else(|| "-".to_owned(), |numbers| middle(numbers.middle, scale))
-        }));
-        row.extend(others.iter().map(|arm| {
-            let compared = summary.comparisons.iter().find(|c| c.b == *arm);
-            compared.and_then(|c| c.ratio_b_over_a).map_or_else(|| "-".to_owned(), ratio)
-        }));
-        table.add_row(row);
+    for row in &block.rows {
+        let doubts: String = row.doubts.iter().map(|doubt| format!("\n  ! {doubt}")).collect();
+        let mut cells = vec![format!("{}{doubts}", row.title), row.unit.to_owned()];
+        let numbers = row.levels.iter().chain(&row.ratios);
+        cells.extend(numbers.map(|cell| Cell::joined(cell.as_ref(), "\n")));
+        table.add_row(cells);
     }
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -133,7 +253,7 @@ fn block(record: &SuiteRecord, summaries: &[&SuiteSummary]) -> String {
     table.to_string()
 }
 
-/// The workload, what of it, and its doubts.
+/// The workload, and what of it.
 fn title(summary: &SuiteSummary) -> String {
     let what = match summary.metric.as_str() {
         "startup.request_to_first_user_insn" => " to first instruction",
@@ -144,20 +264,5 @@ fn title(summary: &SuiteSummary) -> String {
         "lateness" => " lateness",
         _ => "",
     };
-    let doubts = summary.flags.iter().map(|flag| format!("\n  ! {}", printable(flag)));
-    format!("{}{what}{}", printable(&summary.workload), doubts.collect::<String>())
-}
-
-fn middle(estimate: Estimate, scale: f64) -> String {
-    let median = estimate.median / scale;
-    let interval =
-        estimate.ci95.map(|[low, high]| format!("\n[{}, {}]", digits(low / scale), digits(high / scale)));
-    format!("{}{}", digits(median), interval.unwrap_or_default())
-}
-
-fn ratio(estimate: Estimate) -> String {
-    match estimate.ci95 {
-        Some(ends) => times(estimate.median, ends).replacen(' ', "\n", 1),
-        None => factor(estimate.median),
-    }
+    format!("{}{what}", printable(&summary.workload))
 }

@@ -37,7 +37,7 @@ pub fn render(record: &Record, style: TextStyle) -> String {
         Verdict::Refused => "1;31",
     };
     let head = [
-        ("where", words::place(record)),
+        ("where", words::place(&record.host)),
         ("claims", words::claims(record)),
         ("subject", words::subject(record)),
         ("runs", words::arrangement(record)),
@@ -74,11 +74,11 @@ pub fn render(record: &Record, style: TextStyle) -> String {
     if !record.comparability.forbids_statements() {
         out.push_str(&super::vary::render(record));
     }
-    if !bases(record).is_empty() {
+    if !words::bases(record).is_empty() {
         out.push_str(&fill(words::TWO_RATIOS, "", "  ", style.columns));
         out.push('\n');
     }
-    for statement in words::statements(record).into_iter().chain(words::skipped(record)) {
+    for statement in words::statements(record).into_iter().chain(words::skipped(&record.skipped)) {
         out.push_str(&fill(&statement, "", "  ", style.columns));
         out.push('\n');
     }
@@ -95,20 +95,9 @@ pub(super) fn check_line(check: &Check) -> String {
     format!("{}{refuses}: {unknown}{}", words::printable(&check.id), words::printable(&check.detail))
 }
 
-/// The arms that the others are set against in columns of their own.
-fn bases(record: &Record) -> Vec<&String> {
-    let arms = &record.run.plan.arms;
-    // Arms of knobs are all set against the first one only.
-    let most = if record.vary.is_empty() { 2 } else { 1 };
-    if record.comparability.forbids_statements() {
-        return vec![];
-    }
-    arms.iter().take(arms.len().saturating_sub(1).min(most)).collect()
-}
-
 fn table(record: &Record) -> String {
     let arms = &record.run.plan.arms;
-    let bases = bases(record);
+    let bases = words::bases(record);
     let unit = Shown::time(&record.host).name();
     let entry = words::entry_metric(record);
     let entry_title = if entry.name == FIRST_INSTRUCTION.name {

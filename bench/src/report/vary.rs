@@ -1,4 +1,4 @@
-//! What each knob costs, for a terminal.
+//! What each knob costs: its words and numbers, and the block for a terminal.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
@@ -6,24 +6,21 @@ use crate::record::Record;
 use crate::report::quantity::{Shown, digits};
 use crate::report::words::{leading_metric, printable};
 use crate::summary::{CHARGE, CLEAN, Metric, PEAK};
-use crate::vary::Variation;
+use crate::vary::{Change, Variation};
 
 /// The block of knobs; nothing where none was varied.
 pub(super) fn render(record: &Record) -> String {
     let Some(base) = record.run.plan.arms.first().filter(|_| !record.vary.is_empty()) else {
         return String::new();
     };
-    let memory = if record.headline().memory == PEAK.name { &PEAK } else { &CHARGE };
-    let metrics = [leading_metric(record), &CLEAN, memory];
+    let metrics = metrics(record);
     let mut header = vec!["knob".to_owned()];
     header.extend(metrics.iter().map(|metric| title(record, metric)));
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     for variation in &record.vary {
-        let change = &variation.change;
-        let weaker = if change.weaker { "\n  weaker isolation" } else { "" };
-        let (knob, from, to) = (printable(&change.knob), printable(&change.from), printable(&change.to));
-        let mut row = vec![format!("{knob}: {from} -> {to}{weaker}")];
+        let weaker = if variation.change.weaker { format!("\n  {WEAKER}") } else { String::new() };
+        let mut row = vec![format!("{}{weaker}", name(&variation.change, "->"))];
         row.extend(metrics.iter().map(|metric| cell(record, variation, metric)));
         table.add_row(row);
     }
@@ -42,7 +39,22 @@ pub(super) fn render(record: &Record) -> String {
     out
 }
 
-fn title(record: &Record, metric: &Metric) -> String {
+/// Mark of a value that is a weaker isolation than isolab gives outside of measuring.
+pub(super) const WEAKER: &str = "weaker isolation";
+
+/// Two times and the memory that a record of knobs tells of.
+pub(super) fn metrics(record: &Record) -> [&'static Metric; 3] {
+    let memory = if record.headline().memory == PEAK.name { &PEAK } else { &CHARGE };
+    [leading_metric(record), &CLEAN, memory]
+}
+
+/// The knob and its two values.
+pub(super) fn name(change: &Change, arrow: &str) -> String {
+    let (knob, from, to) = (printable(&change.knob), printable(&change.from), printable(&change.to));
+    format!("{knob}: {from} {arrow} {to}")
+}
+
+pub(super) fn title(record: &Record, metric: &Metric) -> String {
     let unit = Shown::of(metric.unit, &record.host).name();
     let what = match metric.name {
         "startup.request_to_ready" => "to ready",
@@ -56,9 +68,24 @@ fn title(record: &Record, metric: &Metric) -> String {
 }
 
 fn cell(record: &Record, variation: &Variation, metric: &Metric) -> String {
-    let Some(cost) = variation.marginal.get(metric.name) else { return "-".to_owned() };
+    numbers(record, variation, metric).map_or_else(
+        || "-".to_owned(),
+        |(cost, interval)| {
+            let interval = interval.map(|interval| format!("\n{interval}"));
+            format!("{cost}{}", interval.unwrap_or_default())
+        },
+    )
+}
+
+/// A cost with its sign, and its interval.
+pub(super) fn numbers(
+    record: &Record,
+    variation: &Variation,
+    metric: &Metric,
+) -> Option<(String, Option<String>)> {
+    let cost = variation.marginal.get(metric.name)?;
     let shown = Shown::of(metric.unit, &record.host);
     let sign = if cost.median > 0.0 { "+" } else { "" };
-    let interval = cost.ci95.map(|ends| format!("\n{}", shown.interval(cost.median, ends)));
-    format!("{sign}{}{}", digits(shown.scaled(cost.median)), interval.unwrap_or_default())
+    let interval = cost.ci95.map(|ends| shown.interval(cost.median, ends));
+    Some((format!("{sign}{}", digits(shown.scaled(cost.median))), interval))
 }

@@ -2,10 +2,10 @@
 
 use crate::comparability::{CheckStatus, Claim, Verdict};
 use crate::conditions::CacheState;
-use crate::environment::{ClockKind, HostClass};
+use crate::environment::{ClockKind, Host, HostClass};
 use crate::paired::Finding;
 use crate::plan::pairs_done;
-use crate::record::Record;
+use crate::record::{Record, Skipped};
 use crate::report::quantity::{Shown, digits, times};
 use crate::statistics::MIN_FOR_INTERVAL;
 use crate::stop::Ended;
@@ -36,8 +36,7 @@ pub(crate) fn subject(record: &Record) -> String {
 }
 
 /// Where it ran, in one or two sentences.
-pub(super) fn place(record: &Record) -> String {
-    let host = &record.host;
+pub(super) fn place(host: &Host) -> String {
     let machine = [
         host.cpu_model.clone(),
         host.cpus_online.map(|n| format!("{n} CPU{}", if n == 1 { "" } else { "s" })),
@@ -82,12 +81,12 @@ pub(super) fn claims(record: &Record) -> String {
         })
         .collect();
     let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    format!("{}. {}", capital(&allowed), not_included(record))
+    format!("{}. {}", capital(&allowed), not_included(&record.host))
 }
 
 /// What the numbers are not.
-pub(super) fn not_included(record: &Record) -> String {
-    let lab = record.host.class == HostClass::EmulatedLab;
+pub(super) fn not_included(host: &Host) -> String {
+    let lab = host.class == HostClass::EmulatedLab;
     let lab = if lab {
         "Not in these numbers: time on real hardware, cache and TLB, memory bandwidth, the cost of a world switch, SMP \
          timing, device DMA, image import."
@@ -167,6 +166,14 @@ pub(super) fn leading_word(record: &Record) -> &'static str {
         "startup.request_to_exec" => "execve",
         _ => "clean",
     }
+}
+
+/// The arms whose numbers the others are divided by in a table: arms of knobs are all set against the first one only.
+pub(super) fn bases(record: &Record) -> &[String] {
+    let arms = &record.run.plan.arms;
+    let most = if record.vary.is_empty() { 2 } else { 1 };
+    let refused = record.comparability.forbids_statements();
+    if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(most)] }
 }
 
 /// Whether memory is the peak, because not every level says when it is ready.
@@ -365,11 +372,11 @@ fn noise_floor(record: &Record) -> Option<String> {
 }
 
 /// Levels that could not run, each with reason and remedy.
-pub(super) fn skipped(record: &Record) -> Vec<String> {
-    let line = |s: &crate::record::Skipped| {
+pub(super) fn skipped(skipped: &[Skipped]) -> Vec<String> {
+    let line = |s: &Skipped| {
         format!("{} was not run: {}; {}", printable(&s.level), printable(&s.reason), printable(&s.remedy))
     };
-    record.skipped.iter().map(line).collect()
+    skipped.iter().map(line).collect()
 }
 
 /// Exit statuses of the measured runs of an arm.

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::alone;
 use super::chart::legend;
-use super::plot::{Axis, Curve, chart};
+use super::plot::{Axis, Curve, Labels, chart};
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits, raw};
 use crate::report::words::{leading_metric, leading_word, printable};
@@ -75,7 +75,7 @@ fn together(record: &Record, metric: &Metric, shown: Shown) -> Markup {
     let title =
         format!("{}, {}{}", leading_word(record), shown.name(), if log { " (logarithmic)" } else { "" });
     let Some(x) = Axis::around(title, ends.copied(), log) else { return html! {} };
-    let y = Axis { title: "share of runs".to_owned(), range: 0.0..1.0, log: false, percent: true };
+    let y = Axis { title: "share of runs".to_owned(), range: 0.0..1.0, log: false, labels: Labels::Percent };
     let curves: Vec<Curve> = arms.iter().map(|(i, values)| curve(*i, values)).collect();
     let about = "Share of runs within a given time, every level on one axis";
     html! {

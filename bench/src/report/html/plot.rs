@@ -34,8 +34,8 @@ const CURVES: usize = 5;
 const WIDE: (u32, u32) = (920, 300);
 const NARROW: (u32, u32) = (340, 260);
 
-/// Curves of fewer points show each of them.
-const SHOW_POINTS: usize = 80;
+/// Curves of no more points show each of them.
+pub(super) const SHOW_POINTS: usize = 80;
 
 /// An axis.
 #[derive(Clone, Debug)]
@@ -46,8 +46,19 @@ pub(super) struct Axis {
     pub(super) range: Range<f64>,
     /// Equal steps are equal factors.
     pub(super) log: bool,
-    /// Its labels are percent.
-    pub(super) percent: bool,
+    /// How its numbers are written.
+    pub(super) labels: Labels,
+}
+
+/// How an axis writes its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Labels {
+    /// As they are.
+    Numbers,
+    /// As percent.
+    Percent,
+    /// Whole ones only: it counts things.
+    Whole,
 }
 
 /// A line through points.
@@ -75,12 +86,15 @@ impl Axis {
             return None;
         }
         let range = if log { positive / 1.5..high * 1.5 } else { 0.0..high * 1.05 };
-        Some(Self { title, range, log, percent: false })
+        Some(Self { title, range, log, labels: Labels::Numbers })
     }
 
     fn label(&self, value: f64) -> String {
-        if self.percent {
-            return format!("{:.0} %", value * 100.0);
+        match self.labels {
+            Labels::Percent => return format!("{:.0} %", value * 100.0),
+            Labels::Whole if value.fract().abs() > 1e-6 => return String::new(),
+            Labels::Whole => return format!("{value:.0}"),
+            Labels::Numbers => {}
         }
         let text = digits(value);
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
@@ -175,6 +189,8 @@ mod tests {
         assert_eq!(of(&[0.0, 2.0], false).expect("a value").range.start, 0.0);
         let log = of(&[0.0, 3.0, 300.0], true).expect("values").range;
         assert_eq!(log, 2.0..450.0);
+        let whole = Axis { labels: Labels::Whole, ..of(&[4.0], false).expect("a value") };
+        assert_eq!([whole.label(2.0), whole.label(2.5)], ["2", ""]);
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! The tables: headline numbers, environment, arms, checks.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 
 use super::alone;
-use crate::comparability::{CheckLevel, CheckStatus};
-use crate::record::Record;
+use crate::comparability::{Check, CheckLevel, CheckStatus};
+use crate::crosscheck::Crosscheck;
+use crate::environment::Host;
+use crate::record::{Arm, Record, Tool};
 use crate::report::quantity::{Shown, factor};
 use crate::report::words::{
-    capital, class_name, entry_metric, leading_metric, leading_word, memory_is_peak, printable, statuses,
+    bases, capital, class_name, entry_metric, leading_metric, leading_word, memory_is_peak, printable,
+    statuses,
 };
 use crate::statistics::MIN_FOR_INTERVAL;
 use crate::summary::{CHARGE, CLEAN, FIRST_INSTRUCTION, Metric, PEAK, READINESS};
@@ -27,8 +32,7 @@ pub(super) fn headline(record: &Record) -> Markup {
     let shown = |m: &Metric| record.summary_of(m.name).is_some() && !hidden(m);
     let columns: Vec<_> = columns.into_iter().filter(|(_, m)| shown(m)).collect();
     let arms = &record.run.plan.arms;
-    let refused = record.comparability.forbids_statements();
-    let bases: &[String] = if refused { &[] } else { &arms[..arms.len().saturating_sub(1).min(2)] };
+    let bases = bases(record);
     let lead = leading_metric(record);
     let lead_word = capital(leading_word(record));
     html! {
@@ -79,8 +83,13 @@ fn ratio(record: &Record, metric: &Metric, base: &str, arm: &str) -> String {
     }
 }
 
-pub(super) fn environment(record: &Record) -> Markup {
-    let host = &record.host;
+/// The machine, and the arms in this order.
+pub(super) fn environment(
+    host: &Host,
+    tool: &Tool,
+    order: &[String],
+    arms: &BTreeMap<String, Arm>,
+) -> Markup {
     let known = |value: Option<String>| value.map_or_else(|| "not known".to_owned(), |v| printable(&v));
     let yes = |value: Option<bool>| value.map(|v| if v { "yes" } else { "no" }.to_owned());
     let facts = [
@@ -100,7 +109,7 @@ pub(super) fn environment(record: &Record) -> Markup {
             "Others waited for a CPU",
             host.noise.psi_cpu_some_us.map(|us| format!("{us} \u{b5}s while measuring")),
         ),
-        ("isolab", Some(format!("{} ({})", record.run.tool.version, record.run.tool.profile))),
+        ("isolab", Some(format!("{} ({})", tool.version, tool.profile))),
     ];
     let unknown = facts.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_lowercase());
     let unknown: Vec<String> = unknown.collect();
@@ -117,8 +126,8 @@ pub(super) fn environment(record: &Record) -> Markup {
             table class="cards words" {
                 thead { tr { th { "Arm" } th { "Kernel" } th { "Image" } th { "Limits" } th { "Process 1" } th { "System call filter" } th { "Network" } } }
                 tbody {
-                    @for name in &record.run.plan.arms {
-                        @if let Some(arm) = record.arms.get(name) {
+                    @for name in order {
+                        @if let Some(arm) = arms.get(name) {
                             tr {
                                 th { (printable(name)) }
                                 td data-label="Kernel" { (known(arm.kernel.clone())) }
@@ -142,7 +151,7 @@ fn limits(cpus: Option<u32>, mem_bytes: Option<u64>) -> String {
     format!("{cpus}, {memory}")
 }
 
-pub(super) fn checks(record: &Record) -> Markup {
+pub(super) fn checks(checks: &[Check], crosschecks: &[Crosscheck]) -> Markup {
     let status = |status| match status {
         CheckStatus::Pass => "pass",
         CheckStatus::Fail => "fail",
@@ -160,7 +169,7 @@ pub(super) fn checks(record: &Record) -> Markup {
             table class="cards words" {
                 thead { tr { th { "Check" } th { "Result" } th { "A failure" } th { "Seen" } } }
                 tbody {
-                    @for check in &record.comparability.checks {
+                    @for check in checks {
                         tr {
                             th { code { (printable(&check.id)) } }
                             td data-label="Result" { (status(check.status)) }
@@ -168,7 +177,7 @@ pub(super) fn checks(record: &Record) -> Markup {
                             td class="words-cell" { (printable(&check.detail)) }
                         }
                     }
-                    @for check in &record.crosschecks {
+                    @for check in crosschecks {
                         tr {
                             th { code { (printable(&check.id)) } }
                             td data-label="Result" { (status(check.status)) }
