@@ -100,8 +100,8 @@ fn the_vmm_costs_the_same_whatever_memory_its_guest_has_and_port_writes_are_coun
     assert!(more["kvm_exits"] > more["io_exits"] && more["io_exits"] > 0, "{more:?}");
 }
 
-/// An image with a shell and the measuring workload, by its directory.
-fn shell_and_work() -> tempfile::TempDir {
+/// Makes an image with a shell and the measuring workload.
+fn shell_and_work() -> &'static str {
     let dir = tempfile::tempdir().expect("a directory");
     let tar = dir.path().join("demo.tar");
     let exported = run(&["image", "export", "demo", "-o", tar.to_str().expect("plain")]);
@@ -111,14 +111,12 @@ fn shell_and_work() -> tempfile::TempDir {
     fs::copy("/bin/busybox", root.join("bin/sh")).expect("busybox-static");
     let unpacked = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(&root).arg("isolab-work").status();
     assert!(unpacked.is_ok_and(|status| status.success()), "tar");
-    dir
+    support::import(&root, "shell-and-work")
 }
 
 #[test]
 fn a_workload_that_a_shell_starts_is_read_and_goes_on_at_once() {
-    let dir = shell_and_work();
-    let image = dir.path().join("root").to_str().expect("plain").to_owned();
-    let command = ["--warmup", "0", &image, "--", "/bin/sh", "-c", "/isolab-work null; :"];
+    let command = ["--warmup", "0", shell_and_work(), "--", "/bin/sh", "-c", "/isolab-work null; :"];
     for level in ["process", "container"] {
         let result = run(&compare(level, &command));
         assert!(matches!(result.status, Some(0 | 3)), "{}", result.stderr);

@@ -275,7 +275,7 @@ fn what_was_measured_before_a_ramp_fails_is_kept() {
     // It ends where it should be idle.
     std::fs::write(root.join("isolab-work"), "#!/bin/sh\n:\n").expect("a program");
     std::fs::set_permissions(root.join("isolab-work"), Permissions::from_mode(0o755)).expect("executable");
-    let image = root.to_str().expect("UTF-8");
+    let image = support::import(&root, "never-idle");
     let common = ["bench", "--on", "host", "--levels", "process", "--pairs", "1", "--json", "-"];
     let result = run(&[&common[..], &["startup", "density", image]].concat());
     assert_eq!(result.status, Some(125), "{}", result.stderr);

@@ -156,11 +156,6 @@ fn all_levels_are_measured_in_the_lab_and_the_same_seed_gives_the_same_figures()
     check_samples(&once, &["process", "container", "vm"]);
     assert_eq!(once["host"]["class"], "emulated-lab");
     assert_eq!(once["host"]["clock"], "instructions");
-    let median = |record: &Value, metric: &str, level: &str| {
-        let of_metric =
-            record["summary"].as_array().expect("a summary").iter().find(|s| s["metric"] == metric);
-        of_metric.and_then(|s| s["arms"][level]["median"].as_f64()).expect("a median")
-    };
     let ready = |level| median(&once, "startup.request_to_ready", level);
     assert!(ready("process") < ready("container") && ready("container") < ready("vm"));
     for metric in ["request_to_first_user_insn", "request_to_ready", "request_to_clean"] {
@@ -168,6 +163,30 @@ fn all_levels_are_measured_in_the_lab_and_the_same_seed_gives_the_same_figures()
         for level in ["process", "container", "vm"] {
             let [a, b] = [&once, &again].map(|record| median(record, &metric, level));
             assert!((b / a - 1.0).abs() < 0.005, "{metric} of {level}: {a} and {b}");
+        }
+    }
+    check_against_baseline(&once);
+}
+
+fn median(record: &Value, metric: &str, level: &str) -> f64 {
+    let of_metric = record["summary"].as_array().expect("a summary").iter().find(|s| s["metric"] == metric);
+    of_metric.and_then(|s| s["arms"][level]["median"].as_f64()).expect("a median")
+}
+
+/// No figure is more than 2 % above the committed one, where the lab has the same kernel. A baseline is raised in a commit
+/// that says why.
+fn check_against_baseline(record: &Value) {
+    let baseline: Value = serde_json::from_str(include_str!("baseline.json")).expect("JSON");
+    let (ours, its) = (&record["host"]["kernel"], &baseline["lab_kernel"]);
+    if ours != its {
+        println!("skipped: the baseline was made in a lab with kernel {its}, this one has {ours}");
+        return;
+    }
+    for (metric, levels) in baseline["medians"].as_object().expect("metrics") {
+        for (level, known) in levels.as_object().expect("levels") {
+            let (now, known) = (median(record, metric, level), known.as_f64().expect("a number"));
+            println!("{metric} of {level}: {now} (baseline {known})");
+            assert!(now < known * 1.02, "{metric} of {level} went from {known} to {now}");
         }
     }
 }

@@ -20,13 +20,62 @@ pub(super) const TOPICS: &[Topic] = &[
         &[
             "The lab is a whole machine with an AMD processor with SVM, emulated by QEMU. The same isolab runs inside it, \
          and its /dev/kvm is the real KVM code of a stock kernel, so that all levels run on any Linux machine and in any CI.",
-            "By default its clock counts instructions, 2 ns each, on any machine and under any load. Not every run executes the \
-         same ones: single runs of a process were seen to differ by up to 2 %, medians of repeated comparisons by 0.1 to 0.9 %, \
-         the memory of a vm by 3 %. A difference within that is none. With --lab-clock wall it is wall time, with all the noise of an emulator.",
+            "By default its clock counts instructions, 2 ns each, on any machine and under any load. Comparisons of one --seed agree \
+         within 0.1 % (medians; seen: 0.012 %), and in memory to the byte. With another seed other runs precede each run, and the timer \
+         ticks elsewhere in it: the intervals say how much that is. With --lab-clock wall it is wall time, with all the noise of an emulator.",
             "Lab figures are instruction counts under an emulated processor. Cache and TLB behaviour, memory bandwidth, the \
          real cost of a switch between guest and host, timing between processors and device DMA are not in them. Claim \
          ratios of instruction counts, never milliseconds, and never what KVM costs.",
             "--on auto takes the host where its KVM runs guest kernels in hardware, else the lab, and its first line says which.",
+        ],
+    ),
+    topic(
+        "levels",
+        &["level", "process", "container", "vm", "isolation"],
+        "what a workload gets at each level, and what it shares",
+        &[
+            "process: the image as its root directory, and nothing else. It sees and shares everything of the host; it is the floor of \
+         each comparison.",
+            "container: namespaces (mounts, processes, network, host name, IPC, users, cgroups), a cgroup with its limits, no capabilities, \
+         a seccomp filter, masked files in /proc. It shares the host's kernel: `uname -r` says the same inside and outside.",
+            "vm: a guest of KVM with a kernel and virtual hardware of its own, run by isolab's own monitor. It shares the processor and \
+         the interface of KVM; `uname -r` is the guest kernel's.",
+            "All three take their root from the same EROFS file, and the same process 1 starts the command in a container and in a guest. \
+         What one mechanism costs: `isolab explain vary`.",
+        ],
+    ),
+    topic(
+        "vary",
+        &["knob", "knobs", "net", "overlay-off"],
+        "what a single mechanism costs",
+        &[
+            "compare --vary KNOB=A,B runs one level against itself with one mechanism changed: seccomp=on,off net=private,host \
+         limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,.. The first values together are the \
+         base; every other value is an arm of its own. --levels names the level (default: container).",
+            "The table shows by how much time and memory each arm differs from the base, with intervals. An arm that isolates less is \
+         marked: its number is what the mechanism costs, and no advice to leave it out.",
+        ],
+    ),
+    topic(
+        "bench",
+        &["suite", "suites", "density", "max-instances"],
+        "what an operation costs, and what one more instance costs",
+        &[
+            "bench SUITE.. runs workloads that time one operation in batches (a system call, a page fault, a switch, a file), of one batch \
+         size at every level. A number is the median over rounds of the median of the batches; a ratio is the median of the ratios within rounds.",
+            "bench density starts 1, 2, 4, .. idle instances of a level side by side, and fits a line: what one more costs, by the charge of \
+         its cgroup and by the whole machine's memory, and how long a start takes beside so many others. --max-instances is where it ends.",
+        ],
+    ),
+    topic(
+        "records",
+        &["record", "report", "diff", "check", "json", "export"],
+        "what is kept of a comparison, and what can be done with it",
+        &[
+            "--json keeps every run with its moments, its memory and its conditions. All else follows from it: `isolab report` shows it \
+         again, as text, Markdown, HTML or in the formats of other tools; `isolab diff A B` says whether B got slower or larger (status 1), \
+         and refuses what is not of one experiment (status 3); `isolab check FILE --against SPEC` says whether it is whole, agrees with \
+         itself, and holds what an exercise asks for (status 1 where not). docs/records.md describes each field.",
         ],
     ),
     topic(
@@ -60,7 +109,7 @@ pub(super) const TOPICS: &[Topic] = &[
     ),
     topic(
         "exit-codes",
-        &["exit", "exit-status", "status"],
+        &["exit", "exit-status", "status", "125", "126", "127"],
         "what isolab's exit status means",
         &[
             concat!(
@@ -227,7 +276,7 @@ pub(super) const TOPICS: &[Topic] = &[
     topic(
         "T03",
         &[],
-        "refused: page cache not in the declared state",
+        "refused or flagged: page cache not in the declared state",
         &[
             "One level read its image, kernel or program from disk and the other from memory: that is a difference of the cache and not of the levels. Before each run compare brings image and guest kernel into the state that the plan declares, warm (read into memory, the default) or --cold (thrown out), and asks the kernel which of their pages are in memory (mincore). Its answers are in each sample (conditions.page_cache).",
             "It refuses where the levels found different states, or where --cold left pages in memory: another process maps the file, or it lies in a file system that lives in memory, as in the lab. It flags a file that is warm in part only, alike at each level: there is too little memory for it. Fix: end what uses the file, leave --cold out, or take a smaller image.",
@@ -272,7 +321,7 @@ pub(super) const TOPICS: &[Topic] = &[
     ),
     topic(
         "T08",
-        &[],
+        &["seccomp"],
         "refused or flagged: limits or filter differ",
         &[
             "T08-seccomp flags that only the container runs under a system call filter: process none, container default, vm none. \

@@ -40,6 +40,13 @@ pub(crate) fn busybox() {
     assert_eq!(built.status, Some(0), "{}", built.stderr);
 }
 
+/// Imports a directory under this name, which it gives back.
+pub(crate) fn import<'a>(root: &Path, name: &'a str) -> &'a str {
+    let imported = run(&["image", "import", root.to_str().expect("UTF-8"), "--name", name]);
+    assert_eq!(imported.status, Some(0), "{}", imported.stderr);
+    name
+}
+
 /// Number of a child, for signals.
 pub(crate) fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a number")).expect("a process")
