@@ -276,7 +276,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
     /// Compare one level (default: container) with itself, one mechanism changed at a time (repeatable): seccomp=on,off
-    /// net=private,host limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,..;
+    /// net=private,host (also uts, ipc, cgroupns) limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,..;
     /// the first values are the base
     #[arg(long, value_name = "KNOB=A,B")]
     pub(crate) vary: Vec<String>,

@@ -2,6 +2,7 @@
 //! `compare --vary` reaches them through the hidden `run --knob`, and the record names them.
 
 use anyhow::bail;
+use isolab_container::child::namespace;
 use isolab_container::knobs::Knobs as ContainerKnobs;
 
 use crate::cli::JobOptions;
@@ -32,9 +33,12 @@ struct Knob {
     weak: Option<&'static str>,
 }
 
-const KNOBS: [Knob; 9] = [
+const KNOBS: [Knob; 12] = [
     Knob { name: "seccomp", values: &["on", "off"], levels: &["container"], weak: Some("off") },
     Knob { name: "net", values: &["private", "host"], levels: &["container"], weak: Some("host") },
+    Knob { name: "uts", values: &["private", "host"], levels: &["container"], weak: Some("host") },
+    Knob { name: "ipc", values: &["private", "host"], levels: &["container"], weak: Some("host") },
+    Knob { name: "cgroupns", values: &["private", "host"], levels: &["container"], weak: Some("host") },
     Knob { name: "limits", values: &["on", "off"], levels: &["container"], weak: Some("off") },
     Knob { name: "overlay", values: &["on", "off"], levels: &["process", "container", "vm"], weak: None },
     Knob { name: "console", values: &["off", "on"], levels: &["vm"], weak: None },
@@ -108,12 +112,21 @@ impl Knobs {
             let setting = Setting::new(name, value, level)?;
             match setting.knob {
                 "seccomp" => knobs.container.seccomp = !setting.weaker,
-                "net" => knobs.container.private_net = !setting.weaker,
+                "net" => knobs.share(namespace::NET, setting.weaker),
+                "uts" => knobs.share(namespace::UTS, setting.weaker),
+                "ipc" => knobs.share(namespace::IPC, setting.weaker),
+                "cgroupns" => knobs.share(namespace::CGROUP, setting.weaker),
                 "limits" => knobs.limits = !setting.weaker,
                 name => bail!("knob {name} is an option of its own; see `isolab run --help`"),
             }
         }
         Ok(knobs)
+    }
+
+    const fn share(&mut self, namespace: u64, shared: bool) {
+        if shared {
+            self.container.shared |= namespace;
+        }
     }
 }
 
@@ -128,7 +141,7 @@ mod tests {
     #[test]
     fn only_what_is_named_is_left_out() {
         let knobs = Knobs::new(&words(&["seccomp=off"]), "container").expect("a knob");
-        assert!(!knobs.container.seccomp && knobs.container.private_net && knobs.limits);
+        assert!(!knobs.container.seccomp && knobs.container.shared == 0 && knobs.limits);
         assert_eq!(Knobs::new(&words(&["net=private"]), "container").expect("a knob"), Knobs::default());
     }
 

@@ -16,6 +16,13 @@ fn a_knob_takes_away_its_mechanism_and_no_other() {
     busybox();
     let ours = std::fs::read_link("/proc/self/ns/net").expect("a namespace").display().to_string();
     let net = ["readlink", "/proc/self/ns/net"];
+    for name in ["uts", "ipc", "cgroup"] {
+        let ours = std::fs::read_link(format!("/proc/self/ns/{name}")).expect("a namespace");
+        let link = format!("/proc/self/ns/{name}");
+        let knob = format!("{}=host", if name == "cgroup" { "cgroupns" } else { name });
+        assert_eq!(printed(&["--knob", &knob], &["readlink", &link]), ours.display().to_string());
+        assert_ne!(printed(&[], &["readlink", &link]), ours.display().to_string());
+    }
     let filter = ["sed", "-n", "s/^Seccomp:.//p", "/proc/self/status"];
     for (knobs, has_filter, own_net) in [
         (&[][..], true, true),

@@ -17,7 +17,7 @@ use rustix::process::{Resource, Signal, getrlimit, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, CgroupError, CgroupPlan, Limits};
-use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, namespace, report, spawn, told};
+use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, report, spawn, told};
 use crate::clock::ClockPair;
 use crate::idmap::{IdMap, IdMapError};
 use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonblocking};
@@ -164,7 +164,7 @@ pub fn start_with(config: &ContainerConfig<'_>, knobs: Knobs) -> Result<Instance
     };
     let report = Some(entry.marks.as_fd());
     let tracer = config.tracer;
-    let options = SpawnOptions { namespaces: namespaces(knobs), cgroup: early.as_ref(), report, tracer };
+    let options = SpawnOptions { namespaces: knobs.namespaces(), cgroup: early.as_ref(), report, tracer };
     tracer.end(Subphase::Channels);
 
     let start = ClockPair::read();
@@ -209,7 +209,9 @@ fn equip(
     tracer.end(Subphase::ImageMount);
     let init = Sealed::new(c"isolab-init", config.init)?;
     tracer.end(Subphase::InitProgram);
-    let block = config.job.encode(&BlockOptions {
+    // The host keeps its own name.
+    let nameless = (!knobs.has_host_name()).then(|| Job { hostname: String::new(), ..config.job.clone() });
+    let block = nameless.as_ref().unwrap_or(config.job).encode(&BlockOptions {
         // An empty program is none.
         confine_with: Some(if knobs.seccomp { seccomp::FILTER } else { &[] }),
         no_groups: !ids.allows_groups(),
@@ -226,10 +228,6 @@ fn equip(
     let handed: Vec<BorrowedFd<'_>> = root.iter().map(AsFd::as_fd).chain([init.as_fd()]).collect();
     let child = held.release(cgroup.as_ref(), &handed)?;
     Ok((child, cgroup))
-}
-
-const fn namespaces(knobs: Knobs) -> u64 {
-    namespace::ALL & if knobs.private_net { u64::MAX } else { !namespace::NET }
 }
 
 /// Mounts the image with its owners as the ids of that process's user namespace.

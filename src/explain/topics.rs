@@ -50,7 +50,7 @@ pub(super) const TOPICS: &[Topic] = &[
         "what a single mechanism costs",
         &[
             "compare --vary KNOB=A,B runs one level against itself with one mechanism changed: seccomp=on,off net=private,host \
-         limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,.. The first values together are the \
+         uts=private,host ipc=private,host cgroupns=private,host limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,.. The first values together are the \
          base; every other value is an arm of its own. --levels names the level (default: container).",
             "The table shows by how much time and memory each arm differs from the base, with intervals. An arm that isolates less is \
          marked: its number is what the mechanism costs, and no advice to leave it out.",

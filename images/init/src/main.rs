@@ -93,7 +93,10 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     mounts::mask(&job).at(Step::Masks)?;
     timeline.end(&job, Subphase::Masks);
 
-    process::set_hostname(job.hostname().strip_suffix(b"\0").unwrap_or_default()).at(Step::Hostname)?;
+    let hostname = job.hostname().strip_suffix(b"\0").unwrap_or_default();
+    if !hostname.is_empty() {
+        process::set_hostname(hostname).at(Step::Hostname)?;
+    }
     if place == Place::Guest {
         // In a container it is up already. A kernel without network has none, and nobody misses it there.
         let _ = isolab_bare::sys::tty::loopback_up();
