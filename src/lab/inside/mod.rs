@@ -43,10 +43,13 @@ pub(super) fn main() {
 fn serve() -> Result<()> {
     let json = fs::read(JOB_FILE).context("read the job")?;
     let job: LabJob = serde_json::from_slice(&json).context("understand the job")?;
-    let warnings = system::set_up(&job)?;
+    let mut warnings = system::set_up(&job)?;
     let mut ports = system::open_ports()?;
     let control = Arc::new(Control::new(take(&mut ports, port::CONTROL)?));
-    let result = system::place_images(&job.images).and_then(|()| run(&job, &control, &mut ports, warnings));
+    let result = system::place_images(&job.images).and_then(|more| {
+        warnings.extend(more);
+        run(&job, &control, &mut ports, warnings)
+    });
     match result {
         Ok(ended) => control.send(&ended)?,
         Err(error) => control.send(&FromLab::Failed { message: format!("{error:#}") })?,

@@ -128,21 +128,25 @@ fn delegate_controllers() -> Result<()> {
 }
 
 /// Shows each image's drive, or its copy in memory, as the image's file in the store.
-pub(super) fn place_images(images: &[JobImage]) -> Result<()> {
+pub(super) fn place_images(images: &[JobImage]) -> Result<Option<String>> {
     if images.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let drives = drives()?;
+    let (drives, mut warning) = (drives()?, None);
     let mut disks = (0..).map(|n| PathBuf::from(format!("/dev/ram{n}")));
     for image in images {
         let drive = drives.get(&image.drive).with_context(|| format!("drive {} is missing", image.drive))?;
-        let disk = disks.next().filter(|disk| image.to_memory.is_some() && disk.exists());
+        let disk = image.to_memory.and_then(|_| disks.next()).filter(|disk| disk.exists());
+        if disk.is_none() && image.to_memory.is_some() {
+            let why = "the lab's kernel has no disks in memory (brd), so that figures depend on how busy the host is";
+            warning = Some(format!("{why}; `isolab kernel fetch` gets one that has"));
+        }
         if let (Some(disk), Some(bytes)) = (&disk, image.to_memory) {
             copy(drive, disk, bytes).with_context(|| format!("copy {} into memory", image.digest))?;
         }
         super::store_view::place(Path::new(HOME), image, disk.as_ref().unwrap_or(drive))?;
     }
-    Ok(())
+    Ok(warning)
 }
 
 /// Copies so many bytes, and has them written: what is left in the page cache of either side is not used again.
