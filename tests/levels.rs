@@ -84,6 +84,9 @@ fn output_identity_and_root_are_what_was_asked_for_at_every_level() {
         assert!(env.stdout.lines().any(|line| line == "COLOUR=blue"), "{level}: {}", env.stdout);
         assert!(level == "process" || mounts.stdout.starts_with("overlay / "), "{level}: {}", mounts.stdout);
         assert!(level == "process" || mounts.stdout.contains(" erofs ro,"), "{level}: {}", mounts.stdout);
+        // A set-id program of the image has no effect, and a device file of it is none.
+        let root = mounts.stdout.lines().rfind(|line| line.split(' ').nth(1) == Some("/")).expect("a root");
+        assert!(root.contains("nosuid,nodev"), "{level}: {root}");
     }
 }
 

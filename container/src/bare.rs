@@ -32,6 +32,9 @@ use crate::root::{Prepared, RootSource};
 use crate::sys::{self, PointerList};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Flags of every mount that holds the image's files, as `isolab-init` has them: a set-id program of an image, run as another
+/// user of the host, must not become root.
+const IMAGE_FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID);
 /// First number that is closed when the workload starts.
 const FIRST_CLOSED: u32 = 5;
 
@@ -240,8 +243,7 @@ impl Entry<'_> {
         self.lower(&lower).map_err(at(Step::Lower))?;
         let mut root = c"lower";
         if overlay {
-            mount(c"overlay", c"root", c"overlay", MountFlags::empty(), self.overlay)
-                .map_err(at(Step::Overlay))?;
+            mount(c"overlay", c"root", c"overlay", IMAGE_FLAGS, self.overlay).map_err(at(Step::Overlay))?;
             root = c"root";
         }
         // The host's trees are named from the old root, which is still ours; the image's names are one real part each,
@@ -269,7 +271,7 @@ impl Entry<'_> {
 
     fn skeleton(&self, overlay: bool) -> Result<(), Errno> {
         // Mounted on / by path it lies on top; ".." of the covered root leads to it.
-        mount(c"tmpfs", c"/", c"tmpfs", MountFlags::empty(), self.tmpfs.as_c_str())?;
+        mount(c"tmpfs", c"/", c"tmpfs", IMAGE_FLAGS, self.tmpfs.as_c_str())?;
         chdir(c"/..")?;
         mkdir(c"lower", Mode::from_raw_mode(0o755))?;
         if overlay {

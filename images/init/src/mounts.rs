@@ -25,10 +25,8 @@ fn has_overlay(job: &Job<'_>) -> bool {
     !job.has(job_flag::READ_ONLY)
 }
 
-/// Flags of every mount that holds the image's files.
-fn image_flags(job: &Job<'_>) -> usize {
-    flag::NODEV | if job.has(job_flag::CONFINE) { flag::NOSUID } else { 0 }
-}
+/// Flags of every mount that holds the image's files: its devices are none, and its set-id programs have no effect.
+const IMAGE_FLAGS: usize = flag::NODEV | flag::NOSUID;
 
 /// Cuts this mount namespace off from the host's and mounts the skeleton.
 pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
@@ -43,7 +41,7 @@ pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
     let mut size = Text::<32>::new();
     size.number(job.header.tmpfs_bytes.max(4096));
     let size = size.c_str().ok_or(Errno::NAMETOOLONG)?;
-    let skeleton = mount::detached_new(c"tmpfs", &[(c"size", size), (c"mode", c"0755")], image_flags(job))?;
+    let skeleton = mount::detached_new(c"tmpfs", &[(c"size", size), (c"mode", c"0755")], IMAGE_FLAGS)?;
     mount::attach(skeleton, point)?;
     fs::chdir_fd(skeleton)?;
     io::close(skeleton);
@@ -59,7 +57,7 @@ pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
 
 /// Attaches the image below the skeleton as `lower`.
 pub(crate) fn lower(place: Place, job: &Job<'_>) -> Result<(), Errno> {
-    let flags = image_flags(job) | flag::RDONLY;
+    let flags = IMAGE_FLAGS | flag::RDONLY;
     if place == Place::Guest {
         await_node(DISK)?;
         return mount::mount(Some(DISK), c"lower", Some(c"erofs"), flags, None);
@@ -83,7 +81,7 @@ pub(crate) fn overlay(place: Place, job: &Job<'_>) -> Result<Fd, Errno> {
             Place::Container => c"lowerdir=lower,upperdir=upper,workdir=work,userxattr",
             Place::Guest => c"lowerdir=lower,upperdir=upper,workdir=work",
         };
-        mount::mount(Some(c"overlay"), c"root", Some(c"overlay"), image_flags(job), Some(options))?;
+        mount::mount(Some(c"overlay"), c"root", Some(c"overlay"), IMAGE_FLAGS, Some(options))?;
         c"root"
     } else {
         c"lower"

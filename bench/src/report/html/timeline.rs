@@ -48,6 +48,10 @@ pub(super) fn section(record: &Record) -> Markup {
             p class="caption" {
                 "The run of each level that lies nearest to its median, from the request to the last resource freed; \
                  phases are contiguous and add up exactly."
+                @if used.iter().any(|(name, _)| name == "reading") {
+                    " One of them, in which isolab reads the account of the waiting workload, is drawn and counts in no result: \
+                     \u{201c}to clean\u{201d} is the bar without it."
+                }
                 @if bars.iter().any(|bar| !bar.finer.is_empty()) {
                     " The strip below a bar shows the steps that its phases consist of; they add up to the same."
                 }
