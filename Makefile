@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Programs that images/build.rs builds, outside of the workspace.
 PROGRAMS := images/bare images/init images/pull images/work
 # What the tests use as real parts and as independent judges.
-TEST_PACKAGES := erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
+TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
 
 .PHONY: build compare test bench bench-start bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
