@@ -74,7 +74,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
                 Stdio::Terminal { .. } => LabStdio::Terminal,
             };
             Ok(in_lab(
-                LabJob::of(&args.job, config.memory_bytes, arguments, stdio)?,
+                LabJob::of(&args.job, &[&config], arguments, stdio)?,
                 vec![image],
                 vec![],
                 &mut |_| {},
@@ -133,7 +133,7 @@ pub(crate) fn lab(args: &LabArgs) -> anyhow::Result<u8> {
         clock: args.lab_clock,
         memory_mib: lab_memory(args.lab_memory.as_deref(), 1 << 30)?,
         cpus: args.lab_cpus,
-        kernel: None,
+        kernels: vec![],
         with: args.with.clone(),
         exec: args.exec,
         seed: None,
@@ -149,7 +149,8 @@ pub(crate) struct LabJob {
     clock: LabClock,
     memory_mib: u32,
     cpus: u32,
-    kernel: Option<String>,
+    /// Guest kernels by name, without [`STOCK`], which is always there.
+    kernels: Vec<String>,
     with: Vec<PathBuf>,
     exec: bool,
     seed: Option<u64>,
@@ -162,23 +163,28 @@ impl LabJob {
         Self { seed: Some(seed), ..self }
     }
 
-    /// By the options of a job of so much memory.
+    /// By the options of these jobs: memory for the largest of them, the kernels of all.
     ///
     /// # Errors
     /// A size that can't be read.
     pub(crate) fn of(
         job: &JobOptions,
-        memory_bytes: u64,
+        jobs: &[&JobConfig],
         arguments: Vec<String>,
         stdio: LabStdio,
     ) -> anyhow::Result<Self> {
+        let memory_bytes = jobs.iter().map(|job| job.memory_bytes).max().unwrap_or_default();
+        let mut kernels: Vec<String> = jobs.iter().filter_map(|job| job.kernel.clone()).collect();
+        kernels.retain(|name| name != STOCK);
+        kernels.sort_unstable();
+        kernels.dedup();
         Ok(Self {
             arguments,
             stdio,
             clock: job.lab_clock,
             memory_mib: lab_memory(job.lab_memory.as_deref(), memory_bytes)?,
             cpus: job.lab_cpus,
-            kernel: job.kernel.clone(),
+            kernels,
             with: Vec::new(),
             exec: false,
             seed: None,
@@ -207,7 +213,7 @@ pub(crate) fn in_lab(
 ) -> anyhow::Result<LabOutcome> {
     let stock = stock()?;
     let mut kernels = vec![stock.clone()];
-    if let Some(name) = job.kernel.as_deref().filter(|name| *name != STOCK) {
+    for name in &job.kernels {
         kernels.push(kernel::store()?.get(name)?);
     }
     let images = images.into_iter().map(handed_in).collect::<anyhow::Result<_>>()?;

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::process::Command;
+
 use serde_json::Value;
-use support::{busybox, run};
+use support::{busybox, home, run};
 
 fn printed(knobs: &[&str], command: &[&str]) -> String {
     let result = run(&[&["run", "--on", "host"], knobs, &["busybox", "--"], command].concat());
@@ -137,4 +139,27 @@ fn what_cannot_be_varied_is_refused_before_anything_runs() {
         assert_eq!((result.status, result.stdout.as_str()), (Some(125), ""));
         assert!(result.stderr.starts_with(&format!("isolab: {why}")), "{}", result.stderr);
     }
+}
+
+#[test]
+fn kernels_are_varied_in_the_lab_and_an_unknown_one_is_refused_before_it_starts() {
+    let common = ["compare", "--on", "lab", "--levels", "vm", "--pairs", "1", "--warmup", "0"];
+    let refused = run(&[&common[..], &["--vary", "kernel=stock,nosuch", "demo"]].concat());
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(125), ""));
+    assert!(refused.stderr.contains("no kernel named nosuch"), "{}", refused.stderr);
+    // The same kernel under another name.
+    let [stock, copy] = ["stock", "copy"].map(|name| home().join("kernels").join(name));
+    let copied = Command::new("cp").arg("-a").args([&stock, &copy]).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let entry = std::fs::read_to_string(copy.join("entry.json")).expect("an entry");
+    let entry = entry.replace("\"name\": \"stock\"", "\"name\": \"copy\"");
+    std::fs::write(copy.join("entry.json"), entry).expect("written");
+    let varied = ["--vary", "kernel=stock,copy", "--json", "-", "demo"];
+    let result = run(&[&common[..], &varied].concat());
+    let record: Value = serde_json::from_str(&result.stdout).expect("one JSON document");
+    let samples = record["samples"].as_array().expect("samples");
+    assert!(samples.len() == 3 && samples.iter().all(|s| s["ok"] == true), "{}", result.stderr);
+    assert_eq!(record["run"]["plan"]["arms"], serde_json::json!(["vm", "vm kernel=copy"]));
+    assert_eq!(record["vary"][0]["to"], "copy");
+    std::fs::remove_dir_all(&copy).expect("removed");
 }

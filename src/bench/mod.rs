@@ -169,7 +169,7 @@ fn from_lab(
     let seed = compare::seed(args.seed);
     arguments.push(format!("--seed={seed}"));
     arguments.extend(arguments::of_job(job, image.entry.reference()));
-    let bytes = match file_from_lab(&args.options, &job.image, config, seed, image, arguments)? {
+    let bytes = match file_from_lab(&args.options, &job.image, &[config], seed, image, arguments)? {
         Ok(bytes) => bytes,
         Err(status) => return Ok(Err(status)),
     };

@@ -109,6 +109,11 @@ impl ArmPlan {
         Ok(arms)
     }
 
+    /// Its job.
+    pub(super) const fn config(&self) -> &JobConfig {
+        &self.config
+    }
+
     /// Level and further arguments of its `isolab run`.
     pub(super) fn run(&self, image: &str) -> (String, Vec<String>) {
         let arguments = self.further.iter().cloned().chain(arguments::of_job(&self.options, image));

@@ -25,6 +25,7 @@ use super::page_cache::PageCache;
 use super::settle;
 use crate::clock::now_ns;
 use crate::delay::Delay;
+use crate::escaped;
 use crate::signals::{ENDING, Signals};
 
 /// How long an interrupted run may take before it is told again.
@@ -160,7 +161,7 @@ fn complaint(said: &[u8]) -> Option<String> {
 
 fn failure(status: Option<i32>, said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    let said = said.trim().trim_start_matches("isolab: ").escape_debug().to_string();
+    let said = escaped(said.trim().trim_start_matches("isolab: "));
     match status {
         Some(status) => format!("isolab run ended with status {status} and no report: {said}"),
         None => format!("isolab run was killed before it reported: {said}"),

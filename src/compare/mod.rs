@@ -71,7 +71,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         Place::Host => on_host(args, (&levels, arms), &config, image)?,
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
-            match from_lab(args, &config, image)? {
+            match from_lab(args, &arms, image)? {
                 Ok(record) => record,
                 // The isolab inside has said on standard error what there is to say.
                 Err(status) => return Ok(status),
@@ -124,7 +124,7 @@ pub(crate) fn levels_of(asked: Option<&Vec<String>>) -> anyhow::Result<Vec<Strin
 }
 
 /// The record of the same comparison inside the lab, or the status of the isolab there.
-fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::Result<Result<Record, u8>> {
+fn from_lab(args: &CompareArgs, arms: &[ArmPlan], image: Resolved) -> anyhow::Result<Result<Record, u8>> {
     let mut arguments = vec!["compare".to_owned()];
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.extend(args.vary.iter().map(|knob| format!("--vary={knob}")));
@@ -147,7 +147,8 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
     arguments.push(format!("--seed={seed}"));
     arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
     let name = args.job.image.clone();
-    let bytes = match file_from_lab(&args.job, &name, config, seed, image, arguments)? {
+    let jobs: Vec<&JobConfig> = arms.iter().map(ArmPlan::config).collect();
+    let bytes = match file_from_lab(&args.job, &name, &jobs, seed, image, arguments)? {
         Ok(bytes) => bytes,
         Err(status) => return Ok(Err(status)),
     };
@@ -167,7 +168,7 @@ fn from_lab(args: &CompareArgs, config: &JobConfig, image: Resolved) -> anyhow::
 pub(crate) fn file_from_lab(
     options: &JobOptions,
     name: &str,
-    config: &JobConfig,
+    jobs: &[&JobConfig],
     seed: u64,
     image: Resolved,
     arguments: Vec<String>,
@@ -176,8 +177,7 @@ pub(crate) fn file_from_lab(
     let mut tries = 1..=LAB_TRIES;
     let outcome = loop {
         let image = image.take().map_or_else(|| resolve::image(name), Ok)?;
-        let job =
-            LabJob::of(options, config.memory_bytes, arguments.clone(), LabStdio::Lines)?.repeatable(seed);
+        let job = LabJob::of(options, jobs, arguments.clone(), LabStdio::Lines)?.repeatable(seed);
         let mut table = Table::on_a_terminal(options.lab_clock == LabClock::Instructions);
         let mut watch = |line: &str| {
             if let (Some(table), Ok(step)) = (&mut table, serde_json::from_str::<Step>(line)) {
