@@ -86,7 +86,8 @@ fn kills(level: &str, args: &[&str], span_us: u64, random: &mut Random) {
 fn span(args: &[&str]) -> u64 {
     let once = || {
         let start = Instant::now();
-        assert_eq!(run(args).status, Some(0));
+        // A comparison may be refused where others slow this machine down.
+        assert!(matches!(run(args).status, Some(0 | 3)));
         start.elapsed()
     };
     let longest = (0..3).map(|_| once()).max().expect("three times");

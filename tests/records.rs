@@ -8,11 +8,11 @@ use std::sync::LazyLock;
 use serde_json::Value;
 use support::{home, isolab, run};
 
-/// The record of a comparison on this host.
-static HOST: LazyLock<PathBuf> = LazyLock::new(|| {
-    let file = home().join("records-host.json");
+/// The record of a comparison, made in the lab: no other load of this machine is in it.
+static MEASURED: LazyLock<PathBuf> = LazyLock::new(|| {
+    let file = home().join("records-measured.json");
     let json = file.to_str().expect("UTF-8");
-    let levels = ["--on", "host", "--levels", "process,container", "--pairs", "6", "--seed", "3", "--quiet"];
+    let levels = ["--on", "lab", "--levels", "process,container", "--pairs", "6", "--seed", "3", "--quiet"];
     let done = run(&[&["compare"][..], &levels, &["--json", json, "demo"]].concat());
     assert_eq!(done.status, Some(0), "{}", done.stderr);
     file
@@ -23,7 +23,7 @@ fn text(path: &Path) -> &str {
 }
 
 fn record() -> Value {
-    serde_json::from_slice(&std::fs::read(&*HOST).expect("a record")).expect("JSON")
+    serde_json::from_slice(&std::fs::read(&*MEASURED).expect("a record")).expect("JSON")
 }
 
 /// The record after a change, in a file of its own.
@@ -40,7 +40,7 @@ fn the_text_report_is_the_table_of_the_comparison() {
     let file = home().join("records-table.json");
     let options = ["--on", "host", "--levels", "process", "--pairs", "6", "--json", text(&file), "demo"];
     let compared = run(&[&["compare"][..], &options].concat());
-    assert_eq!(compared.status, Some(0), "{}", compared.stderr);
+    assert!(matches!(compared.status, Some(0 | 3)), "{}", compared.stderr);
     let reported = run(&["report", text(&file)]);
     assert_eq!((reported.status, reported.stderr.as_str()), (Some(0), ""));
     assert_eq!(reported.stdout, compared.stdout);
@@ -50,10 +50,10 @@ fn the_text_report_is_the_table_of_the_comparison() {
 fn every_format_is_written_to_a_file_as_to_standard_output_and_the_same_each_time() {
     for format in ["text", "markdown", "html", "hyperfine", "firecracker", "benchfmt"] {
         let out = home().join("records-out");
-        let printed = run(&["report", "--format", format, text(&HOST)]);
+        let printed = run(&["report", "--format", format, text(&MEASURED)]);
         assert_eq!((printed.status, printed.stderr.as_str()), (Some(0), ""), "{format}");
         assert!(printed.stdout.ends_with('\n') || format == "html", "{format}");
-        let written = run(&["report", "--format", format, "-o", text(&out), text(&HOST)]);
+        let written = run(&["report", "--format", format, "-o", text(&out), text(&MEASURED)]);
         assert_eq!((written.status, written.stdout.as_str()), (Some(0), ""), "{}", written.stderr);
         assert_eq!(std::fs::read_to_string(&out).expect("written"), printed.stdout, "{format}");
     }
@@ -62,7 +62,7 @@ fn every_format_is_written_to_a_file_as_to_standard_output_and_the_same_each_tim
 #[test]
 fn a_record_comes_from_standard_input_too() {
     let mut command = isolab(&["report", "--format", "benchfmt", "-"]);
-    command.stdin(std::fs::File::open(&*HOST).expect("a record"));
+    command.stdin(std::fs::File::open(&*MEASURED).expect("a record"));
     let done = support::done(command.output().expect("isolab starts"));
     assert_eq!(done.status, Some(0), "{}", done.stderr);
     assert_eq!(done.stdout.matches("BenchmarkStartup/arm=").count(), 12);
@@ -73,7 +73,7 @@ fn what_is_no_record_is_refused_in_one_line() {
     let cases: [(&str, &[&str], &str); 5] = [
         ("no-json", &["report"], "read the result record"),
         ("other", &["report"], "isolab.result/9"),
-        ("other", &["diff", text(&HOST)], "isolab.result/9"),
+        ("other", &["diff", text(&MEASURED)], "isolab.result/9"),
         ("other", &["check", "--against", "docs/exercise.toml"], "isolab.result/9"),
         ("missing", &["report"], "No such file"),
     ];
@@ -85,9 +85,9 @@ fn what_is_no_record_is_refused_in_one_line() {
         assert_eq!((done.status, done.stdout.as_str()), (Some(125), ""), "{}", done.stderr);
         assert!(done.stderr.contains(word) && done.stderr.lines().count() == 1, "{}", done.stderr);
     }
-    let two = run(&["report", "--format", "firecracker", text(&HOST), text(&HOST)]);
+    let two = run(&["report", "--format", "firecracker", text(&MEASURED), text(&MEASURED)]);
     assert!(two.status == Some(125) && two.stderr.contains("one record"), "{}", two.stderr);
-    let metric = run(&["report", "--format", "hyperfine", "--metric", "gold", text(&HOST)]);
+    let metric = run(&["report", "--format", "hyperfine", "--metric", "gold", text(&MEASURED)]);
     assert!(metric.status == Some(125) && metric.stderr.contains("startup.request_to_ready"));
 }
 
@@ -103,22 +103,22 @@ fn stretch(record: &mut Value, arm: &str, quarters: u64) {
 
 #[test]
 fn diff_ends_with_the_status_of_its_answer() {
-    let same = run(&["diff", text(&HOST), text(&HOST)]);
+    let same = run(&["diff", text(&MEASURED), text(&MEASURED)]);
     assert_eq!((same.status, same.stderr.as_str()), (Some(0), ""), "{}", same.stdout);
     assert!(same.stdout.contains("No regression shown"), "{}", same.stdout);
     let slow = changed("slow", |record| stretch(record, "container", 16));
-    let worse = run(&["diff", text(&HOST), text(&slow)]);
+    let worse = run(&["diff", text(&MEASURED), text(&slow)]);
     assert_eq!(worse.status, Some(1), "{}", worse.stdout);
     assert!(worse.stdout.contains("REGRESSION"), "{}", worse.stdout);
-    let json = run(&["diff", "--json", "--metric", "startup.request_to_clean", text(&HOST), text(&slow)]);
+    let json = run(&["diff", "--json", "--metric", "startup.request_to_clean", text(&MEASURED), text(&slow)]);
     let found: Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!((json.status, found["regression"].as_bool()), (Some(1), Some(true)));
     assert_eq!(found["lines"].as_array().expect("lines").len(), 2);
     let other = changed("another", |record| record["host"]["clock"] = "instructions".into());
-    let refused = run(&["diff", text(&HOST), text(&other)]);
+    let refused = run(&["diff", text(&MEASURED), text(&other)]);
     assert_eq!((refused.status, refused.stdout.as_str()), (Some(3), ""));
     assert!(refused.stderr.contains("clock differs"), "{}", refused.stderr);
-    let margin = run(&["diff", "--margin", "-1", text(&HOST), text(&HOST)]);
+    let margin = run(&["diff", "--margin", "-1", text(&MEASURED), text(&MEASURED)]);
     assert_eq!(margin.status, Some(125));
 }
 
@@ -128,7 +128,7 @@ fn check_ends_with_the_status_of_its_answer() {
     let asked = "title = \"t\"\n[run]\nimage = \"demo\"\narms = [\"process\", \"container\"]\nmin_pairs = 6\nseed = 3\n\
                  [[ratio]]\nmetric = \"startup.request_to_ready\"\nof = \"container\"\nto = \"process\"\nat_least = 0.01\n";
     std::fs::write(&spec, asked).expect("written");
-    let met = run(&["check", text(&HOST), "--against", text(&spec)]);
+    let met = run(&["check", text(&MEASURED), "--against", text(&spec)]);
     assert_eq!((met.status, met.stderr.as_str()), (Some(0), ""), "{}", met.stdout);
     assert!(met.stdout.contains("All met") && !met.stdout.contains("FAIL"), "{}", met.stdout);
     let edited = changed("edited", |record| stretch(record, "process", 2));
@@ -137,7 +137,7 @@ fn check_ends_with_the_status_of_its_answer() {
     let found: Value = serde_json::from_str(&found.stdout).expect("JSON");
     assert_eq!(found["passed"], false);
     std::fs::write(&spec, "title = \"t\"\n[run]\npairs = 5\n").expect("written");
-    let typo = run(&["check", text(&HOST), "--against", text(&spec)]);
+    let typo = run(&["check", text(&MEASURED), "--against", text(&spec)]);
     assert_eq!((typo.status, typo.stdout.as_str()), (Some(125), ""));
     assert!(typo.stderr.contains("pairs") && typo.stderr.lines().count() == 1, "{}", typo.stderr);
 }
@@ -156,7 +156,7 @@ fn the_exercise_of_the_documents_passes_in_the_lab_and_not_without_its_vm() {
     assert_eq!(done.status, Some(0), "{}", done.stderr);
     let met = run(&["check", text(&file), "--against", exercise]);
     assert_eq!(met.status, Some(0), "{}", met.stdout);
-    let other = run(&["check", text(&HOST), "--against", exercise]);
+    let other = run(&["check", text(&MEASURED), "--against", exercise]);
     assert_eq!(other.status, Some(1), "{}", other.stdout);
     assert!(other.stdout.contains("FAIL  arm vm: 0 measured runs"), "{}", other.stdout);
 }
