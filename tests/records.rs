@@ -114,7 +114,7 @@ fn diff_ends_with_the_status_of_its_answer() {
     let found: Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!((json.status, found["regression"].as_bool()), (Some(1), Some(true)));
     assert_eq!(found["lines"].as_array().expect("lines").len(), 2);
-    let other = changed("another", |record| record["host"]["clock"] = "instructions".into());
+    let other = changed("another", |record| record["host"]["clock"] = "monotonic".into());
     let refused = run(&["diff", text(&MEASURED), text(&other)]);
     assert_eq!((refused.status, refused.stdout.as_str()), (Some(3), ""));
     assert!(refused.stderr.contains("clock differs"), "{}", refused.stderr);
