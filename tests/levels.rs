@@ -8,8 +8,7 @@ use support::{at_every_level, run};
 /// Signals whose default is to end the process.
 const DEADLY: [u8; 23] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31];
 /// What the vm is asked for of the 256 statuses: each a boot of a guest kernel.
-const OF_VM: [u8; 21] =
-    [0, 1, 2, 3, 7, 8, 15, 42, 63, 64, 100, 124, 125, 126, 127, 128, 129, 137, 200, 254, 255];
+const OF_VM: [u8; 11] = [0, 1, 2, 63, 64, 100, 124, 126, 128, 200, 255];
 
 /// The faster clock, where nothing is measured.
 const WALL: [&str; 2] = ["--lab-clock", "wall"];
@@ -41,7 +40,7 @@ fn exit_status_is_the_same_at_every_level() {
             assert_eq!(result.status, Some(expected), "{level} {args:?}: {}", result.stderr);
         }
     }
-    check_in_guests(&table(&OF_VM, &[1, 6, 9, 11, 15, 31]));
+    check_in_guests(&table(&OF_VM, &[1, 9, 11, 31]));
 }
 
 #[test]
