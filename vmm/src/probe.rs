@@ -6,7 +6,7 @@
 //!
 //! The guest runs in a thread of its own on processor time, not wall time, so a busy machine gives the same
 //! answer. Round counts grow from 64 until a run takes about a millisecond, so an interpreted ring 0 costs
-//! milliseconds too. A KVM that does not answer is interrupted by a signal after [`HANG`].
+//! milliseconds too. A KVM that does not answer is interrupted by a signal after `HANG`.
 
 mod classify;
 mod guest;

@@ -30,7 +30,7 @@ pub use modules::ModuleError;
 pub use package::KernelPackageError;
 pub use store::{KernelStore, KernelStoreError};
 
-/// Name of the entry that [`fetch`] makes.
+/// Name of the entry that [`fetch()`] makes.
 pub const STOCK: &str = "stock";
 
 /// A set of modules of an entry.
