@@ -1,11 +1,17 @@
 //! What can be typed. `config.rs` turns it into what is run.
 
+mod records;
+mod store;
+
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::path::PathBuf;
 
 use crate::delay::Delay;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::records::{CheckArgs, DiffArgs, ReportArgs, ReportFormat};
+pub(crate) use self::store::{ExportFormat, ImageCommand, KernelCommand};
 
 /// One image at three levels of isolation, measured side by side.
 #[derive(Debug, Parser)]
@@ -355,201 +361,6 @@ pub(crate) struct BenchArgs {
     /// The job.
     #[command(flatten)]
     pub(crate) options: JobOptions,
-}
-
-/// `isolab report`.
-#[derive(Debug, Args)]
-pub(crate) struct ReportArgs {
-    /// As what
-    #[arg(long, short, value_enum, default_value_t = ReportFormat::Text)]
-    pub(crate) format: ReportFormat,
-    /// Write it here (`-`: standard output)
-    #[arg(long, short, value_name = "FILE", default_value = "-")]
-    pub(crate) output: PathBuf,
-    /// The time of a run, for hyperfine (default: what the record leads with)
-    #[arg(long, value_name = "METRIC")]
-    pub(crate) metric: Option<String>,
-    /// Record files of compare or of bench (`-`: standard input)
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-}
-
-/// What `report` writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ReportFormat {
-    /// The table of `compare`.
-    Text,
-    /// The same for an issue or a wiki.
-    Markdown,
-    /// One page with pictures that loads nothing.
-    Html,
-    /// JSON as by `hyperfine --export-json`, one result per arm.
-    Hyperfine,
-    /// A metrics.json as Firecracker's A/B script reads it.
-    Firecracker,
-    /// Lines of the Go benchmark format, for benchstat.
-    Benchfmt,
-}
-
-/// `isolab diff`.
-#[derive(Debug, Args)]
-pub(crate) struct DiffArgs {
-    /// Judge this metric only (default: the two that the record leads with, and the time until all is gone)
-    #[arg(long, value_name = "METRIC")]
-    pub(crate) metric: Option<String>,
-    /// Changes up to so many percent are none [default: 2 for times, 1 for memory]
-    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    pub(crate) margin: Option<f64>,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// The record before
-    #[arg(value_name = "A")]
-    pub(crate) a: PathBuf,
-    /// The record after
-    #[arg(value_name = "B")]
-    pub(crate) b: PathBuf,
-}
-
-/// `isolab check`.
-#[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
-    /// The record
-    #[arg(value_name = "RECORD")]
-    pub(crate) record: PathBuf,
-    /// What the exercise asks for, as TOML (or JSON, by the file's name)
-    #[arg(long, value_name = "SPEC")]
-    pub(crate) against: PathBuf,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `isolab image`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImageCommand {
-    /// Import a `docker save` archive, an OCI layout (directory or tar), a root file system tar or directory
-    #[command(
-        after_help = "Example:\n  skopeo copy docker://debian:12 docker-archive:d.tar && isolab image import d.tar --name debian"
-    )]
-    Import {
-        /// What to import.
-        path: PathBuf,
-        /// Name in the store (default: the file's name).
-        #[arg(long)]
-        name: Option<String>,
-        /// Which image, where the source holds several.
-        #[arg(long, value_name = "NAME")]
-        reference: Option<String>,
-        /// Most bytes that it may unpack to.
-        #[arg(long, value_name = "SIZE", default_value = "16G")]
-        max_size: String,
-        /// The result as JSON.
-        #[command(flatten)]
-        json: JsonArg,
-    },
-    /// Build an image from a recipe: demo, busybox, debian
-    Build {
-        /// Which recipe.
-        recipe: String,
-        /// Name in the store (default: the recipe's name).
-        #[arg(long)]
-        name: Option<String>,
-        /// The result as JSON.
-        #[command(flatten)]
-        json: JsonArg,
-    },
-    /// Pull an image from a registry
-    Pull {
-        /// Reference, such as HOST/NAME:TAG.
-        reference: String,
-        /// Name in the store (default: the last part of the reference).
-        #[arg(long)]
-        name: Option<String>,
-        /// Allow plain HTTP (allowed anyway for loopback).
-        #[arg(long)]
-        plain_http: bool,
-        /// Most bytes that it may unpack to.
-        #[arg(long, value_name = "SIZE", default_value = "16G")]
-        max_size: String,
-        /// The result as JSON.
-        #[command(flatten)]
-        json: JsonArg,
-    },
-    /// List images
-    Ls(JsonArg),
-    /// Show an image's configuration, origin and what was dropped, as JSON
-    Inspect {
-        /// Name or digest.
-        image: String,
-        /// Accepted, as in the other commands: it is JSON anyway.
-        #[command(flatten)]
-        json: JsonArg,
-    },
-    /// Write an image as a tar archive of its files or as an OCI layout; nothing is overwritten
-    #[command(after_help = "\
-Examples:
-  isolab image export debian -o - | tar t
-  isolab image export debian --format oci -o debian-oci && skopeo inspect oci:debian-oci")]
-    Export {
-        /// Name or digest.
-        image: String,
-        /// New file (`-`: standard output), or new directory of an OCI layout.
-        #[arg(long, short)]
-        output: PathBuf,
-        /// As what.
-        #[arg(long, value_enum, default_value_t = ExportFormat::Tar)]
-        format: ExportFormat,
-    },
-    /// Remove images
-    Rm {
-        /// Names or digests.
-        #[arg(required = true)]
-        images: Vec<String>,
-        /// What was removed as JSON.
-        #[command(flatten)]
-        json: JsonArg,
-    },
-}
-
-/// What `image export` writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// The files.
-    Tar,
-    /// An OCI layout with one layer and the image's configuration.
-    Oci,
-}
-
-/// `isolab kernel`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum KernelCommand {
-    /// Fetch the distribution's cloud kernel (entry `stock`); nothing is installed on the host
-    Fetch,
-    /// Add a kernel file (vmlinux or bzImage)
-    Add {
-        /// The kernel.
-        path: PathBuf,
-        /// Entry name.
-        #[arg(long)]
-        name: String,
-        /// Directory with its modules (lib/modules/VERSION).
-        #[arg(long)]
-        modules: Option<PathBuf>,
-    },
-    /// List kernels
-    Ls(JsonArg),
-    /// Show an entry as JSON
-    Inspect {
-        /// Entry name.
-        name: String,
-    },
-    /// Remove entries
-    Rm {
-        /// Entry names.
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
 }
 
 /// `--json` of listings and results.

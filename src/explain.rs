@@ -1,10 +1,12 @@
 //! `isolab explain`: why a flag or refusal appeared, and the remedy.
 
 mod topics;
+mod traps;
 
 use std::fmt::Write;
 
 use self::topics::TOPICS;
+use self::traps::TRAPS;
 
 /// Columns of all text that explains something.
 const WIDTH: usize = 96;
@@ -42,7 +44,7 @@ pub enum ExplainError {
 pub fn explain(topic: Option<&str>) -> Result<String, ExplainError> {
     let Some(topic) = topic else { return Ok(list()) };
     let wanted = normal(topic);
-    let named = |wanted: &str| TOPICS.iter().find(|t| names(t).any(|name| normal(name) == wanted));
+    let named = |wanted: &str| all().find(|t| names(t).any(|name| normal(name) == wanted));
     // A check of a report, such as `T06-medium`, belongs to its trap.
     let trap = || wanted.split_once('-').filter(|(trap, _)| is_trap(trap)).and_then(|(trap, _)| named(trap));
     let found = named(&wanted).or_else(trap);
@@ -61,16 +63,19 @@ fn is_trap(word: &str) -> bool {
     word.len() == 3 && word.starts_with('t') && word[1..].bytes().all(|b| b.is_ascii_digit())
 }
 
-fn names(topic: &Topic) -> impl Iterator<Item = &'static str> {
+/// Every topic, in the order of the list.
+fn all() -> impl Iterator<Item = &'static Topic> {
+    TOPICS.iter().chain(TRAPS)
+}
+
+fn names(topic: &'static Topic) -> impl Iterator<Item = &'static str> {
     [topic.name].into_iter().chain(topic.aliases.iter().copied())
 }
 
 /// The topic whose name or alias takes the fewest edits.
 fn nearest(wanted: &str) -> &'static str {
-    let best = TOPICS
-        .iter()
-        .flat_map(|topic| names(topic).map(|name| (edits(wanted, &normal(name)), topic.name)))
-        .min();
+    let best =
+        all().flat_map(|topic| names(topic).map(|name| (edits(wanted, &normal(name)), topic.name))).min();
     best.map_or("lab", |(_, name)| name)
 }
 
@@ -84,9 +89,9 @@ fn edits(typed: &str, name: &str) -> usize {
 }
 
 fn list() -> String {
-    let width = TOPICS.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
+    let width = all().map(|topic| topic.name.len()).max().unwrap_or(0);
     let mut out = String::from("isolab explain TOPIC\n\n");
-    for topic in TOPICS {
+    for topic in all() {
         // Writing to a String can't fail.
         let _ = writeln!(out, "  {:<width$}  {}", topic.name, topic.title);
     }
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn every_topic_is_found_by_each_of_its_names_once() {
         let mut seen = std::collections::BTreeSet::new();
-        for topic in TOPICS {
+        for topic in all() {
             for name in names(topic) {
                 assert_eq!(normal(name), name.to_lowercase(), "names are typed as they are");
                 assert!(seen.insert(name), "{name} means two topics");
@@ -221,7 +226,7 @@ mod tests {
     #[test]
     fn list_names_every_topic() {
         let text = explain(None).unwrap();
-        assert!(TOPICS.iter().all(|topic| text.contains(topic.title)));
+        assert!(all().all(|topic| text.contains(topic.title)));
     }
 
     #[test]
@@ -240,7 +245,7 @@ mod tests {
 
     #[test]
     fn lines_fit_the_width() {
-        for topic in TOPICS {
+        for topic in all() {
             for line in explain(Some(topic.name)).unwrap().lines() {
                 assert!(line.chars().count() <= WIDTH, "{line}");
             }

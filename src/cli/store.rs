@@ -1,0 +1,134 @@
+//! Commands about what the store holds: `image`, `kernel`.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+
+use super::JsonArg;
+
+/// `isolab image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Import a `docker save` archive, an OCI layout (directory or tar), a root file system tar or directory
+    #[command(
+        after_help = "Example:\n  skopeo copy docker://debian:12 docker-archive:d.tar && isolab image import d.tar --name debian"
+    )]
+    Import {
+        /// What to import.
+        path: PathBuf,
+        /// Name in the store (default: the file's name).
+        #[arg(long)]
+        name: Option<String>,
+        /// Which image, where the source holds several.
+        #[arg(long, value_name = "NAME")]
+        reference: Option<String>,
+        /// Most bytes that it may unpack to.
+        #[arg(long, value_name = "SIZE", default_value = "16G")]
+        max_size: String,
+        /// The result as JSON.
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Build an image from a recipe: demo, busybox, debian
+    Build {
+        /// Which recipe.
+        recipe: String,
+        /// Name in the store (default: the recipe's name).
+        #[arg(long)]
+        name: Option<String>,
+        /// The result as JSON.
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Pull an image from a registry
+    Pull {
+        /// Reference, such as HOST/NAME:TAG.
+        reference: String,
+        /// Name in the store (default: the last part of the reference).
+        #[arg(long)]
+        name: Option<String>,
+        /// Allow plain HTTP (allowed anyway for loopback).
+        #[arg(long)]
+        plain_http: bool,
+        /// Most bytes that it may unpack to.
+        #[arg(long, value_name = "SIZE", default_value = "16G")]
+        max_size: String,
+        /// The result as JSON.
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// List images
+    Ls(JsonArg),
+    /// Show an image's configuration, origin and what was dropped, as JSON
+    Inspect {
+        /// Name or digest.
+        image: String,
+        /// Accepted, as in the other commands: it is JSON anyway.
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Write an image as a tar archive of its files or as an OCI layout; nothing is overwritten
+    #[command(after_help = "\
+Examples:
+  isolab image export debian -o - | tar t
+  isolab image export debian --format oci -o debian-oci && skopeo inspect oci:debian-oci")]
+    Export {
+        /// Name or digest.
+        image: String,
+        /// New file (`-`: standard output), or new directory of an OCI layout.
+        #[arg(long, short)]
+        output: PathBuf,
+        /// As what.
+        #[arg(long, value_enum, default_value_t = ExportFormat::Tar)]
+        format: ExportFormat,
+    },
+    /// Remove images
+    Rm {
+        /// Names or digests.
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// What was removed as JSON.
+        #[command(flatten)]
+        json: JsonArg,
+    },
+}
+
+/// What `image export` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The files.
+    Tar,
+    /// An OCI layout with one layer and the image's configuration.
+    Oci,
+}
+
+/// `isolab kernel`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KernelCommand {
+    /// Fetch the distribution's cloud kernel (entry `stock`); nothing is installed on the host
+    Fetch,
+    /// Add a kernel file (vmlinux or bzImage)
+    Add {
+        /// The kernel.
+        path: PathBuf,
+        /// Entry name.
+        #[arg(long)]
+        name: String,
+        /// Directory with its modules (lib/modules/VERSION).
+        #[arg(long)]
+        modules: Option<PathBuf>,
+    },
+    /// List kernels
+    Ls(JsonArg),
+    /// Show an entry as JSON
+    Inspect {
+        /// Entry name.
+        name: String,
+    },
+    /// Remove entries
+    Rm {
+        /// Entry names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
