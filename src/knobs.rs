@@ -48,6 +48,14 @@ const KNOBS: [Knob; 12] = [
     Knob { name: "kernel", values: &[], levels: &["vm"], weak: None },
 ];
 
+/// The knobs that are namespaces.
+const NAMESPACES: [(&str, u64); 4] = [
+    ("net", namespace::NET),
+    ("uts", namespace::UTS),
+    ("ipc", namespace::IPC),
+    ("cgroupns", namespace::CGROUP),
+];
+
 /// One knob and its value, both known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
@@ -112,21 +120,15 @@ impl Knobs {
             let setting = Setting::new(name, value, level)?;
             match setting.knob {
                 "seccomp" => knobs.container.seccomp = !setting.weaker,
-                "net" => knobs.share(namespace::NET, setting.weaker),
-                "uts" => knobs.share(namespace::UTS, setting.weaker),
-                "ipc" => knobs.share(namespace::IPC, setting.weaker),
-                "cgroupns" => knobs.share(namespace::CGROUP, setting.weaker),
                 "limits" => knobs.limits = !setting.weaker,
-                name => bail!("knob {name} is an option of its own; see `isolab run --help`"),
+                name => match NAMESPACES.iter().find(|(known, _)| *known == name) {
+                    Some((_, bit)) if setting.weaker => knobs.container.shared |= bit,
+                    Some(_) => {}
+                    None => bail!("knob {name} is an option of its own; see `isolab run --help`"),
+                },
             }
         }
         Ok(knobs)
-    }
-
-    const fn share(&mut self, namespace: u64, shared: bool) {
-        if shared {
-            self.container.shared |= namespace;
-        }
     }
 }
 

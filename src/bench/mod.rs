@@ -76,9 +76,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
     let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
         Place::Host => {
             let record = on_host(args, (&suites, density), &levels, &job, &config, image)?;
-            // The table says it, where there is one.
-            let line = record.end.failed.clone().or_else(|| refusal(&record.end.checks));
-            if let Some(line) = line.filter(|_| output::silent(args)) {
+            if let Some(line) = ending(&record, output::silent(args)) {
                 eprintln!("isolab: {}", escaped(&line));
             }
             record
@@ -93,9 +91,6 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
         }
     };
     output::write(args, &record)?;
-    if let Some(line) = interruption(&record) {
-        eprintln!("isolab: {line}");
-    }
     Ok(status(&record))
 }
 
@@ -130,13 +125,15 @@ fn split_words(words: &[String]) -> anyhow::Result<Words> {
     Ok(Words { suites, density, image: image.unwrap_or_else(|| DEMO.to_owned()) })
 }
 
-/// How far an interrupted run came; its lines are written, and no table is made of a part.
-fn interruption(record: &SuiteRecord) -> Option<String> {
-    record.end.interrupted?;
-    let (done, of) = (record.samples.len(), record.run.plan.order().len());
-    let ramps = record.densities.len();
-    let after = if of > 0 { format!("{done} of {of} runs") } else { format!("{ramps} density curves") };
-    Some(format!("interrupted after {after}"))
+/// What to say besides the table, which an interrupted run has none of; without a table (`silent`), what that would say.
+fn ending(record: &SuiteRecord, silent: bool) -> Option<String> {
+    if record.end.interrupted.is_some() {
+        let (done, of) = (record.samples.len(), record.run.plan.order().len());
+        // Density alone has no runs of a plan.
+        let after = if of > 0 { format!(" after {done} of {of} runs") } else { String::new() };
+        return Some(format!("interrupted{after}"));
+    }
+    record.end.failed.clone().or_else(|| refusal(&record.end.checks)).filter(|_| silent)
 }
 
 fn status(record: &SuiteRecord) -> u8 {

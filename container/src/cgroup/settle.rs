@@ -63,7 +63,7 @@ impl Part {
         // "No limit" of version 1 is a number that it does not take back as such on every kernel.
         let unlimited = before.trim_end().parse::<u64>().is_ok_and(|bytes| bytes > u64::MAX / 4);
         let before = if unlimited { "-1" } else { before.trim_end() };
-        let home = self.home()?.join(tasks);
+        let Ok(home) = self.home().map(|home| home.join(tasks)) else { return Ok(false) };
         let (Ok(limit), Ok(ours), Ok(theirs)) = (open(&limit_path), open(&home), open(&self.dir.join(tasks)))
         else {
             return Ok(false);
