@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -245,15 +246,18 @@ fn each_more_idle_instance_costs_about_what_one_does_and_none_stays() {
 fn an_interrupted_ramp_keeps_what_was_read_and_leaves_no_instance() {
     let file = home().join("ramp.jsonl");
     let json = file.to_str().expect("UTF-8");
-    let mut child = isolab(&["bench", "--on", "host", "--levels", "process,container", "-q", "--json", json])
+    let child = isolab(&["bench", "--on", "host", "--levels", "process,container", "-q", "--json", json])
         .args(["--max-instances", "4096", "density"])
+        .stderr(Stdio::piped())
         .spawn()
         .expect("isolab starts");
+    let number = child.id();
     assert!(!ends_within(&child, Duration::from_millis(1200)));
     send(&child, Signal::TERM);
     assert!(ends_within(&child, Duration::from_secs(20)));
-    assert_eq!(child.wait().expect("isolab ends").code(), Some(143));
-    assert_eq!(left_of(child.id()), Vec::<String>::new());
+    let ended = support::done(child.wait_with_output().expect("isolab ends"));
+    assert_eq!((ended.status, ended.stderr.as_str()), (Some(143), "isolab: interrupted\n"));
+    assert_eq!(left_of(number), Vec::<String>::new());
     let lines = judged(&std::fs::read_to_string(&file).expect("lines"));
     std::fs::remove_file(&file).expect("written");
     let curves = of_type(&lines, "density");

@@ -38,6 +38,13 @@ fn exit_status_is_the_same_at_every_level() {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let result = run(&[&["run", "--level", level], &args[..]].concat());
             assert_eq!(result.status, Some(expected), "{level} {args:?}: {}", result.stderr);
+            // Its own statuses are told from the workload's by a line.
+            let told = args.contains(&"--timeout");
+            assert!(
+                !told || result.stderr == "isolab: ended by the deadline of --timeout\n",
+                "{}",
+                result.stderr
+            );
         }
     }
     check_in_guests(&table(&OF_VM, &[1, 9, 11, 31]));

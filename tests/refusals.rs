@@ -26,6 +26,7 @@ fn bad_input_is_refused_with_one_line_and_125() {
         (&["run", "--memori", "1G", "demo"], "'--memory'"),
         (&["run", "--on", "moon", "demo"], "host, lab, auto"),
         (&["run"], "<IMAGE>"),
+        (&["run", "demo", "/isolab-work", "null"], "what is run goes after `--`"),
         (&["compare", "--pears", "3", "demo"], "'--pairs'"),
         (&["compare", "--pairs", "0", "demo"], "--pairs"),
         (&["kernel", "add", "/dev/null", "--name", "x"], "/dev/null"),

@@ -5,6 +5,7 @@ mod synthetic;
 use std::sync::LazyLock;
 
 use isolab_bench::check::{Spec, check, render};
+use isolab_bench::conditions::CacheState;
 use isolab_bench::diff::{Judgement, Question, diff, reasons};
 use isolab_bench::environment::{ClockKind, HostClass};
 use isolab_bench::record::Record;
@@ -102,7 +103,8 @@ fn records_of_another_experiment_are_refused() {
         reasons(&base, &other)
     };
     type Change = fn(&mut Record);
-    let cases: [(Change, &str); 10] = [
+    let cases: [(Change, &str); 11] = [
+        (|r| r.run.plan.cache = Some(CacheState::Cold), "page cache before each run"),
         (|r| r.host.class = HostClass::Nested, "host class"),
         (|r| r.host.clock = ClockKind::Instructions, "clock"),
         (|r| r.host.cpu_model = None, "CPU differs"),
@@ -218,7 +220,23 @@ fn each_demand_that_is_not_met_is_named() {
 #[test]
 fn a_record_that_was_edited_does_not_pass() {
     type Edit = fn(&mut Record);
-    let cases: [(Edit, &str); 9] = [
+    let cases: [(Edit, &str); 14] = [
+        (
+            |r| {
+                // The sum stays the same.
+                let mut phases = r.samples[9].phase_ns.values_mut();
+                let (one, other) = (phases.next().expect("two"), phases.next().expect("two"));
+                (*one, *other) = (*one - 1, *other + 1);
+            },
+            "each phase is the time between",
+        ),
+        (
+            |r| r.samples[9].mem_bytes.as_mut().expect("read").anon = Some(1),
+            "the parts of each memory account",
+        ),
+        (|r| r.crosschecks[0].observed.push('!'), "the instrument's checks of itself"),
+        (|r| r.headline = None, "each number of the summary"),
+        (|r| drop(r.comparability.checks.remove(0)), "the verdict follows"),
         (|r| r.summary[1].arms.get_mut("vm").expect("vm").median *= 0.5, "each number of the summary"),
         (|r| r.summary[0].comparisons[1].resolved = false, "each number of the summary"),
         (|r| r.samples[9].t_ns.as_mut().expect("times").clean = Some(5), "the phases of each run"),
