@@ -22,14 +22,14 @@ use rustix::process::{chdir, chroot, geteuid, pivot_root, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, Limits};
-use crate::child::{Child, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn, told};
+use crate::child::{Child, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn_program, told};
 use crate::clock::ClockPair;
 use crate::idmap::IdMap;
 use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use crate::launch::{LaunchError, check_user, die_with, high};
 use crate::orphans;
 use crate::root::{Prepared, RootSource};
-use crate::sys::{self, PointerList};
+use crate::sys::{self, Inherited, PointerList};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Flags of every mount that holds the image's files, as `isolab-init` has them: a set-id program of an image, run as another
@@ -54,12 +54,17 @@ pub struct BareConfig<'a> {
 }
 
 /// Everything that the child needs, made before it exists.
-struct Entry<'a> {
-    job: &'a Job,
-    stdio: [OwnedFd; 3],
-    marks: OwnedFd,
-    leash: OwnedFd,
-    root: Prepared,
+struct Entry {
+    stdio: [Inherited; 3],
+    terminal: bool,
+    marks: Inherited,
+    /// Whether the workload gets them too.
+    marked: bool,
+    leash: Inherited,
+    /// The launcher's end of the same pipe, of which the child keeps no copy.
+    parents_end: Inherited,
+    root: Prepared<Inherited>,
+    read_only: bool,
     overlay: &'static CStr,
     /// Bytes of each tmpfs.
     size: CString,
@@ -69,10 +74,12 @@ struct Entry<'a> {
     workdir_parts: Vec<CString>,
     /// Nothing where the user namespace forbids the call; there is nothing to set then.
     groups: Option<Vec<Gid>>,
+    uid: Uid,
+    gid: Gid,
     /// Paths to try, in order.
     programs: Vec<CString>,
-    argv: PointerList<'a>,
-    env: PointerList<'a>,
+    argv: PointerList,
+    env: PointerList,
     tracer: Tracer,
 }
 
@@ -133,12 +140,17 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let size = (job.memory_bytes / 2).max(4096);
     let root = Prepared::new(config.root)?;
     tracer.end(Subphase::ImageMount);
+    let stdio = [high(stdin)?, high(stdout)?, high(stderr)?];
+    let (marks, leash) = (high(marks_write.as_fd())?, high(leash.as_fd())?);
     let entry = Entry {
-        job,
-        stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
-        marks: high(marks_write.as_fd())?,
-        leash: high(leash.as_fd())?,
-        root,
+        stdio: stdio.each_ref().map(Inherited::of),
+        terminal: matches!(job.stdio, Stdio::Terminal { .. }),
+        marks: Inherited::of(&marks),
+        marked: job.marks,
+        leash: Inherited::of(&leash),
+        parents_end: Inherited::of(&parents_end),
+        root: root.for_child(),
+        read_only: job.read_only,
         // A user namespace may only use `user.` attributes for the overlay's own notes.
         overlay: if rootless {
             c"lowerdir=lower,upperdir=upper,workdir=work,userxattr"
@@ -150,19 +162,21 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         workdir: c_string("the working directory", &job.workdir)?,
         workdir_parts: ways_to(&job.workdir)?,
         groups,
+        uid: Uid::from_raw(job.user.uid),
+        gid: Gid::from_raw(job.user.gid),
         programs: candidates(job)?,
-        argv: PointerList::new(argv.iter().map(CString::as_c_str)),
-        env: PointerList::new(env.iter().map(CString::as_c_str)),
+        argv: PointerList::new(argv),
+        env: PointerList::new(env),
         tracer,
     };
     // Without privilege a mount namespace takes a user namespace.
     let namespaces = namespace::MOUNT | if rootless { namespace::USER } else { 0 };
-    let report = Some(entry.marks.as_fd());
+    let report = Some(marks.as_fd());
     let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report, tracer };
     tracer.end(Subphase::Channels);
 
     let start = ClockPair::read();
-    let held = spawn(&options, |_handed| entry.run(parents_end.as_fd()))?;
+    let held = spawn_program(&options, move |_handed| entry.run())?;
     let equip = || -> Result<Child, LaunchError> {
         if let Some(ids) = ids {
             ids.write(held.child().pid())?;
@@ -172,7 +186,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     };
     // A child that failed at its half has said why; what we ran into because of that says less.
     let child = equip().map_err(|e| told(&marks_read).map_or(e, LaunchError::Child))?;
-    drop(entry);
+    drop((stdio, marks, leash, root));
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(parents_end));
     let (exit_from, measured) = (ExitFrom::Process, job.marks);
@@ -192,10 +206,10 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
 
 type Failed = (Step, Errno);
 
-impl Entry<'_> {
+impl Entry {
     /// *Child*: becomes the workload. Makes system calls only.
-    fn run(&self, parents_end: BorrowedFd<'_>) -> i32 {
-        let (step, errno) = match self.prepare(parents_end) {
+    fn run(&self) -> i32 {
+        let (step, errno) = match self.prepare() {
             Ok(()) => (Step::Exec, self.exec()),
             Err(failed) => failed,
         };
@@ -203,7 +217,7 @@ impl Entry<'_> {
         PREPARE_STATUS
     }
 
-    fn prepare(&self, parents_end: BorrowedFd<'_>) -> Result<(), Failed> {
+    fn prepare(&self) -> Result<(), Failed> {
         let at = |step| move |errno| (step, errno);
         self.build_root()?;
         self.tracer.end(Subphase::RootMounts);
@@ -212,15 +226,15 @@ impl Entry<'_> {
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number).map_err(at(Step::Channels))?;
         }
-        if matches!(self.job.stdio, Stdio::Terminal { .. }) {
+        if self.terminal {
             sys::take_terminal().map_err(at(Step::Terminal))?;
         }
         self.enter_workdir().map_err(at(Step::Workdir))?;
         self.tracer.end(Subphase::Workspace);
         self.become_user().map_err(at(Step::User))?;
-        die_with(parents_end, &self.leash).map_err(at(Step::Prepare))?;
+        die_with(&self.parents_end, &self.leash).map_err(at(Step::Prepare))?;
         sys::reset_signals();
-        if self.job.marks {
+        if self.marked {
             sys::place(self.marks.as_fd(), fd::MARKS).map_err(at(Step::Channels))?;
             sys::close_on_exec_from(FIRST_CLOSED).map_err(at(Step::Channels))?;
             // 3 is nobody's.
@@ -236,7 +250,7 @@ impl Entry<'_> {
         let at = |step| move |errno| (step, errno);
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change(c"/", private).map_err(at(Step::Mounts))?;
-        let overlay = !self.job.read_only;
+        let overlay = !self.read_only;
         // While the paths of the host are still there.
         let lower = self.root.open().map_err(at(Step::Lower))?;
         self.skeleton(overlay).map_err(at(Step::Overlay))?;
@@ -250,9 +264,9 @@ impl Entry<'_> {
         // and a symbolic link there is not followed.
         chdir(root).map_err(at(Step::Root))?;
         for (source, target) in [(c"/proc", c"proc"), (c"/dev", c"dev")] {
-            bind(source, target, self.job.read_only).map_err(at(Step::Mounts))?;
+            bind(source, target, self.read_only).map_err(at(Step::Mounts))?;
         }
-        if self.job.read_only {
+        if self.read_only {
             temporary(&self.size).map_err(at(Step::Mounts))?;
         }
         match pivot_root(c".", c".") {
@@ -301,7 +315,7 @@ impl Entry<'_> {
     /// Enters the working directory, made where it is missing, as `isolab-init` does.
     fn enter_workdir(&self) -> Result<(), Errno> {
         match chdir(&*self.workdir) {
-            Err(Errno::NOENT) if !self.job.read_only => {
+            Err(Errno::NOENT) if !self.read_only => {
                 for part in &self.workdir_parts {
                     match mkdir(&**part, Mode::from_raw_mode(0o755)) {
                         Ok(()) | Err(Errno::EXIST) => {}
@@ -318,9 +332,8 @@ impl Entry<'_> {
         if let Some(groups) = &self.groups {
             set_thread_groups(groups)?;
         }
-        let (uid, gid) = (Uid::from_raw(self.job.user.uid), Gid::from_raw(self.job.user.gid));
-        set_thread_res_gid(gid, gid, gid)?;
-        set_thread_res_uid(uid, uid, uid)
+        set_thread_res_gid(self.gid, self.gid, self.gid)?;
+        set_thread_res_uid(self.uid, self.uid, self.uid)
     }
 
     fn exec(&self) -> Errno {

@@ -3,6 +3,9 @@
 //!
 //! A network namespace alone takes longer to make than everything else that a start needs, which is why the child does
 //! not get it from `clone3`, with the launcher waiting.
+//!
+//! A child that is going to execute another program shares our memory until then ([`spawn_program`]); one that goes on in
+//! this program has a copy ([`spawn`]).
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,7 +21,8 @@ use rustix::net::{
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 use crate::cgroup::Cgroup;
-use crate::sys::{self, Cloned};
+use crate::sharing::{self, Lent};
+use crate::sys::{self, Cloned, Inherited};
 
 /// Status of a child that failed before its entry ran; the reason is on the mark pipe.
 pub const PREPARE_STATUS: i32 = 125;
@@ -134,6 +138,8 @@ pub struct Child {
     pidfd: OwnedFd,
     pid: i32,
     reaped: bool,
+    /// What it uses of our memory until it executes another program; freed with its end.
+    lent: Option<Lent>,
 }
 
 impl Child {
@@ -172,6 +178,9 @@ impl Child {
             match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => {
                     self.reaped = true;
+                    if let Some(lent) = self.lent.take() {
+                        lent.free();
+                    }
                     return Ok(status);
                 }
                 Ok(None) => return Err(Errno::CHILD),
@@ -191,29 +200,39 @@ impl Drop for Child {
     }
 }
 
-/// Starts a child that makes its namespaces, waits in [`Held`], then runs `entry` and exits with its value.
+/// The socket on which a child waits for its release: our end, the child's.
+fn gate() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(SpawnError::Gate)
+}
+
+/// Namespaces that `clone3` makes, and those that the child makes: the launcher needs the first to map ids, and only
+/// `clone3` can give the second to the child itself.
+const fn in_two(namespaces: u64) -> (u64, u64) {
+    const AT_CLONE: u64 = namespace::USER | namespace::PID;
+    (namespaces & AT_CLONE, namespaces & !AT_CLONE)
+}
+
+/// Starts a child that makes its namespaces, waits in [`Held`], then runs `entry` in a copy of our memory and exits with
+/// its value.
 ///
 /// The calling process must have one thread: the child is a copy of it. The child is killed when the calling thread
-/// ends, however it ends. `entry` must not allocate if it executes another program afterwards and the parent could
-/// ever have threads; it never returns to the caller's stack.
+/// ends, however it ends. It never returns to the caller's stack.
 ///
 /// # Errors
 /// No process was started. What fails in the child is told on the mark pipe.
 pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce(Handed) -> i32) -> Result<Held, SpawnError> {
-    let (ours, gate) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(SpawnError::Gate)?;
-    // The launcher needs the first to map ids, and only clone3 can give the second to the child itself.
-    let at_clone = options.namespaces & (namespace::USER | namespace::PID);
-    let into = options.cgroup.and_then(Cgroup::clone_into);
-    match sys::clone3(at_clone, into) {
+    let (ours, gate) = gate()?;
+    let (at_clone, later) = in_two(options.namespaces);
+    match sys::clone3(at_clone, options.cgroup.and_then(Cgroup::clone_into)) {
         Err(source) => Err(SpawnError::Clone { namespaces: at_clone, source }),
         Ok(Cloned::Parent { pid, pidfd }) => {
             options.tracer.end(Subphase::Clone);
-            Ok(Held { child: Child { pidfd, pid, reaped: false }, gate: ours })
+            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: None }, gate: ours })
         }
         Ok(Cloned::Child) => {
             drop(ours);
-            match prepare(options.namespaces & !at_clone, &gate, &options.tracer) {
+            match prepare(later, gate.as_fd(), &options.tracer) {
                 // A panic must not unwind into the copy of the launcher's stack.
                 Ok(handed) => {
                     sys::exit_now(catch_unwind(AssertUnwindSafe(|| entry(handed))).unwrap_or(PANIC_STATUS))
@@ -227,8 +246,51 @@ pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce(Handed) -> i32) -> R
     }
 }
 
+/// Starts a child that makes its namespaces, waits in [`Held`], then runs `entry` in our memory, while we go on; `entry`
+/// executes another program or gives the status to exit with.
+///
+/// `entry` makes system calls only, none through libc; descriptors of ours it knows by number ([`Inherited`]). The child is
+/// killed when the calling thread ends, however it ends.
+///
+/// # Errors
+/// No process was started. What fails in the child is told on the mark pipe.
+pub(crate) fn spawn_program(
+    options: &SpawnOptions<'_>,
+    entry: impl Fn(Handed) -> i32 + Send + Sync + 'static,
+) -> Result<Held, SpawnError> {
+    let (ours, gate) = gate()?;
+    let (at_clone, later) = in_two(options.namespaces);
+    let (launchers, own) = (Inherited::of(&ours), Inherited::of(&gate));
+    let (pipe, tracer) = (options.report.as_ref().map(Inherited::of), options.tracer);
+    let body = move || {
+        sys::close_copy(launchers.as_fd());
+        match prepare(later, own.as_fd(), &tracer) {
+            Ok(handed) => {
+                sys::close_copy(own.as_fd());
+                entry(handed)
+            }
+            Err((step, errno)) => {
+                report(pipe.as_ref().map(AsFd::as_fd), step, errno);
+                PREPARE_STATUS
+            }
+        }
+    };
+    let failed = |source| SpawnError::Clone { namespaces: at_clone, source };
+    let lent = Lent::new(Box::new(body)).map_err(failed)?;
+    match sharing::clone3(at_clone, options.cgroup.and_then(Cgroup::clone_into), &lent) {
+        Err(source) => {
+            lent.free();
+            Err(failed(source))
+        }
+        Ok((pid, pidfd)) => {
+            options.tracer.end(Subphase::Clone);
+            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: Some(lent) }, gate: ours })
+        }
+    }
+}
+
 /// *Child*: dies with the parent, makes the namespaces, waits for the release, joins the cgroup.
-fn prepare(namespaces: u64, gate: &OwnedFd, tracer: &Tracer) -> Result<Handed, (Step, Errno)> {
+fn prepare(namespaces: u64, gate: BorrowedFd<'_>, tracer: &Tracer) -> Result<Handed, (Step, Errno)> {
     let at = |step| move |errno| (step, errno);
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Prepare))?;
     // A cgroup namespace is rooted where its first process is, so it comes last.
@@ -249,7 +311,7 @@ fn prepare(namespaces: u64, gate: &OwnedFd, tracer: &Tracer) -> Result<Handed, (
 }
 
 /// *Child*: waits for [`Held::release`] and does what it says.
-fn await_release(gate: &OwnedFd, tracer: &Tracer) -> Result<Handed, Errno> {
+fn await_release(gate: BorrowedFd<'_>, tracer: &Tracer) -> Result<Handed, Errno> {
     let mut joins = [0];
     let mut space = [MaybeUninit::uninit(); HANDED_SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);

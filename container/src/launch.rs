@@ -1,6 +1,5 @@
 //! Starting a container: everything that happens before `isolab-init` runs its first instruction.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,12 +16,13 @@ use rustix::process::{Resource, Signal, getrlimit, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, CgroupError, CgroupPlan, Limits};
-use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, report, spawn, told};
+use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, report, spawn_program, told};
 use crate::clock::ClockPair;
 use crate::idmap::{IdMap, IdMapError};
 use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonblocking};
 use crate::knobs::Knobs;
 use crate::root::{Prepared, RootError, RootSource, map_ids, mount_erofs};
+use crate::sys::Inherited;
 use crate::{seccomp, sys, trace};
 
 /// First number that is closed when init starts.
@@ -111,15 +111,17 @@ pub(crate) fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
     fcntl_dupfd_cloexec(fd, sys::FIRST_HIGH).map_err(LaunchError::Descriptors)
 }
 
-/// The child's ends of what exists before it does, by the number where they go.
+/// What the child works with.
 struct Entry {
-    stdio: [OwnedFd; 3],
-    control: OwnedFd,
-    marks: OwnedFd,
+    stdio: [Inherited; 3],
+    control: Inherited,
+    /// The launcher's end of the same pipe, of which the child keeps no copy.
+    parents_control: Inherited,
+    marks: Inherited,
     /// Where the image is a directory; a mount of it comes with the release.
-    directory: Option<Prepared>,
-    argv: sys::PointerList<'static>,
-    env: sys::PointerList<'static>,
+    directory: Option<Prepared<Inherited>>,
+    argv: sys::PointerList,
+    env: sys::PointerList,
     set_groups: bool,
     tracer: Tracer,
 }
@@ -152,28 +154,31 @@ pub fn start_with(config: &ContainerConfig<'_>, knobs: Knobs) -> Result<Instance
         RootSource::Directory(_) => Some(Prepared::new(config.root)?),
     };
     let [stdin, stdout, stderr] = config.stdio;
+    let stdio = [high(stdin)?, high(stdout)?, high(stderr)?];
+    let (childs_control, marks) = (high(control_read.as_fd())?, high(marks_write.as_fd())?);
     let entry = Entry {
-        stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
-        control: high(control_read.as_fd())?,
-        marks: high(marks_write.as_fd())?,
-        directory,
-        argv: sys::PointerList::new([c"isolab-init", c"container"].into_iter()),
-        env: sys::PointerList::new(std::iter::empty::<&CStr>()),
+        stdio: stdio.each_ref().map(Inherited::of),
+        control: Inherited::of(&childs_control),
+        parents_control: Inherited::of(&control),
+        marks: Inherited::of(&marks),
+        directory: directory.as_ref().map(Prepared::for_child),
+        argv: sys::PointerList::new(vec![c"isolab-init".into(), c"container".into()]),
+        env: sys::PointerList::new(vec![]),
         set_groups: ids.allows_groups(),
         tracer: config.tracer,
     };
-    let report = Some(entry.marks.as_fd());
+    let report = Some(marks.as_fd());
     let tracer = config.tracer;
     let options = SpawnOptions { namespaces: knobs.namespaces(), cgroup: early.as_ref(), report, tracer };
     tracer.end(Subphase::Channels);
 
     let start = ClockPair::read();
-    let held = spawn(&options, |handed| entry.run(handed, control.as_fd()))?;
+    let held = spawn_program(&options, move |handed| entry.run(handed))?;
     // A child that failed at its half has said why; what we ran into because of that says less.
     let (child, cgroup) =
         equip(held, (config, knobs), &ids, &control, || if by_clone { Ok(early) } else { plan.create() })
             .map_err(|e| told(&marks_read).map_or(e, LaunchError::Child))?;
-    drop(entry);
+    drop((stdio, childs_control, marks));
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(control));
     let (exit_from, measured) = (ExitFrom::Marks, config.job.marks);
@@ -272,8 +277,8 @@ fn send_block(control: &OwnedFd, block: &[u8]) -> Result<(), LaunchError> {
 
 impl Entry {
     /// *Child*: becomes init. Makes system calls only.
-    fn run(&self, mut handed: Handed, parents_control: BorrowedFd<'_>) -> i32 {
-        let (step, error) = match self.prepare(&mut handed, parents_control) {
+    fn run(&self, mut handed: Handed) -> i32 {
+        let (step, error) = match self.prepare(&mut handed) {
             Ok(init) => {
                 self.tracer.end(Subphase::Identity);
                 self.tracer.delay(Subphase::ExecInit);
@@ -286,26 +291,17 @@ impl Entry {
     }
 
     /// The program to execute.
-    fn prepare(
-        &self,
-        handed: &mut Handed,
-        parents_control: BorrowedFd<'_>,
-    ) -> Result<OwnedFd, (Step, Errno)> {
+    fn prepare(&self, handed: &mut Handed) -> Result<OwnedFd, (Step, Errno)> {
         // Before any change of identity: the way to a directory may be open to this user and his groups only.
         let root = match &self.directory {
             Some(directory) => directory.open(),
             None => handed.next().and_then(|root| fcntl_dupfd_cloexec(root, sys::FIRST_HIGH)),
         };
         let root = root.map_err(|e| (Step::Lower, e))?;
-        self.become_init(handed, parents_control, &root).map_err(|e| (Step::Prepare, e))
+        self.become_init(handed, &root).map_err(|e| (Step::Prepare, e))
     }
 
-    fn become_init(
-        &self,
-        handed: &mut Handed,
-        parents_control: BorrowedFd<'_>,
-        root: &OwnedFd,
-    ) -> Result<OwnedFd, Errno> {
+    fn become_init(&self, handed: &mut Handed, root: &OwnedFd) -> Result<OwnedFd, Errno> {
         let init = fcntl_dupfd_cloexec(handed.next()?, sys::FIRST_HIGH)?;
         if self.set_groups {
             set_thread_groups(&[])?;
@@ -314,8 +310,7 @@ impl Entry {
         set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
         let _ = setsid();
         umask(Mode::from_raw_mode(0o022));
-        sys::reset_signals();
-        die_with(parents_control, &self.control)?;
+        die_with(&self.parents_control, &self.control)?;
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number)?;
         }
@@ -329,9 +324,9 @@ impl Entry {
 
 /// *Child*: sets the parent death signal again, which a change of ids clears, and makes sure that the parent did not
 /// die before: then its end of the pipe is closed, once our copy of that end is.
-pub(crate) fn die_with(parents_end: BorrowedFd<'_>, our_end: &OwnedFd) -> Result<(), Errno> {
+pub(crate) fn die_with(parents_end: &Inherited, our_end: &Inherited) -> Result<(), Errno> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    sys::close_copy(parents_end);
+    sys::close_copy(parents_end.as_fd());
     let mut fds = [PollFd::new(our_end, PollFlags::empty())];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if fds[0].revents().contains(PollFlags::HUP) { Err(Errno::PIPE) } else { Ok(()) }

@@ -24,5 +24,6 @@ pub mod page_cache;
 mod processes;
 pub mod root;
 pub mod seccomp;
+mod sharing;
 mod sys;
 pub mod trace;

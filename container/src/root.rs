@@ -15,7 +15,7 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use crate::sys;
+use crate::sys::{self, Inherited};
 
 /// How often another process may take the free loop device before us.
 const LOOP_TRIES: usize = 64;
@@ -65,22 +65,22 @@ pub enum RootError {
     Directory(#[source] std::io::Error),
 }
 
-/// The root as the launcher hands it to its child.
+/// The root as the launcher hands it to its child: with descriptors that it owns, or as the child knows them.
 #[derive(Debug)]
-pub(crate) enum Prepared {
+pub(crate) enum Prepared<F> {
     /// A mount that is attached nowhere.
-    Mount(OwnedFd),
+    Mount(F),
     /// A directory, to be opened anew: the kernel binds nothing of another mount namespace, and what was open before
     /// the child had its own belongs to ours.
     Directory {
         /// The one that is meant, whatever lies at the path by then.
-        meant: OwnedFd,
+        meant: F,
         /// Where it was.
         path: CString,
     },
 }
 
-impl Prepared {
+impl Prepared<OwnedFd> {
     /// Mounts the image, or finds the directory's path.
     pub(crate) fn new(source: &RootSource) -> Result<Self, RootError> {
         match source {
@@ -96,6 +96,18 @@ impl Prepared {
         }
     }
 
+    /// As the child knows it.
+    pub(crate) fn for_child(&self) -> Prepared<Inherited> {
+        match self {
+            Self::Mount(mount) => Prepared::Mount(Inherited::of(mount)),
+            Self::Directory { meant, path } => {
+                Prepared::Directory { meant: Inherited::of(meant), path: path.clone() }
+            }
+        }
+    }
+}
+
+impl Prepared<Inherited> {
     /// *Child*: the descriptor to make the root from, valid in this mount namespace. Makes system calls only.
     pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
         match self {
