@@ -239,6 +239,10 @@ fn each_more_idle_instance_costs_about_what_one_does_and_none_stays() {
         // The first one's charge, but for the batches in which the kernel charges: 64 pages for each CPU.
         assert!(slope > 0.5 * charge(&points[0]) - 65_536.0, "{curve}");
         assert!(slope < charge(&points[0]) + 1_048_576.0, "{curve}");
+        // Six programs that sleep.
+        let idle = |key: &str| curve["idle"][key].as_u64().expect("what idle ones cost");
+        assert_eq!(idle("instances"), 6);
+        assert!(idle("window_ns") >= 5_000_000_000 && idle("cpu_ns") < idle("window_ns") / 1000, "{curve}");
     }
 }
 

@@ -23,6 +23,8 @@ pub const SINGLES: usize = 5;
 pub const FEWEST_JUDGED: usize = 4;
 /// Readings of the machine's memory whose median counts: it also moves by what others do.
 pub const LOOKS: usize = 5;
+/// How long idle instances are watched, in seconds: a kernel's slowest regular work comes about once a second.
+pub const IDLE_SECONDS: u64 = 5;
 /// A start may take this many times the 95th percentile of the first step's.
 pub const SLOWER: f64 = 2.0;
 /// Least share of the machine's memory that must stay available, in percent.
@@ -46,6 +48,29 @@ pub struct Density {
     /// Line through the machine's own memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<Slope>,
+    /// What the instances of the last point cost while they do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
+}
+
+/// CPU time of idle instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idle {
+    /// How many.
+    pub instances: u32,
+    /// How long was looked.
+    pub window_ns: u64,
+    /// What all their processes took in that time.
+    pub cpu_ns: u64,
+}
+
+impl Idle {
+    /// Share of one CPU that one instance takes.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        use crate::suite::exact;
+        exact(self.cpu_ns) / exact(self.window_ns) / f64::from(self.instances)
+    }
 }
 
 /// What ended a ramp.
@@ -140,7 +165,15 @@ impl Density {
             charge: against(|p| p.charge_bytes),
             system: against(|p| Some(p.system_bytes)),
             points,
+            idle: None,
         }
+    }
+
+    /// With what they cost while they do nothing.
+    #[must_use]
+    pub fn with_idle(mut self, idle: Option<Idle>) -> Self {
+        self.idle = idle;
+        self
     }
 }
 
@@ -196,6 +229,12 @@ mod tests {
             system_bytes: 0,
             available_bytes: 0,
         }
+    }
+
+    #[test]
+    fn the_share_of_a_cpu_is_that_of_one_instance() {
+        let idle = Idle { instances: 4, window_ns: 1_000_000_000, cpu_ns: 8_000_000 };
+        assert!((idle.share() - 0.002).abs() < 1e-12);
     }
 
     #[test]

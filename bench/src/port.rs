@@ -69,6 +69,8 @@ pub trait Running {
     /// # Errors
     /// A counter can't be read.
     fn charge(&self) -> Result<Option<MemoryReading>, StartError>;
+    /// CPU time of its processes so far, in nanoseconds; nothing where that is not known.
+    fn cpu_ns(&self) -> Option<u64>;
     /// Sends a signal to the workload.
     fn signal(&mut self, signal: u8);
     /// Tells the workload's terminal its new size.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use isolab_bench::comparability::Verdict;
 use isolab_bench::conditions::Conditions;
-use isolab_bench::density::{Density, Point, StopRule};
+use isolab_bench::density::{Density, Idle, Point, StopRule};
 use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
 use isolab_bench::measure::ExecuteError;
 use isolab_bench::plan::{Plan, PlanError};
@@ -99,7 +99,8 @@ fn record(run: impl Fn(&SuiteSlot) -> Result<(Execution, Vec<u8>), ExecuteError>
         },
         samples,
         densities: vec![
-            Density::new("vm", [1, 2, 4].map(point).to_vec(), StopRule::MaxInstances, None),
+            Density::new("vm", [1, 2, 4].map(point).to_vec(), StopRule::MaxInstances, None)
+                .with_idle(Some(Idle { instances: 4, window_ns: 5_000_000_000, cpu_ns: 60_000_000 })),
             Density::new("process", vec![point(1)], StopRule::StartFailed, Some("no \u{1b} room".to_owned())),
         ],
         end: EndLine {
@@ -224,6 +225,7 @@ fn a_curve_has_its_slopes_and_one_point_has_none() {
     let table = report::suite::render(&record, 100);
     for words in [
         "charge: 1.000 MiB for each more instance",
+        "idle: 0.300 % of a CPU for each of 4 in 5.000 s",
         "memory: 2.000 MiB",
         "no slope from so few points",
         "no \\u{1b} room",

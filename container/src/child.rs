@@ -4,7 +4,7 @@
 //! A network namespace alone takes longer to make than everything else that a start needs, which is why the child does
 //! not get it from `clone3`, with the launcher waiting.
 //!
-//! A child that is going to execute another program shares our memory until then ([`spawn_program`]); one that goes on in
+//! A child that is going to execute another program shares our memory until then (`spawn_program`); one that goes on in
 //! this program has a copy ([`spawn`]).
 
 use std::mem::MaybeUninit;

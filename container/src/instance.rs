@@ -20,6 +20,7 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::child::Child;
 use crate::clock::{ClockPair, now_ns};
 use crate::orphans;
+use crate::processes::Processes;
 
 /// Marks kept; a workload that floods the pipe does not fill our memory.
 const MAX_STAMPS: usize = 256;
@@ -210,6 +211,13 @@ impl Instance {
     #[must_use]
     pub fn at(&self, code: Code) -> Option<u64> {
         self.stamps().0.into_iter().find(|stamp| stamp.code == code).map(|stamp| stamp.at_ns)
+    }
+
+    /// CPU time of its processes so far, in nanoseconds; nothing where one of them did not tell.
+    #[must_use]
+    pub fn cpu_ns(&self) -> Option<u64> {
+        let pids = self.cgroup.as_ref().map(Cgroup::pids).filter(|pids| !pids.is_empty());
+        Processes::cpu_ns(&pids.unwrap_or_else(|| vec![self.child.pid()]))
     }
 
     /// Its cgroup.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use isolab_bench::density::{
-    Density, LOOKS, MOST_ON_HOST, MOST_VMS_IN_LAB, Point, SINGLES, StopRule, SystemMemory, steps,
+    Density, IDLE_SECONDS, Idle, LOOKS, MOST_ON_HOST, MOST_VMS_IN_LAB, Point, SINGLES, StopRule,
+    SystemMemory, steps,
 };
 use isolab_bench::port::{End, HostStdio, Level, Running};
 use isolab_bench::run_report::Detail;
@@ -68,7 +69,12 @@ impl Ramp<'_> {
     /// Not even one instance starts, or something of them stays.
     pub(super) fn run(mut self, most: u32) -> anyhow::Result<(Density, Detail)> {
         let (mut herd, mut points) = (Herd::new(), Vec::new());
-        let halt = self.climb(most, &mut herd, &mut points);
+        let mut halt = self.climb(most, &mut herd, &mut points);
+        let idle = if halt.is_ok() { self.idle(&herd) } else { Ok(None) };
+        let idle = idle.unwrap_or_else(|stopped| {
+            halt = Err(stopped);
+            None
+        });
         let ended = end_all(herd);
         let (rule, reason) = match halt {
             Ok(()) => (StopRule::MaxInstances, None),
@@ -78,7 +84,7 @@ impl Ramp<'_> {
             }
             Err(Halt::Failed(error)) => (StopRule::StartFailed, Some(format!("{error:#}"))),
         };
-        Ok((Density::new(self.level.name(), points, rule, reason), ended?))
+        Ok((Density::new(self.level.name(), points, rule, reason).with_idle(idle), ended?))
     }
 
     fn climb(&mut self, most: u32, herd: &mut Herd, points: &mut Vec<Point>) -> Result<(), Halt> {
@@ -158,6 +164,26 @@ impl Ramp<'_> {
             }
             None => Ok(()),
         }
+    }
+
+    /// What these instances cost while they do nothing; nothing where that is not known.
+    fn idle(&mut self, herd: &Herd) -> Result<Option<Idle>, Halt> {
+        let cpu = || herd.iter().map(|running| running.cpu_ns()).sum::<Option<u64>>();
+        let (from, before) = (now_ns(), cpu());
+        let end = Instant::now() + Duration::from_secs(IDLE_SECONDS);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let mut fds = [PollFd::from_borrowed_fd(self.signals.event(), PollFlags::IN)];
+            poll_for(&mut fds, left)?;
+            self.check_signals()?;
+        }
+        let (window_ns, after) = (now_ns().saturating_sub(from), cpu());
+        let instances = u32::try_from(herd.len())?;
+        let took = before.zip(after).and_then(|(before, after)| after.checked_sub(before));
+        Ok(took.map(|cpu_ns| Idle { instances, window_ns, cpu_ns }))
     }
 
     /// The reading with these instances.

@@ -75,6 +75,10 @@ impl Running for Started {
         Ok(read.flatten().map(reading))
     }
 
+    fn cpu_ns(&self) -> Option<u64> {
+        self.instance.cpu_ns()
+    }
+
     fn signal(&mut self, signal: u8) {
         self.instance.signal(signal);
     }

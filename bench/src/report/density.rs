@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
-use crate::density::{Density, LEAST_AVAILABLE_PERCENT, Point, SLOWER, Slope, StopRule, p95};
+use crate::density::{Density, Idle, LEAST_AVAILABLE_PERCENT, Point, SLOWER, Slope, StopRule, p95};
 use crate::environment::Host;
 use crate::report::quantity::{Shown, digits, raw};
 use crate::report::text::fill;
@@ -85,7 +85,18 @@ pub(super) fn sentences(density: &Density) -> Vec<String> {
         Some(slope) => told(what, slope),
         None => format!("{what}: no slope from so few points"),
     });
-    told.into_iter().chain([format!("ended: {}", end(density))]).collect()
+    let idle = density.idle.as_ref().map(idle);
+    told.into_iter().chain(idle).chain([format!("ended: {}", end(density))]).collect()
+}
+
+fn idle(idle: &Idle) -> String {
+    let seconds = raw(idle.window_ns) / 1e9;
+    format!(
+        "idle: {} % of a CPU for each of {} in {} s",
+        digits(idle.share() * 100.0),
+        idle.instances,
+        digits(seconds)
+    )
 }
 
 fn told(what: &str, slope: Slope) -> String {
