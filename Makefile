@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := x86_64-unknown-linux-gnu
-BIN := target/$(TARGET)/release/isolab
+BIN := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/isolab
 APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o Dpkg::Use-Pty=0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Programs that images/build.rs builds, outside of the workspace.
