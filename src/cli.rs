@@ -119,7 +119,7 @@ Exit status: 0 all demands met, 1 not all, 125 isolab's own error. The form of S
     /// Import, build, list, inspect, export and remove images
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Fetch, add, list, inspect and remove guest kernels
+    /// Fetch, build, add, list, inspect and remove guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
     /// Say what this host can do for each level, why not, and the remedy
@@ -229,7 +229,7 @@ pub(crate) struct JobOptions {
     /// Wall-clock limit, such as 30s or 2m (status 124)
     #[arg(long, allow_negative_numbers = true, value_name = "TIME")]
     pub(crate) timeout: Option<String>,
-    /// Guest kernel by name (see `isolab kernel ls`)
+    /// Guest kernel by name (see `isolab kernel ls`; default: `tuned` where it has been built, else `stock`)
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Option<String>,
     /// Connect standard input

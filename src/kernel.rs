@@ -1,9 +1,19 @@
 //! `isolab kernel`: the guest kernels.
 
-use isolab_images::kernels::{AddKernel, FetchStep, KernelEntry, KernelStore, add, fetch};
+use std::mem;
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use isolab_images::kernels::{
+    AddKernel, BuildKernel, BuildStep, FetchStep, KernelBuildError, KernelEntry, KernelStore, add, build,
+    fetch,
+};
 use isolab_images::store::Store;
 
 use crate::cli::KernelCommand;
+use crate::signals::Signals;
 
 /// The kernels of the store.
 ///
@@ -29,6 +39,7 @@ pub(crate) fn kernel(command: KernelCommand) -> anyhow::Result<u8> {
     let store = store()?;
     match command {
         KernelCommand::Fetch => announce(&fetch_stock()?),
+        KernelCommand::Build { jobs } => return build_tuned(&store, jobs),
         KernelCommand::Add { path, name, modules } => {
             announce(&add(&store, &AddKernel { path, name: Some(name), modules })?);
         }
@@ -56,6 +67,67 @@ pub(crate) fn kernel(command: KernelCommand) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// Builds the small kernel; a signal ends the build and is the status.
+fn build_tuned(store: &KernelStore, jobs: Option<u16>) -> anyhow::Result<u8> {
+    let mut signals = Signals::catch_ending().context("catch signals")?;
+    let jobs = jobs.map_or_else(|| available_parallelism().map_or(1, NonZero::get), usize::from);
+    let mut shown = Shown::new();
+    let result = {
+        let how = BuildKernel { jobs, stop: signals.event() };
+        build(store, &how, &mut |step| shown.step(step))
+    };
+    shown.bar.finish_and_clear();
+    match result {
+        Ok(entry) => announce(&entry),
+        Err(KernelBuildError::Stopped) => {
+            let signal = signals.pending().first().copied().unwrap_or_default();
+            eprintln!("isolab: the build was stopped; the store is as it was");
+            return Ok(128 + signal);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(0)
+}
+
+/// How far a build is: one line that changes on a terminal, else a line for each kind of step.
+struct Shown {
+    bar: ProgressBar,
+    last: Option<mem::Discriminant<BuildStep>>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("isolab: {wide_msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, last: None }
+    }
+
+    fn step(&mut self, step: &BuildStep) {
+        let text = built(step);
+        if !self.bar.is_hidden() {
+            self.bar.set_message(text);
+            self.bar.tick();
+        } else if self.last != Some(mem::discriminant(step)) {
+            eprintln!("isolab: {text}");
+        }
+        self.last = Some(mem::discriminant(step));
+    }
+}
+
+fn built(step: &BuildStep) -> String {
+    match step {
+        BuildStep::Downloading { package, version } => format!("downloading {package} {version}"),
+        BuildStep::Unpacking { files: 0 } => "unpacking the source".into(),
+        BuildStep::Unpacking { files } => format!("unpacking the source: {files} files"),
+        BuildStep::Configuring => "configuring".into(),
+        BuildStep::Compiling { objects: 0 } => "compiling".into(),
+        BuildStep::Compiling { objects } => format!("compiling: {objects} objects"),
+        BuildStep::Storing => "writing the entry".into(),
+    }
 }
 
 fn told(step: &FetchStep) -> String {

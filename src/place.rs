@@ -133,7 +133,11 @@ pub(crate) fn lab(args: &LabArgs) -> anyhow::Result<u8> {
         clock: args.lab_clock,
         memory_mib: lab_memory(args.lab_memory.as_deref(), 1 << 30)?,
         cpus: args.lab_cpus,
-        kernels: vec![],
+        kernels: [kernel::store()?.default_name()]
+            .into_iter()
+            .filter(|name| *name != STOCK)
+            .map(str::to_owned)
+            .collect(),
         with: args.with.clone(),
         exec: args.exec,
         seed: None,
@@ -166,7 +170,7 @@ impl LabJob {
     /// By the options of these jobs: memory for the largest of them, the kernels of all.
     ///
     /// # Errors
-    /// A size that can't be read.
+    /// A size that can't be read, or no home directory.
     pub(crate) fn of(
         job: &JobOptions,
         jobs: &[&JobConfig],
@@ -174,7 +178,9 @@ impl LabJob {
         stdio: LabStdio,
     ) -> anyhow::Result<Self> {
         let memory_bytes = jobs.iter().map(|job| job.memory_bytes).max().unwrap_or_default();
-        let mut kernels: Vec<String> = jobs.iter().filter_map(|job| job.kernel.clone()).collect();
+        let store = kernel::store()?;
+        let named = |job: &&JobConfig| job.kernel.clone().unwrap_or_else(|| store.default_name().to_owned());
+        let mut kernels: Vec<String> = jobs.iter().map(named).collect();
         kernels.retain(|name| name != STOCK);
         kernels.sort_unstable();
         kernels.dedup();

@@ -35,10 +35,21 @@ impl Signals {
     /// # Errors
     /// Out of descriptors.
     pub(crate) fn catch() -> io::Result<Self> {
+        Self::of(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH])
+    }
+
+    /// Starts to catch what asks for the end, but for those that are ignored.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(crate) fn catch_ending() -> io::Result<Self> {
+        Self::of(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT])
+    }
+
+    fn of(wanted: &[i32]) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH];
         // What our parent ignores (nohup, a shell's background job) is not meant for us.
-        let wanted = wanted.into_iter().filter(|signal| !ignores(*signal));
+        let wanted = wanted.iter().copied().filter(|signal| !ignores(*signal));
         Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, wanted)?))
     }
 

@@ -195,7 +195,7 @@ fn on_host(
     let base = Plan::new(runnable.clone(), pairs, warmup, compare::seed(args.seed))?;
     let (class, clock) = compare::class();
     let interrupted = Rc::new(Cell::new(None));
-    let kernel = PageCache::kernel_of(&runnable, job.kernel.as_deref());
+    let kernel = PageCache::kernel_of(&runnable, job.kernel.as_deref())?;
     let mut bench = Bench {
         executor: RunExecutor {
             page_cache: PageCache::new(CacheState::Warm, &image.file, kernel.as_deref())?,

@@ -242,7 +242,7 @@ fn on_host(
     let loop_before = loop_ns();
     let before = Noise::now(Path::new("/"));
     let interrupted = Rc::new(Cell::new(None));
-    let kernel = PageCache::kernel_of(&runnable, args.job.kernel.as_deref());
+    let kernel = PageCache::kernel_of(&runnable, args.job.kernel.as_deref())?;
     let mut executor = RunExecutor {
         page_cache: PageCache::new(cache_state(args), &image.file, kernel.as_deref())?,
         arms: arms.iter().map(|arm| (arm.name.clone(), arm.run(&reference))).collect(),

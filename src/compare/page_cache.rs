@@ -7,8 +7,8 @@ use std::io::{Seek, SeekFrom};
 use anyhow::Context;
 use isolab_bench::conditions::{CacheState, Residency};
 use isolab_container::page_cache::{evict, look, warm};
-use isolab_images::kernels::{KernelStore, STOCK};
-use isolab_images::store::Store;
+
+use crate::kernel;
 
 /// Larger files are not read whole before each run: what the runs themselves read is warm after the warm-up.
 const MOST_READ: u64 = 1 << 30;
@@ -28,7 +28,7 @@ impl PageCache {
     pub(crate) fn new(state: CacheState, image: &File, kernel: Option<&str>) -> anyhow::Result<Self> {
         let mut files = vec![("image", image.try_clone().context("copy the image's descriptor")?)];
         if let Some(name) = kernel {
-            let entry = KernelStore::new(Store::home()?.join("kernels")).get(name)?;
+            let entry = kernel::store()?.get(name)?;
             let path = entry.vmlinux().unwrap_or_else(|| entry.kernel());
             files.push(("kernel", File::open(path).context("open the guest kernel")?));
         }
@@ -44,9 +44,16 @@ impl PageCache {
         })
     }
 
-    /// The name of the guest kernel that runs use.
-    pub(crate) fn kernel_of(levels: &[String], asked: Option<&str>) -> Option<String> {
-        levels.iter().any(|level| level == "vm").then(|| asked.unwrap_or(STOCK).to_owned())
+    /// The name of the guest kernel that runs use, where a level has one.
+    ///
+    /// # Errors
+    /// No home directory.
+    pub(crate) fn kernel_of(levels: &[String], asked: Option<&str>) -> anyhow::Result<Option<String>> {
+        if !levels.iter().any(|level| level == "vm") {
+            return Ok(None);
+        }
+        let store = kernel::store()?;
+        Ok(Some(asked.unwrap_or_else(|| store.default_name()).to_owned()))
     }
 
     /// Makes the state and looks; a file that can't be looked at is left out.

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use isolab_images::job::{BlockOptions, Job, Stdio, User};
-use isolab_vmm::{Initramfs, VmConfig, run};
+use isolab_vmm::{Discovery, Initramfs, VmConfig, run};
 use isolab_wire::mark::{Code, Exit, Mark, RECORD_LEN};
 use isolab_wire::trace::Tracer;
 
@@ -45,6 +45,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         memory_bytes,
         cpus: cpus.parse()?,
         kernel: File::open(kernel)?,
+        discovery: Discovery::Acpi,
         initramfs: Initramfs::File(File::open(initramfs)?),
         image: File::open(image)?,
         stdin,

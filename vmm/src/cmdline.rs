@@ -1,48 +1,95 @@
-//! The kernel command line: constant tokens and their reasons. Image data never enters it.
+//! The kernel command line: constant tokens and their reasons, and for a kernel without ACPI the addresses of its devices. Image
+//! data never enters it.
 
-/// Tokens of every guest.
-const TOKENS: &[(&str, &str)] = &[
-    ("reboot=t", "a reboot is a triple fault: KVM reports it at once, no device is asked first"),
-    ("panic=-1", "a panic reboots at once instead of waiting for somebody to read it"),
-    ("pci=off", "there is no PCI bus; probing for one costs exits"),
-    ("8250.nr_uarts=0", "no serial driver: the debug port below needs none"),
-    ("cryptomgr.notests", "no self-tests of ciphers that nobody uses here"),
-    ("tsc=reliable", "no warp test between CPUs: their counters are one counter under KVM"),
+use std::fmt::Write;
+
+use crate::arch::acpi::Window;
+use crate::config::Discovery;
+use crate::layout;
+
+/// Whom a token is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// Every kernel.
+    All,
+    /// A distribution's, which has what these tokens switch off.
+    Acpi,
+}
+
+const TOKENS: &[(For, &str, &str)] = &[
+    (For::All, "reboot=t", "a reboot is a triple fault: KVM reports it at once, no device is asked first"),
+    (For::All, "panic=-1", "a panic reboots at once instead of waiting for somebody to read it"),
+    (For::Acpi, "pci=off", "there is no PCI bus; probing for one costs exits"),
+    (For::Acpi, "8250.nr_uarts=0", "no serial driver: the debug port below needs none"),
+    (For::Acpi, "cryptomgr.notests", "no self-tests of ciphers that nobody uses here"),
+    (For::All, "tsc=reliable", "no warp test between CPUs: their counters are one counter under KVM"),
     (
+        For::Acpi,
         "initcall_blacklist=tracer_init_tracefs,trace_eval_init",
         "no tables and files for kernel tracing, which nothing inside can reach: a sixth of the start, and 6 MiB, \
          which decides whether a stock kernel fits into 64 MiB",
     ),
     // Order matters: the level is read before the port starts to print.
-    ("loglevel=1", "print only what precedes the end of the kernel"),
-    ("earlyprintk=serial,0x3f8,115200,keep", "last words go to the debug port, which remembers the tail"),
+    (For::All, "loglevel=1", "print only what precedes the end of the kernel"),
+    (
+        For::All,
+        "earlyprintk=serial,0x3f8,115200,keep",
+        "last words go to the debug port, which remembers the tail",
+    ),
 ];
 
 /// Tokens that replace the level where the guest's console is wanted.
 const DEBUG_LEVEL: &str = "loglevel=8";
 
 /// The whole line, without its final NUL.
-pub(crate) fn line(console_log: bool) -> String {
-    let tokens = TOKENS.iter().map(|&(token, _)| match token {
+pub(crate) fn line(discovery: Discovery, devices: &[Window], console_log: bool) -> String {
+    let wanted = |whom| whom == For::All || discovery == Discovery::Acpi;
+    let tokens = TOKENS.iter().filter(|(whom, _, _)| wanted(*whom)).map(|&(_, token, _)| match token {
         "loglevel=1" if console_log => DEBUG_LEVEL,
         token => token,
     });
-    tokens.collect::<Vec<_>>().join(" ")
+    let mut line = tokens.collect::<Vec<_>>().join(" ");
+    if discovery == Discovery::CommandLine {
+        for device in devices {
+            // Writing to a string does not fail.
+            let _ = write!(
+                line,
+                " virtio_mmio.device={:#x}@{:#x}:{}",
+                layout::VIRTIO_STRIDE,
+                device.address,
+                device.gsi
+            );
+        }
+    }
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout;
+
+    const DEVICES: [Window; 2] =
+        [Window { address: 0xd000_0000, gsi: 5 }, Window { address: 0xd000_1000, gsi: 6 }];
 
     #[test]
     fn line_fits_its_area_and_each_token_has_a_reason() {
-        for console_log in [false, true] {
-            let line = line(console_log);
+        for (discovery, console_log) in
+            [Discovery::Acpi, Discovery::CommandLine].map(|d| [(d, false), (d, true)]).concat()
+        {
+            let line = line(discovery, &DEVICES, console_log);
             assert!(u64::try_from(line.len()).unwrap() < layout::CMDLINE.size);
             assert!(line.bytes().all(|b| b.is_ascii_graphic() || b == b' '));
         }
-        assert!(TOKENS.iter().all(|(token, reason)| !token.contains(' ') && !reason.is_empty()));
-        assert!(line(true).contains("loglevel=8") && !line(true).contains("loglevel=1 "));
+        assert!(TOKENS.iter().all(|(_, token, reason)| !token.contains(' ') && !reason.is_empty()));
+        let console = line(Discovery::Acpi, &DEVICES, true);
+        assert!(console.contains("loglevel=8") && !console.contains("loglevel=1 "));
+    }
+
+    #[test]
+    fn devices_are_on_the_line_of_a_kernel_without_acpi_and_on_no_other() {
+        let without = line(Discovery::CommandLine, &DEVICES, false);
+        let devices = " virtio_mmio.device=0x1000@0xd0000000:5 virtio_mmio.device=0x1000@0xd0001000:6";
+        assert!(without.ends_with(devices), "{without}");
+        assert!(!line(Discovery::Acpi, &DEVICES, false).contains("virtio_mmio"));
     }
 }

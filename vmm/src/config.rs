@@ -11,6 +11,17 @@ use crate::boot::kernel::KernelInfo;
 /// Most processors of a guest.
 pub const MAX_CPUS: u8 = 8;
 
+/// How the kernel learns of processors, interrupts and virtio devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// By ACPI tables.
+    #[default]
+    Acpi,
+    /// For a kernel without ACPI: devices on its command line, processors and interrupts in the table of Intel's
+    /// MultiProcessor Specification.
+    CommandLine,
+}
+
 /// Everything that a guest gets.
 #[derive(Debug)]
 pub struct VmConfig {
@@ -20,6 +31,8 @@ pub struct VmConfig {
     pub cpus: u8,
     /// Kernel file ([`crate::check_kernel`]).
     pub kernel: File,
+    /// How that kernel learns of its machine. Only one way is taken: a kernel that knows both would see each device twice.
+    pub discovery: Discovery,
     /// Initramfs with process 1.
     pub initramfs: Initramfs,
     /// Image, opened read-only: the guest's first disk.

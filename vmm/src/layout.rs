@@ -42,6 +42,9 @@ pub(crate) const PAGE_TABLES: Area = Area { name: "page tables", start: 0x9000, 
 pub(crate) const CMDLINE: Area = Area { name: "command line", start: 0x2_0000, size: 2 * KIB };
 /// End of conventional memory, where a PC keeps its extended BIOS data.
 pub(crate) const LOW_RAM: Area = Area { name: "conventional memory", start: 0, size: 0x9_fc00 };
+/// Multiprocessor table, for kernels without ACPI: the last KiB below 640 KiB, where they look for it second, and which is
+/// no RAM to them.
+pub(crate) const MP_TABLE: Area = Area { name: "multiprocessor table", start: 0x9_fc00, size: KIB };
 /// ACPI tables, in the area where the kernel would scan for their root as well.
 pub(crate) const ACPI: Area = Area { name: "acpi tables", start: 0xe_0000, size: 128 * KIB };
 /// Memory above the PC's first MiB; a bzImage's protected-mode part goes to its start.
@@ -101,7 +104,7 @@ mod tests {
 
     #[test]
     fn areas_do_not_overlap() {
-        assert_disjoint(&[GDT, BOOT_PARAMS, STACK, PAGE_TABLES, CMDLINE, ACPI, GAP]);
+        assert_disjoint(&[GDT, BOOT_PARAMS, STACK, PAGE_TABLES, CMDLINE, MP_TABLE, ACPI, GAP]);
         assert_disjoint(&[VIRTIO, IOAPIC, LAPIC, IDENTITY_MAP, TSS]);
         for area in [VIRTIO, IOAPIC, LAPIC, IDENTITY_MAP, TSS] {
             assert!(area.start >= GAP.start && area.end() <= GAP.end(), "{} is outside the gap", area.name);
@@ -109,6 +112,7 @@ mod tests {
         for area in [GDT, BOOT_PARAMS, STACK, PAGE_TABLES, CMDLINE] {
             assert!(area.end() <= LOW_RAM.end(), "{} is outside conventional memory", area.name);
         }
+        assert_eq!(MP_TABLE.start, LOW_RAM.end());
         assert_eq!(GAP.end(), RAM_ABOVE_GAP);
     }
 

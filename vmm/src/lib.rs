@@ -6,7 +6,7 @@
 //! Order of events:
 //! 1. the kernel file is checked and everything is seen to fit, before KVM is opened;
 //! 2. KVM makes the machine: RAM, interrupt controllers, processors;
-//! 3. kernel, initramfs, ACPI tables and boot parameters are written into RAM;
+//! 3. kernel, initramfs, ACPI tables (for a kernel without ACPI: a multiprocessor table) and boot parameters are written into RAM;
 //! 4. processors run in their threads, devices in the calling one;
 //! 5. the guest's last mark (or its death) ends it: output is drained, the mark is sent, [`run`] returns.
 //!
@@ -28,15 +28,15 @@ mod statistics;
 mod sys;
 mod vcpu;
 
-/// The guest kernel's command line, for a fair comparison with other monitors.
+/// The command line of a kernel with ACPI, for a fair comparison with other monitors.
 #[must_use]
 pub fn command_line() -> String {
-    cmdline::line(false)
+    cmdline::line(Discovery::Acpi, &[], false)
 }
 
 pub use arch::ArchError;
 pub use boot::initramfs::{Initramfs, InitramfsError};
 pub use boot::kernel::{KernelError, KernelFormat, KernelInfo, check_kernel};
-pub use config::{MAX_CPUS, VmConfig, least_memory};
+pub use config::{Discovery, MAX_CPUS, VmConfig, least_memory};
 pub use machine::{Stop, VmError, run};
 pub use memory::MemoryError;

@@ -11,13 +11,14 @@ use kvm_bindings::{
     kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::arch::{self, ArchError, acpi, boot_params, cpuid, regs};
+use crate::arch::{self, ArchError, acpi, boot_params, cpuid, mptable, regs};
 use crate::boot::initramfs::{self, InitramfsError};
 use crate::boot::kernel::{self, KernelError};
 use crate::cmdline;
-use crate::config::{MAX_CPUS, VmConfig};
+use crate::config::{Discovery, MAX_CPUS, VmConfig};
 use crate::devices::VirtioDevice;
 use crate::devices::block::Block;
 use crate::devices::bus::Bus;
@@ -175,10 +176,10 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     initramfs::load(&ram, &config.initramfs, placed)?;
     tracer.end(Subphase::InitramfsLoad);
     regs::write_tables(&ram)?;
-    let acpi_root = acpi::write(&ram, config.cpus, &windows())?;
+    let acpi_root = describe(&ram, &config)?;
     let told = boot_params::Told {
         header,
-        cmdline: &cmdline::line(config.console_log),
+        cmdline: &cmdline::line(config.discovery, &windows(), config.console_log),
         initramfs: placed,
         acpi_root,
         memory_bytes,
@@ -240,6 +241,14 @@ fn switch(vm: &VmFd, cap: u32, argument: u64) -> Result<(), VmError> {
         vm.enable_cap(&cap).map_err(kvm("switch an optional capability"))?;
     }
     Ok(())
+}
+
+/// Writes the tables that tell the kernel of its machine; returns the root of the ACPI tables where that is how.
+fn describe(ram: &GuestRam, config: &VmConfig) -> Result<Option<GuestAddress>, ArchError> {
+    match config.discovery {
+        Discovery::Acpi => acpi::write(ram, config.cpus, &windows()).map(Some),
+        Discovery::CommandLine => mptable::write(ram, config.cpus, &windows()).map(|()| None),
+    }
 }
 
 /// Registers and interrupts of the three virtio devices.

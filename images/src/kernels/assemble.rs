@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use super::compressed::expand;
+use super::config::discovery;
 use super::format::{KernelFormatError, inspect, unpack};
 use super::modules::{GUEST, LAB, MAX_MODULE, ModuleError, ModuleInfo, load_order, modinfo, slim};
 use super::store::check_name;
@@ -98,6 +99,7 @@ pub(super) fn assemble(store: &KernelStore, parts: &Parts) -> Result<KernelEntry
         size_bytes: u64::try_from(parts.kernel.len()).unwrap_or(u64::MAX),
         vmlinux_sha256: unpacked.as_deref().map(sha256),
         origin: parts.origin.clone(),
+        discovery: discovery(parts.config.as_deref().unwrap_or_default()),
         modules: write_modules(parts, &dir, ModuleSet::Guest, &release)?,
         lab_modules: write_modules(parts, &dir, ModuleSet::Lab, &release)?,
         created_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
@@ -181,6 +183,6 @@ fn write_error(path: &Path, source: io::Error) -> KernelAssembleError {
 }
 
 /// SHA-256 as 64 hex digits.
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

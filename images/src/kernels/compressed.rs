@@ -33,9 +33,7 @@ pub(super) fn expand(bytes: &[u8], limit: u64) -> io::Result<Cow<'_, [u8]>> {
 /// The header is damaged.
 pub(super) fn reader<'a>(bytes: &'a [u8]) -> io::Result<Option<Box<dyn Read + 'a>>> {
     Ok(match bytes {
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            Some(Box::new(XzReader::new_mem_limit(bytes, true, XZ_LIMIT_KIB)))
-        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Box::new(xz(bytes))),
         [0x1f, 0x8b, ..] => Some(Box::new(flate2::read::GzDecoder::new(bytes))),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             // Its default limit on the window is 128 MiB, the most that kernel builds use.
@@ -45,6 +43,11 @@ pub(super) fn reader<'a>(bytes: &'a [u8]) -> io::Result<Option<Box<dyn Read + 'a
         [0x02, 0x21, 0x4c, 0x18, rest @ ..] => Some(Box::new(Lz4Legacy { rest, block: Vec::new(), at: 0 })),
         _ => None,
     })
+}
+
+/// A reader of xz.
+pub(super) fn xz<R: Read>(bytes: R) -> XzReader<R> {
+    XzReader::new_mem_limit(bytes, true, XZ_LIMIT_KIB)
 }
 
 /// The legacy frame of LZ4 (`lz4 -l`), which kernel payloads use: blocks of up to 8 MiB, each after its

@@ -1,10 +1,6 @@
 //! The distribution's prebuilt cloud kernel: downloaded by apt, unpacked into the store, nothing installed.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-use std::process::Command;
-
+use super::apt::{AptError, download, field, show};
 use super::assemble::{KernelAssembleError, Parts, assemble};
 use super::package::{self, KernelPackageError};
 use super::{KernelEntry, KernelStore, KernelStoreError, Origin, STOCK};
@@ -12,9 +8,6 @@ use super::{KernelEntry, KernelStore, KernelStoreError, Origin, STOCK};
 /// Packages tried, best first: the release's own kernel, which everybody has and which (6.1 on Debian 12) fits into less
 /// memory and starts in half the time of the backported 6.12.
 pub const PACKAGES: &[&str] = &["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
-
-/// Largest package.
-const MAX_PACKAGE: u64 = 512 << 20;
 
 /// What is going on, for a progress line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,46 +31,9 @@ pub enum FetchStep {
 /// A step of the fetch that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelFetchError {
-    /// No apt here.
-    #[error(
-        "{program} is not there, so no kernel can be fetched: add one with `isolab kernel add PATH --modules DIR`"
-    )]
-    NoApt {
-        /// What was looked for.
-        program: &'static str,
-    },
-    /// apt could not be run.
-    #[error("run {program}")]
-    Run {
-        /// Which program.
-        program: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-    /// apt knows none of the packages.
-    #[error(
-        "apt knows no package {tried}: run `apt-get update`, or add a kernel with `isolab kernel add PATH --modules DIR`"
-    )]
-    NoPackage {
-        /// What was tried.
-        tried: String,
-    },
-    /// The download failed.
-    #[error("apt-get download {package} failed: {message}")]
-    Download {
-        /// Which package.
-        package: String,
-        /// Its last words.
-        message: String,
-    },
-    /// The downloaded file can't be read.
-    #[error("read the downloaded package {package}")]
-    Read {
-        /// Which package.
-        package: String,
-        /// Why.
-        source: io::Error,
-    },
+    /// apt has no package or gives none.
+    #[error(transparent)]
+    Apt(#[from] AptError),
     /// It is not a kernel package.
     #[error("package {package}")]
     Package {
@@ -133,7 +89,7 @@ struct Candidate {
     version: String,
 }
 
-fn resolve() -> Result<Candidate, KernelFetchError> {
+fn resolve() -> Result<Candidate, AptError> {
     for meta in PACKAGES {
         let Some(record) = show(meta)? else { continue };
         let Some(real) = image_dependency(&record) else { continue };
@@ -142,53 +98,7 @@ fn resolve() -> Result<Candidate, KernelFetchError> {
             return Ok(Candidate { name: real, version: version.into() });
         }
     }
-    Err(KernelFetchError::NoPackage { tried: PACKAGES.join(" or ") })
-}
-
-/// apt's record of a package, or nothing where it knows none.
-fn show(package: &str) -> Result<Option<String>, KernelFetchError> {
-    let mut command = Command::new("apt-cache");
-    command.args(["show", "--no-all-versions", "--", package]).env("LC_ALL", "C");
-    let out = run("apt-cache", &mut command)?;
-    Ok(out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned()))
-}
-
-fn download(package: &str, dir: &Path) -> Result<Vec<u8>, KernelFetchError> {
-    let mut command = Command::new("apt-get");
-    // apt's own user can't write into our directory; without this, it says so and downloads as root anyway.
-    command.args(["-q", "-o", "APT::Sandbox::User=root", "download", "--", package]);
-    command.current_dir(dir).env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
-    let out = run("apt-get", &mut command)?;
-    let read = |source| KernelFetchError::Read { package: package.into(), source };
-    let mut debs = Vec::new();
-    for entry in fs::read_dir(dir).map_err(read)? {
-        debs.push(entry.map_err(read)?.path());
-    }
-    debs.retain(|path| path.extension().is_some_and(|ext| ext == "deb"));
-    match debs.as_slice() {
-        [deb] if out.status.success() => {
-            let size = fs::metadata(deb).map_err(read)?.len();
-            if size > MAX_PACKAGE {
-                return Err(read(io::Error::other(format!("{size} bytes are too many"))));
-            }
-            fs::read(deb).map_err(read)
-        }
-        _ => Err(KernelFetchError::Download { package: package.into(), message: last_words(&out.stderr) }),
-    }
-}
-
-fn run(program: &'static str, command: &mut Command) -> Result<std::process::Output, KernelFetchError> {
-    command.output().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => KernelFetchError::NoApt { program },
-        _ => KernelFetchError::Run { program, source },
-    })
-}
-
-/// The last line that says something.
-fn last_words(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty());
-    line.unwrap_or("no package came and apt gave no reason").trim().into()
+    Err(AptError::NoPackage { tried: PACKAGES.join(" or ") })
 }
 
 /// The first kernel image among a meta package's dependencies.
@@ -196,11 +106,6 @@ fn image_dependency(record: &str) -> Option<String> {
     let depends = field(record, "Depends")?;
     let names = depends.split([',', '|']).filter_map(|part| part.split_whitespace().next());
     names.map(str::to_owned).find(|name| name.starts_with("linux-image-"))
-}
-
-/// A one-line field of a package record.
-fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
-    record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
 #[cfg(test)]
@@ -213,16 +118,5 @@ mod tests {
     #[test]
     fn finds_the_real_package_behind_a_meta_package() {
         assert_eq!(image_dependency(META).as_deref(), Some("linux-image-6.1.0-53-cloud-amd64"));
-    }
-
-    #[test]
-    fn reads_a_field_by_its_whole_name() {
-        assert_eq!(field(META, "Version"), Some("6.1.187-1"));
-        assert_eq!(field(META, "Vers"), None);
-    }
-
-    #[test]
-    fn keeps_the_last_words_of_apt() {
-        assert_eq!(last_words(b"W: a\nE: Unable to locate package x\n\n"), "E: Unable to locate package x");
     }
 }

@@ -3,11 +3,14 @@
 //! An entry is a directory: `kernel` (as it came), `vmlinux` (the ELF kernel unpacked from a bzImage, where its
 //! compression is one we read), `modules/NN-name.ko` for guests and `lab-modules/NN-name.ko` for the lab machine, both
 //! in the order of loading, uncompressed, without signature and BTF, `config`, and `entry.json`. It is built under a temporary name, renamed, and
-//! never changed after. Nothing from a package is executed.
+//! never changed after. Nothing from a package is executed, but for the build scripts of the source package of [`build()`].
 
 mod add;
+mod apt;
 mod assemble;
+mod build;
 mod compressed;
+mod config;
 mod fetch;
 mod format;
 mod modules;
@@ -23,7 +26,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use add::{AddKernel, KernelAddError, add};
+pub use apt::AptError;
 pub use assemble::KernelAssembleError;
+pub use build::{BuildKernel, BuildStep, KernelBuildError, MakeError, SourceError, build};
 pub use fetch::{FetchStep, KernelFetchError, PACKAGES, fetch};
 pub use format::{KernelFormat, KernelFormatError};
 pub use modules::ModuleError;
@@ -32,6 +37,9 @@ pub use store::{KernelStore, KernelStoreError};
 
 /// Name of the entry that [`fetch()`] makes.
 pub const STOCK: &str = "stock";
+
+/// Name of the entry that [`build()`] makes.
+pub const TUNED: &str = "tuned";
 
 /// A set of modules of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +70,33 @@ pub enum Origin {
         /// Its version.
         version: String,
     },
+    /// Built here from a distribution's source package.
+    Build {
+        /// Name of the package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// Digest of the entry's `config`: 64 hex digits.
+        config_sha256: String,
+        /// The compiler, as the kernel's build names it.
+        compiler: String,
+    },
     /// A file that the user named.
     File {
         /// As given.
         path: String,
     },
+}
+
+/// How a kernel learns of the machine's devices and processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Discovery {
+    /// By ACPI tables.
+    #[default]
+    Acpi,
+    /// It has no ACPI and takes virtio devices from its command line.
+    CommandLine,
 }
 
 /// What `entry.json` says.
@@ -87,6 +117,9 @@ pub struct KernelInfo {
     pub vmlinux_sha256: Option<String>,
     /// Where it came from.
     pub origin: Origin,
+    /// How it learns of devices, from its configuration; entries from before this was asked have ACPI.
+    #[serde(default)]
+    pub discovery: Discovery,
     /// Guest modules in the order of loading.
     pub modules: Vec<String>,
     /// Lab modules in the order of loading; none: this kernel can't run the lab.

@@ -57,6 +57,15 @@ pub(super) struct KernelPackage {
 /// # Errors
 /// Damaged, too large, or without a kernel.
 pub(super) fn read(deb: &[u8]) -> Result<KernelPackage, KernelPackageError> {
+    let package = read_tree(data(deb)?)?;
+    if package.kernel.is_empty() { Err(KernelPackageError::NoKernel) } else { Ok(package) }
+}
+
+/// The tar of a package's files.
+///
+/// # Errors
+/// Not a package.
+pub(super) fn data(deb: &[u8]) -> Result<Box<dyn Read + '_>, KernelPackageError> {
     let archive = ArchiveFile::parse(deb).map_err(KernelPackageError::Container)?;
     let mut data = None;
     let mut members = Vec::new();
@@ -70,9 +79,7 @@ pub(super) fn read(deb: &[u8]) -> Result<KernelPackage, KernelPackageError> {
     }
     let no_data = || KernelPackageError::NoData { members: members.join(", ") };
     let data = data.ok_or_else(no_data)?;
-    let stream = compressed::reader(data).map_err(KernelPackageError::Data)?.ok_or_else(no_data)?;
-    let package = read_tree(stream)?;
-    if package.kernel.is_empty() { Err(KernelPackageError::NoKernel) } else { Ok(package) }
+    compressed::reader(data).map_err(KernelPackageError::Data)?.ok_or_else(no_data)
 }
 
 fn read_tree(stream: Box<dyn Read + '_>) -> Result<KernelPackage, KernelPackageError> {

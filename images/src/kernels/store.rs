@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use tempfile::TempDir;
 
-use super::{KernelEntry, KernelInfo};
+use super::{KernelEntry, KernelInfo, STOCK, TUNED};
 
 const TEMPORARY: &str = ".new-";
 
@@ -74,6 +74,11 @@ impl KernelStore {
         Self { root }
     }
 
+    /// The directory that holds the entries.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// All entries by name.
     ///
     /// # Errors
@@ -93,6 +98,13 @@ impl KernelStore {
             return Err(self.unknown(name));
         }
         self.read(name)
+    }
+
+    /// Name of the kernel that guests get where none is asked for: the built one where there is one, else the
+    /// distribution's, there or not.
+    #[must_use]
+    pub fn default_name(&self) -> &'static str {
+        if self.contains(TUNED) { TUNED } else { STOCK }
     }
 
     /// Removes the entry `name`: out of sight first, so that nobody sees half of it.

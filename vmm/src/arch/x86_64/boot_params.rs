@@ -23,8 +23,8 @@ pub(crate) struct Told<'a> {
     /// Command line without NUL.
     pub(crate) cmdline: &'a str,
     pub(crate) initramfs: Placed,
-    /// Root of the ACPI tables.
-    pub(crate) acpi_root: GuestAddress,
+    /// Root of the ACPI tables, where there are some.
+    pub(crate) acpi_root: Option<GuestAddress>,
     pub(crate) memory_bytes: u64,
 }
 
@@ -49,8 +49,8 @@ pub(crate) fn write(ram: &GuestRam, told: &Told<'_>) -> Result<(), ArchError> {
     header.ramdisk_image = told.initramfs.start;
     header.ramdisk_size = told.initramfs.size;
     params.hdr = header;
-    params.acpi_rsdp_addr = told.acpi_root.0;
-    let map = memory_map(told.memory_bytes);
+    params.acpi_rsdp_addr = told.acpi_root.map_or(0, |root| root.0);
+    let map = memory_map(told);
     for (slot, entry) in params.e820_table.iter_mut().zip(&map) {
         *slot = *entry;
     }
@@ -58,13 +58,13 @@ pub(crate) fn write(ram: &GuestRam, told: &Told<'_>) -> Result<(), ArchError> {
     ram.write_obj(params, layout::BOOT_PARAMS.address()).map_err(failed("boot parameters"))
 }
 
-fn memory_map(bytes: u64) -> Vec<boot_e820_entry> {
+fn memory_map(told: &Told<'_>) -> Vec<boot_e820_entry> {
     let entry = |addr, size, kind| boot_e820_entry { addr, size, r#type: kind };
-    let mut map = vec![
-        entry(layout::LOW_RAM.start, layout::LOW_RAM.size, E820_RAM),
-        entry(layout::ACPI.start, layout::ACPI.size, E820_ACPI),
-    ];
-    for (start, len) in layout::ram_ranges(bytes) {
+    let mut map = vec![entry(layout::LOW_RAM.start, layout::LOW_RAM.size, E820_RAM)];
+    if told.acpi_root.is_some() {
+        map.push(entry(layout::ACPI.start, layout::ACPI.size, E820_ACPI));
+    }
+    for (start, len) in layout::ram_ranges(told.memory_bytes) {
         // The first MiB of the first piece is described above.
         let first = start.0.max(layout::HIGH_MEMORY);
         map.push(entry(first, (start.0 + len).saturating_sub(first), E820_RAM));

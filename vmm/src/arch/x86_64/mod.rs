@@ -1,8 +1,9 @@
-//! x86-64: processor state, ACPI tables and boot parameters.
+//! x86-64: processor state, ACPI and multiprocessor tables, boot parameters.
 
 pub(crate) mod acpi;
 pub(crate) mod boot_params;
 pub(crate) mod cpuid;
+pub(crate) mod mptable;
 pub(crate) mod regs;
 
 /// Preparing the processors or their tables failed.
