@@ -2,12 +2,13 @@
 //!
 //! Order of events: the tools are looked for; apt downloads the source package; what is needed of it is unpacked into a
 //! temporary directory of the store; `make` configures (`images/kernel/tuned.config`) and compiles there; the entry is
-//! made of the stripped `vmlinux`. The directory goes away whatever happens; the log of `make` stays.
+//! made of the `vmlinux`, without symbols and padding. The directory goes away whatever happens; the log of `make` stays.
 //!
 //! Reproducible: version, host, user and time of the build are constants, `make` gets no other environment, and paths in the
 //! source tree are relative. The same package and the same compiler give the same bytes.
 
 mod make;
+mod padding;
 mod source;
 mod tools;
 
@@ -105,6 +106,9 @@ pub enum KernelBuildError {
         /// The options with their reasons.
         missing: String,
     },
+    /// What came out is no kernel.
+    #[error("the vmlinux that was built is no ELF file")]
+    NotElf(#[source] object::Error),
     /// A file of the build can't be read or written.
     #[error("{step} {path}")]
     File {
@@ -171,7 +175,8 @@ pub fn build(
 
     progress(&BuildStep::Storing);
     let path = tree.join("vmlinux");
-    let kernel = fs::read(&path).map_err(file_error("read", &path))?;
+    let mut kernel = fs::read(&path).map_err(file_error("read", &path))?;
+    padding::clear(&mut kernel).map_err(KernelBuildError::NotElf)?;
     let origin = Origin::Build {
         package: PACKAGE.into(),
         version,
