@@ -210,11 +210,14 @@ pub(super) const TOPICS: &[Topic] = &[
     ),
     topic(
         "kernel",
-        &["guest-kernel", "stock"],
+        &["guest-kernel", "stock", "tuned"],
         "which kernel a guest boots",
         &[
             "`isolab kernel fetch` unpacks the distribution's cloud kernel into the store as entry `stock`; nothing is installed on \
-         the host. `isolab kernel add PATH --name NAME` adds any vmlinux or bzImage, and --kernel NAME picks one.",
+         the host. `isolab kernel build` compiles a small one from the distribution's source package as entry `tuned`, which \
+         starts several times faster. `isolab kernel add PATH --name NAME` adds any vmlinux or bzImage.",
+            "A guest gets `tuned` where it has been built, else `stock`; --kernel NAME picks one. The lab machine itself always runs \
+         `stock`. Figures of guests with different kernels are not comparable; each record names the version that ran.",
         ],
     ),
     topic(

@@ -29,6 +29,19 @@ const OUTPUTS: usize = 2;
 /// All of them.
 pub(crate) const PORTS: usize = INPUTS + OUTPUTS;
 
+/// Sizes of the queues. A driver fills each queue into the guest with pages before anything is sent, and rings for each of
+/// them: a page and 20 000 instructions of every start, so they are as short as their use allows.
+const QUEUE_SIZES: [u16; 2 * PORTS + 2] = {
+    let mut sizes = [64; 2 * PORTS + 2];
+    // The job block and a few messages.
+    sizes[to_guest(0)] = 16;
+    sizes[CONTROL_TO_GUEST] = 16;
+    // Nothing goes that way.
+    sizes[to_guest(STDOUT)] = 2;
+    sizes[to_guest(STDOUT + 1)] = 2;
+    sizes
+};
+
 /// Queue that carries a port's bytes into the guest.
 const fn to_guest(port: usize) -> usize {
     if port == 0 { 0 } else { 2 * port + 2 }
@@ -208,7 +221,7 @@ impl VirtioDevice for Console {
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
-        &[64; 2 * number::COUNT as usize + 2]
+        &QUEUE_SIZES
     }
 
     fn config(&self) -> &[u8] {
