@@ -177,3 +177,58 @@ fn a_package_without_a_kernel_is_refused() {
     let error = package::read(&ar(&[("data.tar.xz", &tree)])).unwrap_err();
     assert!(matches!(error, KernelPackageError::NoKernel));
 }
+
+/// An entry of a made-up kernel with this configuration and without modules.
+fn without_modules(store: &KernelStore, name: &str, config: Option<&[u8]>) -> KernelEntry {
+    let parts = assemble::Parts {
+        name: name.into(),
+        kernel: vmlinux(RELEASE),
+        kernel_path: "vmlinux".into(),
+        config: config.map(<[u8]>::to_vec),
+        modules: Default::default(),
+        builtin: Default::default(),
+        origin: Origin::File { path: "vmlinux".into() },
+        replace: true,
+    };
+    assemble::assemble(store, &parts).unwrap()
+}
+
+#[test]
+fn guests_get_the_built_kernel_where_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KernelStore::new(dir.path().to_owned());
+    assert_eq!(store.default_name(), STOCK);
+    without_modules(&store, STOCK, None);
+    assert_eq!(store.default_name(), STOCK);
+    without_modules(&store, TUNED, None);
+    assert_eq!(store.default_name(), TUNED);
+    store.remove(TUNED).unwrap();
+    assert_eq!(store.default_name(), STOCK);
+}
+
+#[test]
+fn an_entry_says_how_its_kernel_learns_of_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KernelStore::new(dir.path().to_owned());
+    let by_line = without_modules(&store, "small", Some(b"CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES=y\n"));
+    assert_eq!(by_line.info().discovery, Discovery::CommandLine);
+    let other = without_modules(&store, "other", None);
+    assert_eq!(other.info().discovery, Discovery::Acpi);
+    // One from before this was asked.
+    let path = other.dir().join("entry.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    json.as_object_mut().unwrap().remove("discovery").unwrap();
+    fs::write(&path, json.to_string()).unwrap();
+    assert_eq!(store.get("other").unwrap(), other);
+}
+
+#[test]
+fn an_initramfs_for_a_kernel_without_modules_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KernelStore::new(dir.path().to_owned());
+    let entry = without_modules(&store, TUNED, None);
+    let archive = crate::initramfs::build(&entry, b"init", ModuleSet::Guest).unwrap();
+    let holds = |name: &[u8]| archive.windows(name.len()).any(|window| window == name);
+    assert!(holds(b"init\0"));
+    assert!(!holds(b"modules/"));
+}
