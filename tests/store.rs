@@ -185,6 +185,21 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
 }
 
 #[test]
+fn a_kernel_build_without_its_tools_names_them_and_leaves_nothing() {
+    let home = Home::new();
+    let mut command = isolab(&["kernel", "build"]);
+    let output =
+        command.env("ISOLAB_HOME", &home.path).env("PATH", "/nonexistent").output().expect("isolab starts");
+    assert_eq!(output.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for word in ["building a kernel needs gcc, ld, make, flex, bison, bc", "apt-get install", " libelf-dev"] {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(!home.path.join("kernels").exists());
+}
+
+#[test]
 fn an_image_in_use_can_be_removed() {
     let home = Home::new();
     busybox(home.dir.path());

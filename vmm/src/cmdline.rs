@@ -51,7 +51,7 @@ const TOKENS: &[(For, &str, &str)] = &[
 ];
 
 /// Tokens that replace the level where the guest's console is wanted.
-const DEBUG_LEVEL: &str = "loglevel=8 initcall_debug printk.time=1";
+const DEBUG_LEVEL: &str = "loglevel=8";
 
 /// The whole line, without its final NUL.
 pub(crate) fn line(discovery: Discovery, devices: &[Window], console_log: bool) -> String {
