@@ -33,8 +33,9 @@ pub(crate) const PORTS: usize = INPUTS + OUTPUTS;
 /// them: a page and 20 000 instructions of every start, so they are as short as their use allows.
 const QUEUE_SIZES: [u16; 2 * PORTS + 2] = {
     let mut sizes = [64; 2 * PORTS + 2];
-    // The job block and a few messages.
+    // Pages for what a pipe of the host holds, and for a few messages.
     sizes[to_guest(0)] = 16;
+    sizes[to_guest(STDIN)] = 16;
     sizes[CONTROL_TO_GUEST] = 16;
     // Nothing goes that way.
     sizes[to_guest(STDOUT)] = 2;
