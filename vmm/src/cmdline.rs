@@ -41,6 +41,11 @@ const TOKENS: &[(For, &str, &str)] = &[
         "noreplace-smp",
         "lock prefixes stay: to replace each of them, where there is one CPU, takes 3 million instructions",
     ),
+    (
+        For::CommandLine,
+        "initcall_blacklist=slab_late_init,param_sysfs_builtin_init",
+        "no /sys/kernel/slab and no /sys/module/*/parameters, thousands of files that no workload reads",
+    ),
     // Order matters: the level is read before the port starts to print.
     (For::All, "loglevel=1", "print only what precedes the end of the kernel"),
     (
