@@ -43,6 +43,11 @@ const TOKENS: &[(For, &str, &str)] = &[
     ),
     (
         For::CommandLine,
+        "cpuhp.parallel=off",
+        "CPUs come up one after the other: all at once they spin for each other, and hang where the host has fewer CPUs",
+    ),
+    (
+        For::CommandLine,
         "initcall_blacklist=slab_late_init,param_sysfs_builtin_init",
         "no /sys/kernel/slab and no /sys/module/*/parameters, thousands of files that no workload reads",
     ),
