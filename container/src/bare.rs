@@ -22,7 +22,7 @@ use rustix::process::{chdir, chroot, geteuid, pivot_root, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, Limits};
-use crate::child::{Child, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn_program, told};
+use crate::child::{Child, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn, told};
 use crate::clock::ClockPair;
 use crate::idmap::IdMap;
 use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
@@ -176,7 +176,9 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     tracer.end(Subphase::Channels);
 
     let start = ClockPair::read();
-    let held = spawn_program(&options, move |_handed| entry.run())?;
+    // Not in our memory: what the child reads of the image would be charged to us (the kernel asks whose the memory is), and
+    // missing in the account.
+    let held = spawn(&options, move |_handed| entry.run())?;
     let equip = || -> Result<Child, LaunchError> {
         if let Some(ids) = ids {
             ids.write(held.child().pid())?;

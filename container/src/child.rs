@@ -4,8 +4,8 @@
 //! A network namespace alone takes longer to make than everything else that a start needs, which is why the child does
 //! not get it from `clone3`, with the launcher waiting.
 //!
-//! A child that is going to execute another program shares our memory until then (`spawn_program`); one that goes on in
-//! this program has a copy ([`spawn`]).
+//! A child that executes another program at once shares our memory until then (`spawn_program`); one that goes on in this
+//! program, or mounts the image first, has a copy ([`spawn`]).
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
