@@ -2,8 +2,13 @@
 //! running on: nothing is copied, and both prepare the start at the same time.
 //!
 //! What makes that sound: the child has a stack of its own; what it reads lives in [`Lent`], which is freed only after the
-//! child has ended; it makes system calls and touches neither allocator nor thread-local storage (`sys`); signal handlers
-//! never run in it, because it starts with all signals blocked.
+//! child has ended; it makes system calls and touches neither allocator nor thread-local storage (`sys`; dropping a descriptor
+//! is libc's `close`, which writes `errno` only where it fails, and these are open); signal handlers never run in it, because it
+//! starts with all signals blocked. It must not panic: the hook would allocate here.
+//!
+//! What it shares otherwise: the kernel's killer for memory takes every process of a memory with it, so what kills the child
+//! before it executes its program also ends the launcher (the least limit, 4 MiB, leaves room for that much); and
+//! `oom_score_adj`, were it written in the child, would be the launcher's, too.
 #![allow(unsafe_code)]
 
 use std::arch::naked_asm;
@@ -47,8 +52,13 @@ impl Lent {
         // A `Box<dyn ..>` is two words; the child is told the address of one place.
         let lent = Self { body: ManuallyDrop::new(Box::new(body)), guard: guard.expose_provenance() };
         // SAFETY: the range lies within the mapping just made, to which nothing refers.
-        unsafe { mprotect(lent.stack(), STACK, MprotectFlags::READ | MprotectFlags::WRITE) }?;
-        Ok(lent)
+        match unsafe { mprotect(lent.stack(), STACK, MprotectFlags::READ | MprotectFlags::WRITE) } {
+            Ok(()) => Ok(lent),
+            Err(errno) => {
+                lent.free();
+                Err(errno)
+            }
+        }
     }
 
     fn stack(&self) -> *mut core::ffi::c_void {

@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::BuildKernel;
@@ -22,6 +23,9 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("KBUILD_BUILD_HOST", "isolab"),
     ("KBUILD_BUILD_VERSION", "1"),
 ];
+
+/// How long what was started may take to end when it is asked to.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A run of a tool of the build that failed.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +172,23 @@ fn end(child: &Child, mut output: PipeReader) {
         // It may be gone already.
         let _ = kill_process_group(group, Signal::TERM);
     }
-    let _ = io::copy(&mut output, &mut io::sink());
+    let until = Instant::now() + GRACE;
+    let mut buffer = [0; 4096];
+    loop {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap_or_default();
+        match poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(ready) if ready > 0 => {
+                if !output.read(&mut buffer).is_ok_and(|len| len > 0) {
+                    return;
+                }
+            }
+            _ => break,
+        }
+    }
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
 }
 
 /// What is looked for in the output.

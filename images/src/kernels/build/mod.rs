@@ -156,7 +156,9 @@ pub fn build(
     let dir = staging.path();
     let version = resolve()?;
     progress(&BuildStep::Downloading { package: PACKAGE.into(), version: version.clone() });
-    let deb = download(PACKAGE, dir)?;
+    // A signal from the terminal is apt's, too: that it ended by it is no fault of apt.
+    let deb = download(PACKAGE, dir)
+        .map_err(|error| if how.is_stopped() { KernelBuildError::Stopped } else { error.into() })?;
     let tree = source::unpack(&deb, dir, how, progress)?;
     drop(deb);
 

@@ -1,8 +1,8 @@
 //! The padding inside of a kernel's code: whole pages of breakpoint instructions, up to 2 MiB in a row, before what must begin
 //! with a page of 2 MiB.
 //!
-//! As zeros they are not loaded: what a guest never touches costs its host nothing. A zero is no better a place to jump to
-//! than a breakpoint; nothing jumps there.
+//! As zeros they are not loaded: what a guest never touches costs its host nothing. Nothing jumps there; what an attacker
+//! made jump there would not be stopped at once by a zero as by a breakpoint: that much hardening it costs.
 
 use std::ops::Range;
 

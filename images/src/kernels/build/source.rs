@@ -91,7 +91,8 @@ fn unpack_tree(
         if bytes > MAX_BYTES {
             return Err(SourceError::TooLarge { what: "bytes", limit: MAX_BYTES });
         }
-        // Refuses, by itself, names and links that lead out of the directory.
+        // By itself, it refuses hard links and paths that lead out of the directory, and skips names that would. The package is
+        // signed, and its scripts are executed.
         entry.unpack_in(dir).map_err(SourceError::Unpack)?;
     }
     let root = dir.join(root.ok_or(SourceError::NoSource)?);

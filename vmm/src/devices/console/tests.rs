@@ -11,6 +11,12 @@ const BUFFER: u64 = DATA;
 const MESSAGES: u64 = DATA + 0x8000;
 const QUEUES: usize = 10;
 
+/// Of the specification's order: receive and transmit of port 0, both control queues, then those of ports 1, 2, 3.
+#[test]
+fn queues_into_the_guest_are_short_and_those_out_of_it_long() {
+    assert_eq!(QUEUE_SIZES, [16, 64, 16, 64, 16, 64, 2, 64, 2, 64]);
+}
+
 /// A console with a driver on each queue and the host's far ends.
 struct Bench {
     ram: GuestRam,
