@@ -256,8 +256,9 @@ fn the_oracle_sees_each_kind_of_leak() {
     std::fs::remove_dir(&cgroup).expect("remove");
     oracle.assert_nothing("removing the cgroup");
 
-    std::fs::write(text("disk"), vec![0; 1 << 20]).expect("write");
-    let device = Command::new("losetup").args(["--find", "--show", &text("disk")]).output().expect("losetup");
+    let disk = home().join("planted");
+    std::fs::write(&disk, vec![0; 1 << 20]).expect("write");
+    let device = Command::new("losetup").args(["--find", "--show"]).arg(&disk).output().expect("losetup");
     if device.status.success() {
         assert_eq!(kinds(&oracle), BTreeSet::from(["loop device"]));
         tool("losetup", &["-d", String::from_utf8_lossy(&device.stdout).trim()]);
@@ -265,6 +266,7 @@ fn the_oracle_sees_each_kind_of_leak() {
     } else {
         println!("skipped: this kernel has no loop devices, none can leak");
     }
+    std::fs::remove_file(&disk).expect("remove");
 
     std::fs::write(text("net"), "").expect("write");
     tool("unshare", &[&format!("--net={}", text("net")), "true"]);
