@@ -29,7 +29,7 @@ use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use crate::launch::{LaunchError, check_user, die_with, high};
 use crate::orphans;
 use crate::root::{Prepared, RootSource};
-use crate::sys::{self, Inherited, PointerList};
+use crate::sys::{self, PointerList};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Flags of every mount that holds the image's files, as `isolab-init` has them: a set-id program of an image, run as another
@@ -54,17 +54,12 @@ pub struct BareConfig<'a> {
 }
 
 /// Everything that the child needs, made before it exists.
-struct Entry {
-    stdio: [Inherited; 3],
-    terminal: bool,
-    marks: Inherited,
-    /// Whether the workload gets them too.
-    marked: bool,
-    leash: Inherited,
-    /// The launcher's end of the same pipe, of which the child keeps no copy.
-    parents_end: Inherited,
-    root: Prepared<Inherited>,
-    read_only: bool,
+struct Entry<'a> {
+    job: &'a Job,
+    stdio: [OwnedFd; 3],
+    marks: OwnedFd,
+    leash: OwnedFd,
+    root: Prepared<OwnedFd>,
     overlay: &'static CStr,
     /// Bytes of each tmpfs.
     size: CString,
@@ -74,8 +69,6 @@ struct Entry {
     workdir_parts: Vec<CString>,
     /// Nothing where the user namespace forbids the call; there is nothing to set then.
     groups: Option<Vec<Gid>>,
-    uid: Uid,
-    gid: Gid,
     /// Paths to try, in order.
     programs: Vec<CString>,
     argv: PointerList,
@@ -140,17 +133,12 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let size = (job.memory_bytes / 2).max(4096);
     let root = Prepared::new(config.root)?;
     tracer.end(Subphase::ImageMount);
-    let stdio = [high(stdin)?, high(stdout)?, high(stderr)?];
-    let (marks, leash) = (high(marks_write.as_fd())?, high(leash.as_fd())?);
     let entry = Entry {
-        stdio: stdio.each_ref().map(Inherited::of),
-        terminal: matches!(job.stdio, Stdio::Terminal { .. }),
-        marks: Inherited::of(&marks),
-        marked: job.marks,
-        leash: Inherited::of(&leash),
-        parents_end: Inherited::of(&parents_end),
-        root: root.for_child(),
-        read_only: job.read_only,
+        job,
+        stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
+        marks: high(marks_write.as_fd())?,
+        leash: high(leash.as_fd())?,
+        root,
         // A user namespace may only use `user.` attributes for the overlay's own notes.
         overlay: if rootless {
             c"lowerdir=lower,upperdir=upper,workdir=work,userxattr"
@@ -162,8 +150,6 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         workdir: c_string("the working directory", &job.workdir)?,
         workdir_parts: ways_to(&job.workdir)?,
         groups,
-        uid: Uid::from_raw(job.user.uid),
-        gid: Gid::from_raw(job.user.gid),
         programs: candidates(job)?,
         argv: PointerList::new(argv),
         env: PointerList::new(env),
@@ -171,14 +157,14 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     };
     // Without privilege a mount namespace takes a user namespace.
     let namespaces = namespace::MOUNT | if rootless { namespace::USER } else { 0 };
-    let report = Some(marks.as_fd());
+    let report = Some(entry.marks.as_fd());
     let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report, tracer };
     tracer.end(Subphase::Channels);
 
     let start = ClockPair::read();
     // Not in our memory: what the child reads of the image would be charged to us (the kernel asks whose the memory is), and
     // missing in the account.
-    let held = spawn(&options, move |_handed| entry.run())?;
+    let held = spawn(&options, |_handed| entry.run(parents_end.as_fd()))?;
     let equip = || -> Result<Child, LaunchError> {
         if let Some(ids) = ids {
             ids.write(held.child().pid())?;
@@ -188,7 +174,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     };
     // A child that failed at its half has said why; what we ran into because of that says less.
     let child = equip().map_err(|e| told(&marks_read).map_or(e, LaunchError::Child))?;
-    drop((stdio, marks, leash, root));
+    drop(entry);
     let begin_ns = Some(start.ns);
     let (marks, control) = (marks_read, Some(parents_end));
     let (exit_from, measured) = (ExitFrom::Process, job.marks);
@@ -208,10 +194,10 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
 
 type Failed = (Step, Errno);
 
-impl Entry {
+impl Entry<'_> {
     /// *Child*: becomes the workload. Makes system calls only.
-    fn run(&self) -> i32 {
-        let (step, errno) = match self.prepare() {
+    fn run(&self, parents_end: BorrowedFd<'_>) -> i32 {
+        let (step, errno) = match self.prepare(parents_end) {
             Ok(()) => (Step::Exec, self.exec()),
             Err(failed) => failed,
         };
@@ -219,7 +205,7 @@ impl Entry {
         PREPARE_STATUS
     }
 
-    fn prepare(&self) -> Result<(), Failed> {
+    fn prepare(&self, parents_end: BorrowedFd<'_>) -> Result<(), Failed> {
         let at = |step| move |errno| (step, errno);
         self.build_root()?;
         self.tracer.end(Subphase::RootMounts);
@@ -228,15 +214,15 @@ impl Entry {
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number).map_err(at(Step::Channels))?;
         }
-        if self.terminal {
+        if matches!(self.job.stdio, Stdio::Terminal { .. }) {
             sys::take_terminal().map_err(at(Step::Terminal))?;
         }
         self.enter_workdir().map_err(at(Step::Workdir))?;
         self.tracer.end(Subphase::Workspace);
         self.become_user().map_err(at(Step::User))?;
-        die_with(&self.parents_end, &self.leash).map_err(at(Step::Prepare))?;
+        die_with(parents_end, self.leash.as_fd()).map_err(at(Step::Prepare))?;
         sys::reset_signals();
-        if self.marked {
+        if self.job.marks {
             sys::place(self.marks.as_fd(), fd::MARKS).map_err(at(Step::Channels))?;
             sys::close_on_exec_from(FIRST_CLOSED).map_err(at(Step::Channels))?;
             // 3 is nobody's.
@@ -252,7 +238,7 @@ impl Entry {
         let at = |step| move |errno| (step, errno);
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change(c"/", private).map_err(at(Step::Mounts))?;
-        let overlay = !self.read_only;
+        let overlay = !self.job.read_only;
         // While the paths of the host are still there.
         let lower = self.root.open().map_err(at(Step::Lower))?;
         self.skeleton(overlay).map_err(at(Step::Overlay))?;
@@ -266,9 +252,9 @@ impl Entry {
         // and a symbolic link there is not followed.
         chdir(root).map_err(at(Step::Root))?;
         for (source, target) in [(c"/proc", c"proc"), (c"/dev", c"dev")] {
-            bind(source, target, self.read_only).map_err(at(Step::Mounts))?;
+            bind(source, target, self.job.read_only).map_err(at(Step::Mounts))?;
         }
-        if self.read_only {
+        if self.job.read_only {
             temporary(&self.size).map_err(at(Step::Mounts))?;
         }
         match pivot_root(c".", c".") {
@@ -317,7 +303,7 @@ impl Entry {
     /// Enters the working directory, made where it is missing, as `isolab-init` does.
     fn enter_workdir(&self) -> Result<(), Errno> {
         match chdir(&*self.workdir) {
-            Err(Errno::NOENT) if !self.read_only => {
+            Err(Errno::NOENT) if !self.job.read_only => {
                 for part in &self.workdir_parts {
                     match mkdir(&**part, Mode::from_raw_mode(0o755)) {
                         Ok(()) | Err(Errno::EXIST) => {}
@@ -334,8 +320,9 @@ impl Entry {
         if let Some(groups) = &self.groups {
             set_thread_groups(groups)?;
         }
-        set_thread_res_gid(self.gid, self.gid, self.gid)?;
-        set_thread_res_uid(self.uid, self.uid, self.uid)
+        let (uid, gid) = (Uid::from_raw(self.job.user.uid), Gid::from_raw(self.job.user.gid));
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)
     }
 
     fn exec(&self) -> Errno {

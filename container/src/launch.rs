@@ -310,7 +310,7 @@ impl Entry {
         set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
         let _ = setsid();
         umask(Mode::from_raw_mode(0o022));
-        die_with(&self.parents_control, &self.control)?;
+        die_with(self.parents_control.as_fd(), self.control.as_fd())?;
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number)?;
         }
@@ -324,10 +324,10 @@ impl Entry {
 
 /// *Child*: sets the parent death signal again, which a change of ids clears, and makes sure that the parent did not
 /// die before: then its end of the pipe is closed, once our copy of that end is.
-pub(crate) fn die_with(parents_end: &Inherited, our_end: &Inherited) -> Result<(), Errno> {
+pub(crate) fn die_with(parents_end: BorrowedFd<'_>, our_end: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    sys::close_copy(parents_end.as_fd());
-    let mut fds = [PollFd::new(our_end, PollFlags::empty())];
+    sys::close_copy(parents_end);
+    let mut fds = [PollFd::from_borrowed_fd(our_end, PollFlags::empty())];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if fds[0].revents().contains(PollFlags::HUP) { Err(Errno::PIPE) } else { Ok(()) }
 }

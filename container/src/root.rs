@@ -96,7 +96,7 @@ impl Prepared<OwnedFd> {
         }
     }
 
-    /// As the child knows it.
+    /// As a child that shares our memory knows it.
     pub(crate) fn for_child(&self) -> Prepared<Inherited> {
         match self {
             Self::Mount(mount) => Prepared::Mount(Inherited::of(mount)),
@@ -107,7 +107,7 @@ impl Prepared<OwnedFd> {
     }
 }
 
-impl Prepared<Inherited> {
+impl<F: AsFd> Prepared<F> {
     /// *Child*: the descriptor to make the root from, valid in this mount namespace. Makes system calls only.
     pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
         match self {

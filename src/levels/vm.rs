@@ -14,11 +14,11 @@ use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use isolab_container::trace;
 use isolab_images::initramfs;
 use isolab_images::job::{BlockOptions, Job};
-use isolab_images::kernels::{self, KernelEntry, KernelStore, ModuleSet, STOCK};
+use isolab_images::kernels::{KernelEntry, KernelStore, ModuleSet, STOCK};
 use isolab_images::programs::INIT;
 use isolab_images::store::Store;
 use isolab_vmm::probe;
-use isolab_vmm::{Discovery, Initramfs, VmConfig, check_kernel, least_memory};
+use isolab_vmm::{Initramfs, VmConfig, check_kernel, least_memory};
 use isolab_wire::trace::Subphase;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::geteuid;
@@ -43,21 +43,12 @@ impl Vm {
 
     fn kernel(&self) -> Result<KernelEntry, StartError> {
         let store = KernelStore::new(Store::home()?.join("kernels"));
-        let (name, default) = (self.0.kernel.as_deref(), store.default_name());
-        match (store.get(name.unwrap_or(default)), name) {
-            (Ok(entry), _) => Ok(entry),
-            (Err(_), None) if default == STOCK => Err(refusal(hint::no_guest_kernel(STOCK))),
-            (Err(error), None) => Err(error.into()),
-            (Err(error), Some(_)) => Err(error.into()),
+        let asked = self.0.kernel.as_deref();
+        let name = asked.unwrap_or_else(|| store.default_name());
+        match store.get(name) {
+            Err(_) if asked.is_none() && name == STOCK => Err(refusal(hint::no_guest_kernel(STOCK))),
+            entry => Ok(entry?),
         }
-    }
-}
-
-/// How a guest of this kernel is told of its machine.
-const fn discovery(kernel: &KernelEntry) -> Discovery {
-    match kernel.info().discovery {
-        kernels::Discovery::Acpi => Discovery::Acpi,
-        kernels::Discovery::CommandLine => Discovery::CommandLine,
     }
 }
 
@@ -116,7 +107,7 @@ impl Level for Vm {
             memory_bytes: job.memory_bytes,
             cpus: u8::try_from(job.cpus)?,
             kernel,
-            discovery: discovery(&entry),
+            discovery: entry.info().discovery,
             initramfs,
             image: self.0.image.try_clone()?,
             stdin: stdio.stdin,

@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
+use isolab_images::kernels::Discovery;
+
 use crate::arch::acpi::Window;
-use crate::config::Discovery;
 use crate::layout;
 
 /// Whom a token is for.

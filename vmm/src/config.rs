@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use isolab_images::kernels::Discovery;
 use isolab_wire::trace::Tracer;
 
 use crate::boot::initramfs::{self, Initramfs, InitramfsError};
@@ -10,17 +11,6 @@ use crate::boot::kernel::KernelInfo;
 
 /// Most processors of a guest.
 pub const MAX_CPUS: u8 = 8;
-
-/// How the kernel learns of processors, interrupts and virtio devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Discovery {
-    /// By ACPI tables.
-    #[default]
-    Acpi,
-    /// For a kernel without ACPI: devices on its command line, processors and interrupts in the table of Intel's
-    /// MultiProcessor Specification.
-    CommandLine,
-}
 
 /// Everything that a guest gets.
 #[derive(Debug)]

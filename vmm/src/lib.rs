@@ -37,6 +37,7 @@ pub fn command_line() -> String {
 pub use arch::ArchError;
 pub use boot::initramfs::{Initramfs, InitramfsError};
 pub use boot::kernel::{KernelError, KernelFormat, KernelInfo, check_kernel};
-pub use config::{Discovery, MAX_CPUS, VmConfig, least_memory};
+pub use config::{MAX_CPUS, VmConfig, least_memory};
+pub use isolab_images::kernels::Discovery;
 pub use machine::{Stop, VmError, run};
 pub use memory::MemoryError;

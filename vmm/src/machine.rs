@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use isolab_images::kernels::Discovery;
 use isolab_wire::mark::{Clock, Code, Mark};
 use isolab_wire::trace::{Subphase, Tracer};
 use kvm_bindings::{
@@ -18,7 +19,7 @@ use crate::arch::{self, ArchError, acpi, boot_params, cpuid, mptable, regs};
 use crate::boot::initramfs::{self, InitramfsError};
 use crate::boot::kernel::{self, KernelError};
 use crate::cmdline;
-use crate::config::{Discovery, MAX_CPUS, VmConfig};
+use crate::config::{MAX_CPUS, VmConfig};
 use crate::devices::VirtioDevice;
 use crate::devices::block::Block;
 use crate::devices::bus::Bus;

@@ -88,14 +88,15 @@ pub enum Origin {
     },
 }
 
-/// How a kernel learns of the machine's devices and processors.
+/// How a kernel learns of the machine's devices, processors and interrupts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Discovery {
     /// By ACPI tables.
     #[default]
     Acpi,
-    /// It has no ACPI and takes virtio devices from its command line.
+    /// It has no ACPI: virtio devices on its command line, processors and interrupts in the table of Intel's MultiProcessor
+    /// Specification.
     CommandLine,
 }
 

@@ -16,7 +16,9 @@ const TEMPORARY: &str = ".new-";
 #[derive(Debug, thiserror::Error)]
 pub enum KernelStoreError {
     /// No entry of this name.
-    #[error("no kernel named {name} (there are: {known}); `isolab kernel fetch` gets the distribution's")]
+    #[error(
+        "no kernel named {name} (there are: {known}); `isolab kernel fetch` gets the distribution's (stock), `isolab kernel build` makes tuned"
+    )]
     Unknown {
         /// As asked.
         name: String,

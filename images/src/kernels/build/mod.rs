@@ -63,7 +63,7 @@ pub enum BuildStep {
     /// Unpacking it.
     Unpacking {
         /// Files so far.
-        files: usize,
+        files: u64,
     },
     /// Making the configuration.
     Configuring,

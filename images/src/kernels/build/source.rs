@@ -9,10 +9,10 @@ use super::super::package::{self, KernelPackageError};
 use super::{BuildKernel, BuildStep};
 
 /// Most files and bytes unpacked; 6.12 has 87 000 files of 1.5 GB, of which half the files are needed.
-const MAX_FILES: usize = 200_000;
+const MAX_FILES: u64 = 200_000;
 const MAX_BYTES: u64 = 4 << 30;
 /// Files between two words of progress.
-const STEP: usize = 500;
+const STEP: u64 = 500;
 
 /// The source can't be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ fn unpack_tree(
         files += 1;
         bytes += entry.size();
         if files > MAX_FILES {
-            return Err(SourceError::TooLarge { what: "files", limit: 200_000 });
+            return Err(SourceError::TooLarge { what: "files", limit: MAX_FILES });
         }
         if bytes > MAX_BYTES {
             return Err(SourceError::TooLarge { what: "bytes", limit: MAX_BYTES });
