@@ -1,20 +1,24 @@
 //! The descriptor on which `isolab run` reports to `isolab compare`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 
 use anyhow::{Context, bail};
+use isolab_container::copy_of_inherited;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-/// Opens the inherited descriptor anew, by its name in /proc: a pipe's write end.
+/// A copy of the inherited descriptor: a pipe's write end.
 ///
 /// # Errors
 /// It is not open, or not for writing.
 pub(crate) fn take(number: i32) -> anyhow::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .open(format!("/proc/self/fd/{number}"))
-        .with_context(|| format!("open report descriptor {number}"))
+    let report = copy_of_inherited(number).with_context(|| format!("open report descriptor {number}"))?;
+    let access = fcntl_getfl(&report).context("look at the report descriptor")? & OFlags::RWMODE;
+    if access == OFlags::RDONLY {
+        bail!("report descriptor {number} is not open for writing");
+    }
+    Ok(report.into())
 }
 
 /// Ends this run when the comparison that waits for its report ends, however it does.

@@ -75,7 +75,10 @@ fn tracer(args: &RunArgs, measured: bool) -> anyhow::Result<Tracer> {
     if !measured {
         return Ok(Tracer::OFF);
     }
-    let tracer = trace::start().context("make the page of the timeline")?;
+    let tracer = match args.level.as_str() {
+        "container" => trace::own(),
+        _ => trace::shared().context("make the page of the timeline")?,
+    };
     if let (Some(trace), Some(delay)) = (tracer.trace(), args.test_delay) {
         trace.set_delay(delay.subphase, delay.ms);
     }

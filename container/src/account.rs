@@ -75,6 +75,15 @@ impl Account {
         self.counters
             .extend(before.and_then(|before| Some(("io_exits_after_ready", io.checked_sub(before)?))));
     }
+
+    /// Adds what the kernel inside says of its RAM, in KiB: all of it, and what is free. In an instance that shares the
+    /// host's kernel that is the host's RAM, whatever its limit.
+    pub fn add_claims(&mut self, [ram, free]: [Option<u32>; 2]) {
+        let bytes = |kib: Option<u32>| kib.map(|kib| u64::from(kib) << 10);
+        if let Some(memory) = &mut self.memory {
+            memory.parts.extend(known(&[("claimed_ram", bytes(ram)), ("claimed_free", bytes(free))]));
+        }
+    }
 }
 
 fn known(numbers: &[(&'static str, Option<u64>)]) -> Numbers {

@@ -136,6 +136,8 @@ pub struct Instance {
     exit: Option<Exit>,
     failure: Option<Failure>,
     account: Option<Account>,
+    /// RAM that the kernel inside says there is, and what it says is free, in KiB.
+    claims: [Option<u32>; 2],
     /// Reading the account left the instance other than it was.
     spoilt: Option<CgroupError>,
     /// When the child was seen to have ended.
@@ -181,6 +183,7 @@ impl Instance {
             exit: None,
             failure: None,
             account: None,
+            claims: [None; 2],
             spoilt: None,
             ended_ns: None,
             killed: false,
@@ -249,13 +252,21 @@ impl Instance {
     /// Whether this moment has come.
     #[must_use]
     pub fn has(&self, code: Code) -> bool {
-        self.records.iter().any(|(m, _)| m.code == code)
+        self.records.iter().any(|(m, _)| m.code == code) || (code == Code::Exec && self.own_exec().is_some())
+    }
+
+    /// [`Code::Exec`] of a child that is the workload itself, where it is told in the page of the timeline.
+    fn own_exec(&self) -> Option<Stamp> {
+        let trace = self.tracer.trace().filter(|_| self.exit_from == ExitFrom::Process)?;
+        Some(Stamp { code: Code::Exec, at_ns: trace.end_of(Subphase::Privileges)? })
     }
 
     fn take(&mut self, mark: Mark, arrival_ns: u64) {
         match mark.code {
             Code::Exit => self.exit = Exit::decode(mark.value),
             Code::Failed => self.failure = Failure::decode(mark.value),
+            Code::Ram => return self.claims[0] = Some(mark.value),
+            Code::FreeRam => return self.claims[1] = Some(mark.value),
             _ => {}
         }
         if matches!(mark.code, Code::Ready | Code::Exit) && self.account.is_none() {
@@ -375,6 +386,7 @@ impl Instance {
         }
         if let Some(account) = &mut self.account {
             account.add_end(self.tracer.trace());
+            account.add_claims(self.claims);
         }
         let end = match self.spoilt.take() {
             Some(error) => Err(InstanceError::Account(error)),
@@ -427,7 +439,8 @@ impl Instance {
         let (inner, marks): (Vec<_>, Vec<_>) =
             self.records.iter().map(on_clock).partition(|(mark, _)| mark.code == Code::Subphase);
         let marks = marks.into_iter().map(|(mark, at_ns)| Stamp { code: mark.code, at_ns });
-        let stamps = begin.into_iter().chain(marks).chain(released).chain(self.own_end()).collect();
+        let first = begin.into_iter().chain(self.own_exec());
+        let stamps = first.chain(marks).chain(released).chain(self.own_end()).collect();
         let number = |mark: &Mark| u8::try_from(mark.value).ok().and_then(Subphase::from_number);
         let inner = inner.iter().filter_map(|(mark, at_ns)| Some((number(mark)?, *at_ns)));
         let traced = Subphase::ALL.iter().filter_map(|s| Some((*s, self.tracer.trace()?.end_of(*s)?)));

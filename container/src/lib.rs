@@ -27,3 +27,5 @@ pub mod seccomp;
 mod sharing;
 mod sys;
 pub mod trace;
+
+pub use sys::copy_of_inherited;

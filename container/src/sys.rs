@@ -52,6 +52,19 @@ impl AsFd for Inherited {
     }
 }
 
+/// A copy, closed by exec, of a descriptor that whoever started us left open.
+///
+/// # Errors
+/// No such descriptor is open.
+pub fn copy_of_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    if number < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the number is not -1; it is borrowed for this call only, which fails where it names nothing.
+    let inherited = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_dupfd_cloexec(inherited, 3)
+}
+
 pub(crate) fn number(result: Result<usize, syscalls::Errno>) -> Result<RawFd, Errno> {
     match result {
         Ok(n) => RawFd::try_from(n).map_err(|_| Errno::OVERFLOW),
@@ -205,9 +218,9 @@ pub(crate) fn tsc() -> u64 {
 /// A page that this process and the children that it clones share, for as long as it lives; all zero.
 pub(crate) fn shared_trace() -> Result<&'static Trace, Errno> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::SHARED | MapFlags::POPULATE;
     // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-    let page =
-        unsafe { mmap_anonymous(std::ptr::null_mut(), size_of::<Trace>(), protection, MapFlags::SHARED) }?;
+    let page = unsafe { mmap_anonymous(std::ptr::null_mut(), size_of::<Trace>(), protection, flags) }?;
     // SAFETY: the mapping is page-aligned, of the type's size, never unmapped, and zero, which is a value of each of the
     // atomic integers that the type consists of; nobody writes it but through them.
     Ok(unsafe { &*page.cast::<Trace>() })

@@ -1,6 +1,6 @@
 //! The trace of a measured start: the shared page and its clock.
 
-use isolab_wire::trace::{Subphase, Tracer};
+use isolab_wire::trace::{Subphase, Trace, Tracer};
 use rustix::io::Errno;
 use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -8,12 +8,19 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use crate::clock::now_ns;
 use crate::sys;
 
-/// A tracer for this process and the children that it starts.
+/// A tracer for this process and the children that it starts as copies.
 ///
 /// # Errors
 /// No memory for a page.
-pub fn start() -> Result<Tracer, Errno> {
+pub fn shared() -> Result<Tracer, Errno> {
     Ok(Tracer::new(sys::shared_trace()?, now_ns, pause_ms))
+}
+
+/// A tracer for this process and a child that has the same memory, a container's: no page has to be mapped for it.
+#[must_use]
+pub const fn own() -> Tracer {
+    static TRACE: Trace = Trace::new();
+    Tracer::new(&TRACE, now_ns, pause_ms)
 }
 
 /// The part of a test's delay that process 1 has to make: number of the subphase and milliseconds.

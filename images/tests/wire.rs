@@ -120,7 +120,7 @@ proptest! {
 
     #[test]
     fn mark_is_read_back_and_any_bytes_are_read(value: u32, stamp: u64, bytes: [u8; RECORD_LEN]) {
-        let codes = [Code::RunBegin, Code::Init, Code::Exec, Code::Work, Code::Ready, Code::Exit, Code::Failed];
+        let codes = [Code::RunBegin, Code::Init, Code::Exec, Code::Work, Code::Ready, Code::Ram, Code::FreeRam, Code::Exit, Code::Failed];
         for code in codes {
             for clock in [Clock::None, Clock::Monotonic, Clock::Tsc] {
                 let mark = Mark { code, clock, value, stamp };

@@ -26,6 +26,7 @@ use isolab_bench::suite::{
 use crate::cli::{BenchArgs, JobArgs};
 use crate::compare::executor::RunExecutor;
 use crate::compare::page_cache::PageCache;
+use crate::compare::settle::Settle;
 use crate::compare::{self, RECORD_IN_LAB, file_from_lab};
 use crate::config::JobConfig;
 use crate::levels::{self, Setup};
@@ -202,8 +203,7 @@ fn on_host(
             arms: BTreeMap::new(),
             delay: None,
             signals: Signals::catch().context("catch signals")?,
-            counted: clock == ClockKind::Instructions,
-            first: true,
+            settle: (clock == ClockKind::Instructions).then(Settle::new),
             interrupted: Rc::clone(&interrupted),
         },
         job,

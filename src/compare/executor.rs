@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
 use super::page_cache::PageCache;
-use super::settle;
+use super::settle::Settle;
 use crate::clock::now_ns;
 use crate::delay::Delay;
 use crate::escaped;
@@ -41,10 +41,8 @@ pub(crate) struct RunExecutor {
     pub(crate) page_cache: PageCache,
     /// Level of each arm, and its arguments after `run --level L --report-fd N`.
     pub(crate) arms: BTreeMap<String, (String, Vec<String>)>,
-    /// The clock counts instructions: what the kernel has put off is waited for, and a run begins on the clock's grid.
-    pub(crate) counted: bool,
-    /// No run was made yet.
-    pub(crate) first: bool,
+    /// Where the clock counts instructions.
+    pub(crate) settle: Option<Settle>,
     /// A phase that is made longer, where that is tested.
     pub(crate) delay: Option<Delay>,
     /// What asks us to end.
@@ -127,10 +125,12 @@ impl RunExecutor {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if self.settle.is_some() {
+            Settle::rinse()?;
+        }
         let conditions = Conditions { page_cache: self.page_cache.prepare(), ..Conditions::default() };
-        if self.counted {
-            settle::settle();
-            settle::align(std::mem::take(&mut self.first));
+        if let Some(settle) = &mut self.settle {
+            settle.wait();
         }
         let request_ns = now_ns();
         if let Some(Delay { subphase: Subphase::ExecSelf, ms }) = self.delay {

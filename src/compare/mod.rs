@@ -6,7 +6,7 @@ mod fixed_loop;
 pub(crate) mod output;
 pub(crate) mod page_cache;
 mod progress;
-mod settle;
+pub(crate) mod settle;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ use arms::ArmPlan;
 use executor::RunExecutor;
 use page_cache::PageCache;
 use progress::{Progress, Step, Table};
+use settle::Settle;
 
 /// Where the lab leaves the record.
 pub(crate) const RECORD_IN_LAB: &str = "/root/record.json";
@@ -248,8 +249,7 @@ fn on_host(
         arms: arms.iter().map(|arm| (arm.name.clone(), arm.run(&reference))).collect(),
         delay: args.test_delay,
         signals: Signals::catch().context("catch signals")?,
-        counted: clock == ClockKind::Instructions,
-        first: true,
+        settle: (clock == ClockKind::Instructions).then(Settle::new),
         interrupted: Rc::clone(&interrupted),
     };
     let mut progress = Progress::new(&plan, Rc::clone(&interrupted), args.progress_lines);

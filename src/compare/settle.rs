@@ -1,10 +1,15 @@
-//! The same start for each run: what the kernel put off after the run before is done first.
+//! The same start for each run, where the clock counts instructions.
+//!
+//! Each run leaves the kernel's allocators in a state of its own, which the next one pays for. So each run comes after the same
+//! one, the built-in image's null workload as a bare process, which is no part of any result.
 //!
 //! The kernel frees network namespaces, superblocks and cgroups of an instance after the instance is gone, in threads of its
-//! own. Without this wait the next run pays for it, by up to a fifth of a container's start in the lab. The kernel tells
+//! own. Without a wait the next run pays for it, by up to a fifth of a container's start in the lab. The kernel tells
 //! nobody when it is done; but a machine on which nothing is switched to has done it.
 
 use std::fs;
+use std::io;
+use std::process::{Command, Stdio};
 
 use rustix::thread::{
     ClockId, NanosleepRelativeResult, Timespec, clock_nanosleep_absolute, clock_nanosleep_relative,
@@ -26,8 +31,39 @@ const GRID_NS: u64 = 100_000_000;
 /// The first one at a multiple of this since the machine's start.
 const FIRST_NS: u64 = 20_000_000_000;
 
+/// Makes runs begin alike.
+#[derive(Debug)]
+pub(crate) struct Settle {
+    /// No run was made yet.
+    first: bool,
+}
+
+impl Settle {
+    /// Before the first run.
+    pub(crate) const fn new() -> Self {
+        Self { first: true }
+    }
+
+    /// Leaves the kernel as a bare process leaves it.
+    ///
+    /// # Errors
+    /// isolab can't be started, or its run failed.
+    pub(super) fn rinse() -> io::Result<()> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["run", "--on", "host", "--level", "process", "demo", "--", "/isolab-work", "null"]);
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("rinsing run: {status}"))) }
+    }
+
+    /// Waits for the kernel and for a point of the clock from which a run may begin.
+    pub(super) fn wait(&mut self) {
+        quiet();
+        align(std::mem::take(&mut self.first));
+    }
+}
+
 /// Waits until the machine is quiet, for as long as can be expected.
-pub(super) fn settle() {
+fn quiet() {
     let mut quiet = 0;
     for _ in 0..MAX_LOOKS {
         let Some(before) = switches() else { return };
@@ -44,7 +80,7 @@ pub(super) fn settle() {
 
 /// Waits for the next point of the grid; the first run waits for a point that is far apart from others, so that the kernel's
 /// slower clocks stand at the same places, too. In an idle machine that counts instructions the time passes at once.
-pub(super) fn align(first: bool) {
+fn align(first: bool) {
     let grid = if first { FIRST_NS } else { GRID_NS };
     let next = (now_ns() / grid + 1) * grid;
     let second = 1_000_000_000;

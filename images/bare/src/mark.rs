@@ -8,7 +8,9 @@ use crate::sys::{self, Errno, Fd};
 /// Longest wait for the release, in seconds: a reader that never gives it must not keep the workload for good.
 const HOLD_SECONDS: u64 = 10;
 /// Most subphases that one packet can tell.
-const MAX_STEPS: usize = 15;
+const MAX_STEPS: usize = 12;
+/// Most marks of one packet.
+const MAX_MARKS: usize = 16;
 
 /// Where marks go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,19 +62,28 @@ impl Marks {
         }
     }
 
-    /// Writes the last mark, and before it the ends of subphases: on a pipe in one packet, in a guest not at all (its time
-    /// stamp counter is not the host's).
-    pub fn write_last(self, code: Code, value: u32, steps: &[(u32, u64)]) {
-        let Self::Pipe(fd) = self else { return self.write(code, value) };
-        let mut packet = [0; (MAX_STEPS + 1) * RECORD_LEN];
-        let last = [(code, value, sys::tsc())];
-        let steps = steps.iter().take(MAX_STEPS).map(|&(number, tsc)| (Code::Subphase, number, tsc));
-        let mut len = 0;
-        for (slot, (code, value, stamp)) in packet.chunks_exact_mut(RECORD_LEN).zip(steps.chain(last)) {
-            slot.copy_from_slice(&Mark { code, clock: Clock::Tsc, value, stamp }.encode());
-            len += RECORD_LEN;
+    /// Writes [`Code::Exec`]. On a pipe, [`Code::Init`] of the moment `born` comes with it in one packet, for which the
+    /// reader wakes once; in a guest it was written at its time.
+    pub fn write_exec(self, born: u64) {
+        match self {
+            Self::Pipe(fd) => write_packet(fd, [(Code::Init, 0, born), (Code::Exec, 0, sys::tsc())]),
+            Self::Off | Self::Port => self.write(Code::Exec, 0),
         }
-        let _ = sys::io::write(fd, packet.get(..len).unwrap_or_default());
+    }
+
+    /// Writes the last mark, and before it the ends of subphases and what is claimed: on a pipe in one packet, in a guest
+    /// without the subphases (its time stamp counter is not the host's).
+    pub fn write_last(self, code: Code, value: u32, steps: &[(u32, u64)], claims: &[(Code, u32)]) {
+        let now = sys::tsc();
+        let claims = claims.iter().map(|&(code, value)| (code, value, now));
+        let last = claims.chain([(code, value, now)]);
+        match self {
+            Self::Pipe(fd) => {
+                let steps = steps.iter().take(MAX_STEPS).map(|&(number, tsc)| (Code::Subphase, number, tsc));
+                write_packet(fd, steps.chain(last));
+            }
+            Self::Off | Self::Port => last.for_each(|(code, value, _)| self.write(code, value)),
+        }
     }
 
     /// Writes a mark for now.
@@ -84,11 +95,7 @@ impl Marks {
     pub fn write_at(self, code: Code, value: u32, tsc: u64) {
         match self {
             Self::Off => {}
-            // A lost mark has no second way to be told; the reader sees that the last one is missing.
-            Self::Pipe(fd) => {
-                let record = Mark { code, clock: Clock::Tsc, value, stamp: tsc }.encode();
-                let _ = sys::io::write(fd, &record);
-            }
+            Self::Pipe(fd) => write_packet(fd, [(code, value, tsc)]),
             Self::Port => {
                 if value != 0 {
                     sys::out32(VALUE_PORT, value);
@@ -97,4 +104,16 @@ impl Marks {
             }
         }
     }
+}
+
+/// Writes marks (code, value, time stamp) as one packet, of which at most [`MAX_MARKS`] fit. A lost one has no second way
+/// to be told; the reader sees that the last one is missing.
+fn write_packet(fd: Fd, marks: impl IntoIterator<Item = (Code, u32, u64)>) {
+    let mut packet = [0; MAX_MARKS * RECORD_LEN];
+    let mut len = 0;
+    for (slot, (code, value, stamp)) in packet.chunks_exact_mut(RECORD_LEN).zip(marks) {
+        slot.copy_from_slice(&Mark { code, clock: Clock::Tsc, value, stamp }.encode());
+        len += RECORD_LEN;
+    }
+    let _ = sys::io::write(fd, packet.get(..len).unwrap_or_default());
 }

@@ -11,7 +11,7 @@ use isolab_bare::sys::io::{self, open};
 use isolab_bare::sys::{CWD, Errno, Fd, process, tty};
 use isolab_bare::text::Text;
 use isolab_wire::job::{Job, MAX_STRINGS, flag};
-use isolab_wire::mark::{Code, Failure, Step};
+use isolab_wire::mark::{Failure, Step};
 use isolab_wire::trace::Subphase;
 
 use crate::channels::MARKS;
@@ -36,13 +36,15 @@ struct Child<'a> {
     stderr: Fd,
     terminal: bool,
     marks: Marks,
+    /// Time stamp of process 1's first instruction.
+    born: u64,
     argv: &'a mut Words,
     env: &'a mut Words,
     failure: Option<Failure>,
 }
 
-/// Starts the workload: its process number, once `execve` has succeeded.
-pub(crate) fn start(job: &Job<'_>, stdio: &Stdio, marks: Marks) -> Result<i32, Failure> {
+/// Starts the workload: its process number, once `execve` has succeeded. `born` is the time stamp of our first instruction.
+pub(crate) fn start(job: &Job<'_>, stdio: &Stdio, (marks, born): (Marks, u64)) -> Result<i32, Failure> {
     static LISTS: Once<[Words; 2]> = Once::new([[0; MAX_STRINGS + 2]; 2]);
     static STACK: Once<[u8; 65536]> = Once::new([0; 65536]);
     let (Some([argv, env]), Some(stack)) = (LISTS.take(), STACK.take()) else {
@@ -56,6 +58,7 @@ pub(crate) fn start(job: &Job<'_>, stdio: &Stdio, marks: Marks) -> Result<i32, F
         stderr,
         terminal: job.has(flag::TTY),
         marks,
+        born,
         argv,
         env,
         failure: None,
@@ -89,7 +92,7 @@ impl Child<'_> {
         process::set_umask(0o022);
         self.fill_lists();
         timeline::delay(self.job, Subphase::Privileges);
-        self.marks.write(Code::Exec, 0);
+        self.marks.write_exec(self.born);
         timeline::delay(self.job, Subphase::Exec);
         process::block_signals(0).at(Step::Fork)?;
         if !self.job.filter.is_empty() {

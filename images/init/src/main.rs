@@ -20,7 +20,7 @@ mod workdir;
 
 use isolab_bare::mark::Marks;
 use isolab_bare::start::Start;
-use isolab_bare::sys::{Errno, process};
+use isolab_bare::sys::{Errno, memory, process};
 use isolab_wire::mark::{Code, Exit, Failure, Step};
 use isolab_wire::trace::Subphase;
 use timeline::Timeline;
@@ -53,10 +53,18 @@ fn main(start: Start) -> ! {
         Place::Container => Marks::Pipe(channels::MARKS),
         Place::Guest => Marks::port().unwrap_or(Marks::Off),
     };
-    marks.write_at(Code::Init, 0, start.tsc);
+    // In a container it is told with the next mark.
+    if place == Place::Guest {
+        marks.write(Code::Init, 0);
+    }
     let mut timeline = Timeline::default();
     match boot(place, marks, &start, &mut timeline) {
-        Ok(exit) => marks.write_last(Code::Exit, exit.encode(), timeline.ends()),
+        Ok(exit) => {
+            let claims = timeline.wanted().then(memory::ram_kib).flatten();
+            let claims = claims.map(|[all, free]| [(Code::Ram, all), (Code::FreeRam, free)]);
+            let claims = claims.as_ref().map_or(&[][..], |claims| claims);
+            marks.write_last(Code::Exit, exit.encode(), timeline.ends(), claims);
+        }
         Err(failure) => marks.write(Code::Failed, failure.encode()),
     }
     if place == Place::Guest {
@@ -106,7 +114,7 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     let mut stdio = stdio::prepare(place, &job, &channels)?;
     timeline.end(&job, Subphase::Workspace);
     privileges::bound(&job).at(Step::Privileges)?;
-    let workload = launch::start(&job, &stdio, marks)?;
+    let workload = launch::start(&job, &stdio, (marks, start.tsc))?;
     stdio.close_workload_side();
     privileges::keep_only_kill(&job).at(Step::Privileges)?;
 

@@ -20,6 +20,11 @@ impl Timeline {
         self.wanted = job.has(flag::MARKS);
     }
 
+    /// Whether anybody does.
+    pub(crate) const fn wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// A subphase ends here, later where the job tests that.
     pub(crate) fn end(&mut self, job: &Job<'_>, subphase: Subphase) {
         if !self.wanted {

@@ -24,7 +24,8 @@ pub const HOLDS: u32 = 1;
 pub enum Code {
     /// The launcher is about to start the instance: just before `clone3`, or the first `KVM_RUN`. By the host.
     RunBegin = b'B',
-    /// Process 1 runs its first instruction.
+    /// Process 1 runs its first instruction. In a container it is told together with [`Code::Exec`], so that the launcher wakes
+    /// once; where a step before that fails, not at all.
     Init = b'I',
     /// `execve` of the workload is about to be called, at every level; where it fails, [`Code::Failed`] follows. Written
     /// before the call so that it always comes before [`Code::Work`].
@@ -37,6 +38,10 @@ pub enum Code {
     Released = b'C',
     /// A [`crate::trace::Subphase`] of process 1 ended; the value is its number. Told with the last mark.
     Subphase = b'P',
+    /// RAM that the kernel inside says there is, in KiB, when the workload has ended: a claim. Told with the last mark.
+    Ram = b'M',
+    /// As [`Code::Ram`]: RAM that it says is free.
+    FreeRam = b'N',
     /// The workload ended; value is [`Exit`] encoded. The last mark of an instance.
     Exit = b'X',
     /// A step failed; value is [`Failure`] encoded. The workload never ran; no [`Code::Exit`] follows.
@@ -61,6 +66,8 @@ impl Code {
             b'R' => Self::Ready,
             b'C' => Self::Released,
             b'P' => Self::Subphase,
+            b'M' => Self::Ram,
+            b'N' => Self::FreeRam,
             b'X' => Self::Exit,
             b'F' => Self::Failed,
             _ => return None,

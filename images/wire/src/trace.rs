@@ -174,7 +174,7 @@ pub const RANGES: usize = 4;
 /// A counter that this KVM does not have.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The page; all zero is a valid beginning.
+/// The page; all zero is one in which nothing was stamped.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Trace {
@@ -194,7 +194,24 @@ pub enum When {
     End = 1,
 }
 
+impl Default for Trace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Trace {
+    /// One in which nothing was stamped.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            ends: [const { AtomicU64::new(0) }; 64],
+            delayed: AtomicU64::new(0),
+            ram: [const { [const { AtomicU64::new(0) }; 2] }; RANGES],
+            counters: [const { [const { AtomicU64::new(0) }; 16] }; 2],
+        }
+    }
+
     /// When a subphase ended, in nanoseconds of `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn end_of(&self, subphase: Subphase) -> Option<u64> {

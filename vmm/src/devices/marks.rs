@@ -62,7 +62,11 @@ impl Marks {
             Code::Ready => self.hold.lock().unwrap_or_else(PoisonError::into_inner).take(),
             _ => None,
         };
-        let value = if hold.is_some() { HOLDS } else { 0 };
+        let value = match code {
+            Code::Ram | Code::FreeRam => value,
+            _ if hold.is_some() => HOLDS,
+            _ => 0,
+        };
         let mark = Mark { code, clock: Clock::Monotonic, value, stamp };
         if hold.is_some() {
             self.statistics.read(When::Ready);

@@ -60,6 +60,12 @@ const OF_PROCESSES: [(&str, &str); 3] = [
     ("uss", "USS: pages with no other user"),
 ];
 
+/// What the kernel inside says: claims.
+const CLAIMED: [(&str, &str); 2] = [
+    ("claimed_ram", "RAM that the kernel inside says there is (a claim)"),
+    ("claimed_free", "RAM that it says is free at the end (a claim)"),
+];
+
 /// The only part where the peak is shown.
 const PEAK: (&str, &str) = ("rest", "peak charge");
 
@@ -215,8 +221,8 @@ fn table(accounts: &[(&String, &MemBytes)]) -> Markup {
                 }
                 (row("sum", None, "charge", &|m| Some(m.memcg_current)))
                 (row("", None, "peak of the charge", &|m| Some(m.peak)))
-                @for (key, label) in OF_PROCESSES {
-                    (row("", None, label, &|m| m.parts.get(key).copied()))
+                @for (key, label) in OF_PROCESSES.iter().chain(&CLAIMED) {
+                    (row("", None, label, &|m| m.parts.get(*key).copied()))
                 }
             }
         } }

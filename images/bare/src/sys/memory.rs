@@ -4,6 +4,17 @@ use core::ops::{Deref, DerefMut};
 
 use super::{Errno, Fd, call};
 
+/// RAM of the machine as the kernel tells it: all of it, and what is free, in KiB (`sysinfo(2)`).
+#[must_use]
+pub fn ram_kib() -> Option<[u32; 2]> {
+    let mut words = [0_u64; 14];
+    call!(99, &mut words).ok()?;
+    // uptime, three loads, total, free, shared, buffers, total and free swap; then 32 bits at byte 104: the unit.
+    let unit = words[13] & 0xffff_ffff;
+    let kib = |n: u64| u32::try_from(n.saturating_mul(unit) >> 10).unwrap_or(u32::MAX);
+    Some([kib(words[4]), kib(words[5])])
+}
+
 const READ_WRITE: i32 = 3;
 
 /// Mapped pages; given back when dropped.
