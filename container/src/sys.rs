@@ -218,9 +218,9 @@ pub(crate) fn tsc() -> u64 {
 /// A page that this process and the children that it clones share, for as long as it lives; all zero.
 pub(crate) fn shared_trace() -> Result<&'static Trace, Errno> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
-    let flags = MapFlags::SHARED | MapFlags::POPULATE;
     // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-    let page = unsafe { mmap_anonymous(std::ptr::null_mut(), size_of::<Trace>(), protection, flags) }?;
+    let page =
+        unsafe { mmap_anonymous(std::ptr::null_mut(), size_of::<Trace>(), protection, MapFlags::SHARED) }?;
     // SAFETY: the mapping is page-aligned, of the type's size, never unmapped, and zero, which is a value of each of the
     // atomic integers that the type consists of; nobody writes it but through them.
     Ok(unsafe { &*page.cast::<Trace>() })

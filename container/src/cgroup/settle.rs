@@ -112,17 +112,21 @@ impl Part {
 }
 
 /// Charges a page of this thread to another cgroup and gives it back: a batch of that cgroup stays on this CPU. Nothing else
-/// is asked of the kernel meanwhile: what it allocates for us would be charged there, too. Tells whether this user may.
+/// is asked of the kernel meanwhile: what it allocates for us would be charged there, too, and some of it (the nodes of a map that
+/// changes) for longer than we are there. Tells whether this user may.
 fn charge_here(theirs: &File, (ours, path): (&File, &Path)) -> Result<bool, CgroupError> {
     const FRESH: usize = 1 << 20;
-    // Large enough to be a mapping of its own, whose pages come with the first write.
-    let mut fresh = Vec::<u8>::with_capacity(FRESH);
+    const FRESH_PAGE: usize = 2 << 12;
+    // Large enough to be a mapping of its own, whose pages come with the first write; the table of the first ones is there.
+    let mut fresh = vec![0_u8; FRESH];
+    fresh[0] = 1;
     if theirs.write_at(b"0", 0).is_err() {
         return Ok(false);
     }
-    fresh.push(1);
-    drop(std::hint::black_box(fresh));
-    match ours.write_at(b"0", 0) {
+    std::hint::black_box(&mut fresh)[FRESH_PAGE] = 1;
+    let returned = ours.write_at(b"0", 0);
+    drop(fresh);
+    match returned {
         Ok(_) => Ok(true),
         Err(source) => Err(CgroupError::Return { path: path.to_owned(), source }),
     }
