@@ -60,7 +60,16 @@ pub(crate) struct OfHost {
 pub(crate) fn of_host(kvm: &Kvm) -> Result<OfHost, kvm_ioctls::Error> {
     let all = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
-    Ok(OfHost { supported: supported(all, hypervisor_signature().as_deref()), tsc_deadline })
+    Ok(OfHost { supported: supported(all, is_emulated()), tsc_deadline })
+}
+
+/// Whether the processor under KVM is an emulated one.
+pub(crate) fn is_emulated() -> bool {
+    is_of_qemu(hypervisor_signature().as_deref())
+}
+
+fn is_of_qemu(hypervisor: Option<&str>) -> bool {
+    hypervisor.is_some_and(|signature| signature.starts_with("TCG"))
 }
 
 impl OfHost {
@@ -77,8 +86,8 @@ impl OfHost {
 /// `exception_index`; seen with 7.2). With PV EOI that next exit is the end of the interrupt's handler, and the second
 /// delivery finds locks held: the guest spins for ever. Without, it is the end-of-interrupt register, which Linux writes
 /// before it does anything else.
-fn supported(mut supported: CpuId, hypervisor: Option<&str>) -> CpuId {
-    if hypervisor.is_some_and(|signature| signature.starts_with("TCG")) {
+fn supported(mut supported: CpuId, emulated: bool) -> CpuId {
+    if emulated {
         let features = supported.as_mut_slice().iter_mut().filter(|e| e.function == KVM_FEATURES);
         features.for_each(|entry| entry.eax &= !PV_EOI);
     }
@@ -192,9 +201,10 @@ mod tests {
     fn guest_on_an_emulated_processor_ends_interrupts_by_the_register() {
         let features = kvm_cpuid_entry2 { function: KVM_FEATURES, eax: u32::MAX, ..Default::default() };
         let host = CpuId::from_entries(&[features]).unwrap();
-        assert_eq!(leaf(&supported(host.clone(), Some("TCGTCGTCGTCG")), KVM_FEATURES).eax, !PV_EOI);
-        assert_eq!(leaf(&supported(host.clone(), Some("KVMKVMKVM")), KVM_FEATURES).eax, u32::MAX);
-        assert_eq!(leaf(&supported(host, None), KVM_FEATURES).eax, u32::MAX);
+        let eax = |hypervisor| leaf(&supported(host.clone(), is_of_qemu(hypervisor)), KVM_FEATURES).eax;
+        assert_eq!(eax(Some("TCGTCGTCGTCG")), !PV_EOI);
+        assert_eq!(eax(Some("KVMKVMKVM")), u32::MAX);
+        assert_eq!(eax(None), u32::MAX);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuFd};
 use serde::{Deserialize, Serialize};
 
-use super::ArchError;
+use super::{ArchError, cpuid};
 use crate::sys;
 
 /// Model-specific registers that one request may name (`MAX_IO_MSRS` of KVM).
@@ -96,9 +96,12 @@ impl VcpuState {
         let refused = |state| move |source| ArchError::State { state, cpu, source };
         vcpu.set_mp_state(self.mp_state).map_err(refused("run state"))?;
         vcpu.set_regs(&self.regs).map_err(refused("registers"))?;
-        vcpu.set_sregs(&self.sregs).map_err(refused("special registers"))?;
+        vcpu.set_sregs(&self.special_registers()).map_err(refused("special registers"))?;
         sys::set_xsave(vcpu, &self.xsave).map_err(refused("extended state"))?;
-        vcpu.set_xcrs(&self.xcrs).map_err(refused("extended control registers"))?;
+        // A processor without XSAVE has none, and KVM refuses even none.
+        if self.xcrs.nr_xcrs > 0 {
+            vcpu.set_xcrs(&self.xcrs).map_err(refused("extended control registers"))?;
+        }
         vcpu.set_debug_regs(&self.debug).map_err(refused("debug registers"))?;
         let offset = self.tsc_offset.wrapping_add(self.host_tsc).wrapping_sub(host_tsc);
         sys::set_tsc_offset(vcpu, offset).map_err(|e| ArchError::State {
@@ -109,6 +112,20 @@ impl VcpuState {
         vcpu.set_lapic(&self.lapic).map_err(refused("local interrupt controller"))?;
         write_msrs(vcpu, cpu, &self.msrs)?;
         vcpu.set_vcpu_events(&self.events).map_err(refused("pending events"))
+    }
+
+    /// The special registers as this host's processor wants them back.
+    ///
+    /// KVM reports the task segment as busy, which it is (`svm_get_segment`); but QEMU's emulated processor keeps it as it was
+    /// loaded, available, and lets a program with a bitmap of ports write to a port only then (its `helper_check_io`; seen with
+    /// 7.2).
+    fn special_registers(&self) -> kvm_sregs {
+        const BUSY: u8 = 2;
+        let mut sregs = self.sregs;
+        if cpuid::is_emulated() {
+            sregs.tr.type_ &= !BUSY;
+        }
+        sregs
     }
 
     /// The first leaf in which a processor of this host differs, or `tsc` for its frequency.
