@@ -183,6 +183,7 @@ fn detail_of(job: &Job, root: &RootSource) -> Detail {
         lower_via: Some(via.to_owned()),
         kernel: rustix::system::uname().release().to_str().ok().map(str::to_owned),
         limits_not_enforced: vec![],
+        start: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
-use isolab_bench::run_report::Detail;
+use isolab_bench::run_report::{Detail, SNAPSHOT};
 use isolab_container::cgroup::{Cgroup, Limits};
 use isolab_container::child::{SpawnOptions, keep_only, spawn};
 use isolab_container::clock::ClockPair;
@@ -211,6 +211,7 @@ impl Vm {
             lower_via: Some("virtio-blk".into()),
             kernel: Some(entry.info().version.clone()),
             limits_not_enforced: vec![],
+            start: restore.then(|| SNAPSHOT.to_owned()),
         };
         Ok(Started::new(instance, None, detail).with_complaint(File::from(complaint)))
     }
