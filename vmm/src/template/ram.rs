@@ -11,8 +11,8 @@ use crate::memory::{self, GuestRam, MemoryError};
 use crate::{layout, sys};
 
 const PAGE: u64 = 4096;
-/// A restored machine maps each piece by a call of its own.
-const MOST_PIECES: usize = 64;
+/// A restored machine maps each piece by a call of its own, which costs more than some zero pages in the file.
+const MOST_PIECES: usize = 16;
 /// Zero pages that are stored rather than begin another piece; twice as many where there would be too many pieces.
 const LEAST_GAP: u64 = 8;
 
