@@ -11,6 +11,7 @@ use crate::memory::{self, GuestRam, MemoryError};
 use crate::{layout, sys};
 
 const PAGE: u64 = 4096;
+const PAGE_LEN: usize = 4096;
 /// A restored machine maps each piece by a call of its own, which costs more than some zero pages in the file.
 const MOST_PIECES: usize = 16;
 /// Zero pages that are stored rather than begin another piece; twice as many where there would be too many pieces.
@@ -36,9 +37,9 @@ pub(crate) fn store(ram: &GuestRam, bytes: u64, file: &File) -> Result<Vec<Piece
     let failed = |source| TemplateError::File { step: "write the template's memory", source };
     let pieces = few(&written(ram, bytes).map_err(failed)?);
     let mut out = io::BufWriter::with_capacity(1 << 20, file);
-    let mut page = [0; PAGE as usize];
+    let mut page = [0; PAGE_LEN];
     for piece in &pieces {
-        for at in (piece.start..piece.end()).step_by(PAGE as usize) {
+        for at in (piece.start..piece.end()).step_by(PAGE_LEN) {
             let read = ram.read_slice(&mut page, GuestAddress(at)).map_err(io::Error::other);
             read.and_then(|()| out.write_all(&page)).map_err(failed)?;
         }
@@ -50,9 +51,9 @@ pub(crate) fn store(ram: &GuestRam, bytes: u64, file: &File) -> Result<Vec<Piece
 /// The pages that are not zero, each neighbour joined to the one before it.
 fn written(ram: &GuestRam, bytes: u64) -> io::Result<Vec<Piece>> {
     let mut found: Vec<Piece> = Vec::new();
-    let mut page = [0; PAGE as usize];
+    let mut page = [0; PAGE_LEN];
     for (start, len) in layout::ram_ranges(bytes) {
-        for at in (start.0..start.0 + len).step_by(PAGE as usize) {
+        for at in (start.0..start.0 + len).step_by(PAGE_LEN) {
             ram.read_slice(&mut page, GuestAddress(at)).map_err(io::Error::other)?;
             if page.iter().all(|&byte| byte == 0) {
                 continue;

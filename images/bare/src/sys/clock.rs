@@ -33,6 +33,15 @@ pub fn random(into: &mut [u8]) -> Result<usize, Errno> {
     call!(318, into, len, 0)
 }
 
+/// Nanoseconds of `CLOCK_REALTIME`.
+#[must_use]
+pub fn realtime_ns() -> u64 {
+    let mut time = [0_u64; 2];
+    // With this clock and a good pointer the call can't fail.
+    let _ = call!(228, REALTIME, &mut time);
+    time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
+}
+
 /// Sets `CLOCK_REALTIME`.
 ///
 /// # Errors

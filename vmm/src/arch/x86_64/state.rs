@@ -114,6 +114,27 @@ impl VcpuState {
         vcpu.set_vcpu_events(&self.events).map_err(refused("pending events"))
     }
 
+    /// A processor that has done nothing yet.
+    #[cfg(test)]
+    pub(crate) fn blank() -> Self {
+        let msr = |index| kvm_msr_entry { index, data: u64::MAX, ..Default::default() };
+        Self {
+            features: vec![kvm_cpuid_entry2 { function: 7, ebx: 1, ..Default::default() }],
+            tsc_khz: 1_000_000,
+            tsc_offset: 0,
+            host_tsc: 0,
+            mp_state: kvm_mp_state::default(),
+            regs: kvm_regs::default(),
+            sregs: kvm_sregs::default(),
+            xsave: kvm_xsave::default(),
+            xcrs: kvm_xcrs::default(),
+            debug: kvm_debugregs::default(),
+            lapic: kvm_lapic_state::default(),
+            msrs: vec![msr(0x174), msr(0x277)],
+            events: kvm_vcpu_events::default(),
+        }
+    }
+
     /// The special registers as this host's processor wants them back.
     ///
     /// KVM reports the task segment as busy, which it is (`svm_get_segment`); but QEMU's emulated processor keeps it as it was
@@ -189,4 +210,27 @@ fn write_msrs(vcpu: &VcpuFd, cpu: u8, wanted: &[kvm_msr_entry]) -> Result<(), Ar
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(entries: &[kvm_cpuid_entry2]) -> CpuId {
+        CpuId::from_entries(entries).unwrap()
+    }
+
+    #[test]
+    fn a_processor_with_other_features_or_another_frequency_is_told_apart() {
+        let stored = VcpuState::blank();
+        let same = stored.features.clone();
+        assert_eq!(stored.differs(&features(&same), 1_000_000), None);
+        assert_eq!(stored.differs(&features(&same), 1_000_200), None);
+        let other = [kvm_cpuid_entry2 { ebx: 3, ..same[0] }];
+        assert_eq!(stored.differs(&features(&other), 1_000_000).as_deref(), Some("cpuid leaf 0x7"));
+        let more = [same[0], kvm_cpuid_entry2 { function: 0x14, ..Default::default() }];
+        assert_eq!(stored.differs(&features(&more), 1_000_000).as_deref(), Some("cpuid leaf 0x14"));
+        assert_eq!(stored.differs(&features(&[]), 1_000_000).as_deref(), Some("cpuid leaf 0x7"));
+        assert!(stored.differs(&features(&same), 2_000_000).unwrap().contains("2000000 kHz"));
+    }
 }

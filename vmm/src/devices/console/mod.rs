@@ -76,7 +76,7 @@ pub(crate) struct Console {
 }
 
 /// What the device knows of its guest, without the host's ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConsoleState {
     control: Control,
     guest_open: [bool; PORTS],
