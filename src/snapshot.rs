@@ -63,11 +63,13 @@ impl Guest {
         }
     }
 
-    /// A job of it, whose command is never run.
+    /// A job of it, whose command is never run, but read into the guest's memory.
     fn job(&self, image: &Resolved) -> Job {
+        let config = &image.entry.config;
+        let own = config.entrypoint.iter().chain(&config.cmd).next().cloned();
         Job {
             image: image.entry.digest.clone(),
-            argv: vec!["-".into()],
+            argv: vec![own.unwrap_or_else(|| "-".into())],
             env: vec![],
             workdir: "/".into(),
             user: User::default(),

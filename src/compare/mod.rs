@@ -66,6 +66,9 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         (vec![level], arms)
     };
     check_snapshot(&config, &levels)?;
+    if args.cold && config.from_snapshot {
+        bail!("--cold does not reach the files of a snapshot, which running guests hold; leave it out");
+    }
     output::check(args)?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {

@@ -153,23 +153,33 @@ fn host<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> VmError {
 /// # Errors
 /// [`VmError`] where the guest can't be started or ends without its last mark; the mark is not sent then.
 pub fn run(config: VmConfig) -> Result<(), VmError> {
-    // What can be refused is refused before anything is made.
+    // What can be refused is refused before anything is made, or while it is.
     if !(1..=MAX_CPUS).contains(&config.cpus) {
         return Err(VmError::Cpus { cpus: config.cpus });
     }
     let memory_bytes = config.memory_bytes & !0xfff;
     let tracer = config.tracer;
+    // KVM waits more than it works while it makes a machine (for a grace period, in which the thread that looks after its large
+    // pages joins our cgroup), so that a template is read meanwhile.
+    let maker = match config.begin {
+        Begin::Restore(_) => Some(thread::spawn(move || create_machine(tracer))),
+        Begin::Boot(_) => None,
+    };
     let content = content(&config.begin, memory_bytes, config.cpus)?;
 
     // The machine.
-    let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
-    tracer.end(if content.is_restored() { Subphase::TemplateRead } else { Subphase::KvmOpen });
-    let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
-    tracer.end(Subphase::CreateVm);
-    let ram = match &content {
-        Content::Kernel { .. } => memory::map(memory_bytes)?,
-        Content::Template { state, memory } => template::map(memory_bytes, &state.pieces, memory)?,
+    let restored = match &content {
+        Content::Kernel { .. } => None,
+        Content::Template { state, memory } => Some(
+            template::map(memory_bytes, &state.pieces, memory)
+                .inspect(|_| tracer.end(Subphase::TemplateRead))?,
+        ),
     };
+    let (kvm_fd, vm) = match maker {
+        Some(maker) => maker.join().map_err(|_| host("create virtual machine")(io::Error::other("panic")))?,
+        None => create_machine(tracer),
+    }?;
+    let ram = restored.map_or_else(|| memory::map(memory_bytes), Ok)?;
     memory::register(&vm, &ram)?;
     if let Some(trace) = tracer.trace() {
         trace.set_ram(memory::host_ranges(&ram));
@@ -269,12 +279,6 @@ enum Content<'a> {
     Template { state: Box<MachineState>, memory: &'a File },
 }
 
-impl Content<'_> {
-    const fn is_restored(&self) -> bool {
-        matches!(self, Self::Template { .. })
-    }
-}
-
 fn content(begin: &Begin, memory_bytes: u64, cpus: u8) -> Result<Content<'_>, VmError> {
     match begin {
         Begin::Boot(boot) => {
@@ -306,6 +310,14 @@ fn stop(threads: Vec<JoinHandle<VcpuFd>>, end: &End) -> Result<Vec<VcpuFd>, VmEr
         vcpus.push(stopped.map_err(host("stop a cpu"))?);
     }
     Ok(vcpus)
+}
+
+fn create_machine(tracer: Tracer) -> Result<(Kvm, VmFd), VmError> {
+    let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
+    tracer.end(Subphase::KvmOpen);
+    let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
+    tracer.end(Subphase::CreateVm);
+    Ok((kvm_fd, vm))
 }
 
 fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {

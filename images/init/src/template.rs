@@ -1,6 +1,8 @@
 //! The template of a guest: process 1 with all mounts done waits for its job. What is stored there comes to life many times, so
 //! that nothing of it may be secret or unique: random numbers and the wall clock are set before the job is read.
 
+use core::ffi::CStr;
+
 use isolab_bare::mark::Marks;
 use isolab_bare::sys::io::{self, open};
 use isolab_bare::sys::{CWD, Errno, clock};
@@ -15,8 +17,25 @@ use crate::channels::{self, Channels};
 /// would.
 const SETTLE_NS: u64 = 500_000_000;
 
+/// Most bytes of the image's own command that a template holds.
+const PRELOAD: usize = 16 << 20;
+
+/// Has the image's own command read in: the restored guests that run it need no disk for it.
+fn preload(prepared: &Job<'_>) {
+    let Some(Ok(path)) = prepared.args().next().map(CStr::from_bytes_with_nul) else { return };
+    if !path.to_bytes().starts_with(b"/") {
+        return;
+    }
+    // Where it is not there, whoever runs it is told.
+    if let Ok(file) = io::open(CWD, path, open::RDONLY | open::NONBLOCK | open::CLOEXEC, 0) {
+        let _ = io::read_ahead(file, PRELOAD);
+        io::close(file);
+    }
+}
+
 /// Waits for the job of a restored guest; everything after the mark happens once for each of them.
 pub(crate) fn wait(prepared: &Job<'_>, channels: &Channels, marks: Marks) -> Result<Job<'static>, Failure> {
+    preload(prepared);
     let settled = clock::monotonic_ns().saturating_add(SETTLE_NS);
     clock::sleep_until_ns(settled).at(Step::Restore)?;
     marks.write(Code::Template, 0);

@@ -112,7 +112,7 @@ subphases! {
     Teardown = 38, "teardown";
     /// template found, its files opened and checked
     TemplateOpen = 39, "template_open";
-    /// state of a template read and checked, /dev/kvm opened
+    /// state of a template read and checked, guest RAM mapped, while the virtual machine is made
     TemplateRead = 40, "template_read";
     /// processors made, their state and that of the interrupt controllers and clock set
     RestoreState = 41, "restore_state";
