@@ -27,6 +27,7 @@ mod report_fd;
 mod resolve;
 mod run;
 mod signals;
+mod snapshot;
 mod stdio;
 mod supervise;
 mod terminal;
@@ -110,6 +111,7 @@ const fn prints(command: &Command) -> bool {
         | Command::Compare(_)
         | Command::Bench(_)
         | Command::Lab(_)
+        | Command::Snapshot(_)
         | Command::Batch { .. } => false,
         Command::Image(_)
         | Command::Kernel(_)
@@ -151,6 +153,7 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Report(args) => report::report(&args),
         Command::Diff(args) => diff::command(&args),
         Command::Check(args) => check::command(&args),
+        Command::Snapshot(args) => snapshot::command(&args),
         Command::Doctor(args) => doctor::command(&args),
         Command::Lab(args) => place::lab(&args),
         Command::Explain(args) => {

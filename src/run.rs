@@ -39,8 +39,10 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     let mut job = resolve::job(config, &image, report_to.is_some())?;
     job.env.extend(args.test_delay.and_then(Delay::for_workload));
     let setup = Setup {
+        image_name: image.entry.reference().to_owned(),
         image: image.file,
         kernel: config.kernel.clone(),
+        from_snapshot: config.from_snapshot,
         guest_console: args.guest_console,
         asked: config.asked,
         tracer,

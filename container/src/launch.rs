@@ -223,6 +223,7 @@ fn equip(
         root_is_dir: root.is_none(),
         limits: &resource_limits(),
         delay: trace::delay_inside(&tracer),
+        template: false,
     })?;
     send_block(control, &block)?;
     tracer.end(Subphase::JobBlock);

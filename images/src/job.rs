@@ -77,6 +77,8 @@ pub struct BlockOptions<'a> {
     pub limits: &'a [(u32, u64, u64)],
     /// Test of the timeline: where process 1 is to wait ([`Header::delay`]).
     pub delay: (u8, u16),
+    /// [`flag::TEMPLATE`]: the command is not run.
+    pub template: bool,
 }
 
 /// The job does not fit the block.
@@ -119,6 +121,7 @@ impl Job {
         set(self.marks, flag::MARKS);
         set(options.confine_with.is_some(), flag::CONFINE);
         set(options.root_is_dir, flag::ROOT_IS_DIR);
+        set(options.template, flag::TEMPLATE);
         set(!matches!(self.stdio, Stdio::Output), flag::STDIN);
         set(matches!(self.stdio, Stdio::Terminal { .. }), flag::TTY);
         let (rows, cols) = match self.stdio {

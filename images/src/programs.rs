@@ -10,6 +10,9 @@ use rustix::io::Errno;
 /// Process 1 of a container (argument `container`) and of a guest (`/init` of its initramfs).
 pub static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-init"));
 
+/// SHA-256 of [`INIT`], in hexadecimal: a guest that continues from a template continues in this program.
+pub const INIT_DIGEST: &str = include_str!(concat!(env!("OUT_DIR"), "/isolab-init.sha256"));
+
 /// The workloads; also the whole content of the built-in image `demo`.
 pub static WORK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-work"));
 

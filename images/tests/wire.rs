@@ -57,7 +57,7 @@ proptest! {
         delay: (u8, u16),
     ) {
         let filter = filter.map(|f| f.concat());
-        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, no_groups, limits: &limits, delay };
+        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, no_groups, limits: &limits, delay, template: false };
         let bytes = job.encode(&options).expect("small job fits");
         let block = Block::decode(&bytes).expect("what encode makes is a block");
         prop_assert_eq!(block.args().map(plain).collect::<Vec<_>>(), job.argv);

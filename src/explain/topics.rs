@@ -45,6 +45,23 @@ pub(super) const TOPICS: &[Topic] = &[
         ],
     ),
     topic(
+        "snapshot",
+        &["from-snapshot", "restore", "template", "snapshots"],
+        "guests that continue where another one waits for its command",
+        &[
+            "isolab snapshot IMAGE boots a guest up to where it waits for its command and stores it; run --level vm --from-snapshot IMAGE -- CMD \
+         continues a private copy. One snapshot serves any command, user, environment and kind of standard streams; memory, CPUs, \
+         kernel and --read-only are those that it was made with.",
+            "A restored guest gets random bytes of the host before it reads its job, and the host's wall clock. What the guest's \
+         kernel drew before is the same in all guests of a snapshot (its place in memory, keys of its hash tables), and its uptime goes on from there. Where \
+         guests must not know of each other's kernel, start them cold.",
+            "It is refused, with the command that makes it anew, where image, kernel, isolab's process 1, memory, CPUs, the processor's \
+         features or the format differ, or a file was cut short or altered. The files are yours alone (mode 0600): they hold a guest's memory.",
+            "A restored start and a cold one are never compared in one sentence (T15). A lab keeps no snapshots: there, \
+         --from-snapshot makes it first. Contents and order of restoring: docs/snapshot.md.",
+        ],
+    ),
+    topic(
         "vary",
         &["knob", "knobs", "net", "overlay-off"],
         "what a single mechanism costs",
@@ -248,6 +265,7 @@ pub(super) const TOPICS: &[Topic] = &[
                 "  main               first line of isolab\n",
                 "  run_begin          before clone3, or before the first KVM_RUN\n",
                 "  guest_kernel_done  VM only: first instruction of process 1\n",
+                "  resumed            VM from a snapshot only: process 1 has its job\n",
                 "  first_user_insn    first instruction of the workload binary\n",
                 "  ready              the workload says so\n",
                 "  exit               the workload's status is known\n",

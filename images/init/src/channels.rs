@@ -42,11 +42,11 @@ pub(crate) fn occupy_standard_descriptors() -> Result<(), Errno> {
     }
 }
 
-/// Reads and checks the job block, which stays where it was read.
+/// Reads and checks a job block, which stays where it was read. A guest of a template reads two: the template's and its own.
 pub(crate) fn read_job(control: Fd) -> Result<Job<'static>, Failure> {
-    static BLOCK: Once<[u8; MAX_LEN]> = Once::new([0; MAX_LEN]);
+    static BLOCKS: [Once<[u8; MAX_LEN]>; 2] = [const { Once::new([0; MAX_LEN]) }; 2];
     let read = || {
-        let block = BLOCK.take().ok_or(Errno::INVAL)?;
+        let block = BLOCKS.iter().find_map(Once::take).ok_or(Errno::INVAL)?;
         let (head, rest) = block.split_first_chunk_mut::<HEADER_LEN>().ok_or(Errno::INVAL)?;
         read_exact(control, head)?;
         let total = Header::total_len(head).map_err(|_| Errno::PROTO)?;
@@ -56,7 +56,8 @@ pub(crate) fn read_job(control: Fd) -> Result<Job<'static>, Failure> {
     read().at(Step::Job)
 }
 
-fn read_exact(fd: Fd, mut into: &mut [u8]) -> Result<(), Errno> {
+/// Reads until the buffer is full.
+pub(crate) fn read_exact(fd: Fd, mut into: &mut [u8]) -> Result<(), Errno> {
     while !into.is_empty() {
         let n = io::read(fd, into)?;
         if n == 0 {

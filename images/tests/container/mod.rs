@@ -179,6 +179,7 @@ impl Lab {
                 root_is_dir: how.block.root_is_dir,
                 no_groups: false,
                 limits: how.block.limits,
+                template: false,
             })
             .expect("job fits");
         self.start(&block, how).finish(how.stdin)

@@ -38,8 +38,11 @@ pub mod flag {
     /// [`crate::fd::ROOT`] is a directory (rootless), not a mount: bind it, read-only. It must be opened inside the
     /// new mount namespace: the kernel binds nothing of another one.
     pub const ROOT_IS_DIR: u32 = 1 << 5;
+    /// Of a guest: there is no job yet. Process 1 prepares what each job needs, says [`crate::mark::Code::Template`], and
+    /// reads a [restore block](crate::restore) and the job after it.
+    pub const TEMPLATE: u32 = 1 << 6;
     /// Every bit that means something.
-    pub const ALL: u32 = (1 << 6) - 1;
+    pub const ALL: u32 = (1 << 7) - 1;
 }
 
 /// The fixed part.

@@ -110,6 +110,14 @@ subphases! {
     WorkloadRun = 37, "workload_run";
     /// processes reaped, memory and cgroup freed
     Teardown = 38, "teardown";
+    /// template found, its files opened and checked
+    TemplateOpen = 39, "template_open";
+    /// state of a template read and checked, guest RAM mapped, while the virtual machine is made
+    TemplateRead = 40, "template_read";
+    /// processors made, their state and that of the interrupt controllers and clock set
+    RestoreState = 41, "restore_state";
+    /// guest goes on where its template waits: first faults, job read, random numbers and clock set
+    Resume = 42, "resume";
 }
 
 impl Subphase {
