@@ -19,6 +19,7 @@ use isolab_images::programs::INIT;
 use isolab_images::store::Store;
 use isolab_vmm::probe;
 use isolab_vmm::{Initramfs, VmConfig, check_kernel, least_memory};
+use isolab_wire::GUEST_PROGRAM;
 use isolab_wire::trace::Subphase;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::geteuid;
@@ -73,7 +74,11 @@ impl Level for Vm {
         let entry = self.kernel()?;
         // The ELF kernel where there is one: a bzImage unpacks itself in the guest first.
         let kernel = File::open(entry.vmlinux().unwrap_or_else(|| entry.kernel()))?;
-        let initramfs = Initramfs::Bytes(initramfs::build(&entry, INIT, ModuleSet::Guest)?);
+        let mut archive = initramfs::start(&entry, INIT, ModuleSet::Guest)?;
+        if let Some(program) = self.0.program {
+            archive.file(GUEST_PROGRAM.to_str()?.trim_start_matches('/'), 0o755, program)?;
+        }
+        let initramfs = Initramfs::Bytes(archive.finish()?);
         let least = least_memory(&check_kernel(&kernel)?, &initramfs)?;
         if job.memory_bytes < least {
             let (asked, least) = (job.memory_bytes >> 20, least.div_ceil(1 << 20));
@@ -86,7 +91,8 @@ impl Level for Vm {
         let tracer = self.0.tracer;
         tracer.end(Subphase::KernelFiles);
         let delay = trace::delay_inside(&tracer);
-        let block = job.encode(&BlockOptions { delay, ..BlockOptions::default() })?;
+        let program = self.0.program.is_some();
+        let block = job.encode(&BlockOptions { delay, program, ..BlockOptions::default() })?;
         tracer.end(Subphase::JobBlock);
         let limits =
             Limits { memory_bytes: Some(job.memory_bytes + VMM_BYTES), cpus: Some(job.cpus), pids: None };

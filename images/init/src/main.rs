@@ -79,6 +79,7 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     let job = channels::read_job(channels.control)?;
     timeline.begin(&job);
     timeline::delay(&job, Subphase::GuestInit);
+    let program = channels::program(place, &job)?;
     timeline.end(&job, Subphase::InitJob);
 
     mounts::skeleton(place, &job).at(Step::Overlay)?;
@@ -106,7 +107,7 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     let mut stdio = stdio::prepare(place, &job, &channels)?;
     timeline.end(&job, Subphase::Workspace);
     privileges::bound(&job).at(Step::Privileges)?;
-    let workload = launch::start(&job, &stdio, marks)?;
+    let workload = launch::start(&job, &stdio, marks, program)?;
     stdio.close_workload_side();
     privileges::keep_only_kill(&job).at(Step::Privileges)?;
 
