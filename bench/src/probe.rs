@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::Host;
 use crate::record::Tool;
 
+pub mod published;
 pub mod table;
 
 use table::{Expect, Expected, Row};

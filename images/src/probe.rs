@@ -13,6 +13,9 @@ pub const MAX_LINES: usize = 20_000;
 /// Most bytes of what an item has seen.
 pub const MAX_SEEN: usize = 8 << 10;
 
+/// So much of a program is hashed.
+pub const HASHED: u64 = 1 << 20;
+
 /// What to look for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,8 +30,9 @@ pub struct Spec {
     pub files: Vec<FileWanted>,
     /// Where on the host the image's file is.
     pub image_file: String,
-    /// The file of the host's isolab: device and inode.
-    pub isolab: (u64, u64),
+    /// The host's isolab: its length, and the hash ([`fnv`]) of its first [`HASHED`] bytes. Numbers of devices and inodes mean
+    /// nothing in another kernel.
+    pub isolab: (u64, String),
     /// Size limit of each tmpfs of the level.
     pub tmpfs_bytes: u64,
     /// Names of the environment that the job gives.

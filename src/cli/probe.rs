@@ -30,6 +30,9 @@ pub(crate) struct ProbeArgs {
     /// Test the probes instead of the levels: whether each can say "reached" (on this host, level process)
     #[arg(long, conflicts_with_all = ["levels", "json", "html", "evidence", "quiet"])]
     pub(crate) self_test: bool,
+    /// Leave a mechanism of the container out, to see that the probes find it (as `run --knob`)
+    #[arg(long, hide = true, value_name = "KNOB=VALUE")]
+    pub(crate) knob: Vec<String>,
     /// The job.
     #[command(flatten)]
     pub(crate) options: JobOptions,

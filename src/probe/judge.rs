@@ -58,6 +58,8 @@ pub(super) struct HostTruth {
     /// Links of `/proc/self/ns`.
     pub(super) namespaces: BTreeMap<String, String>,
     pub(super) hypervisor: Option<String>,
+    /// Its network interfaces but loopback.
+    pub(super) interfaces: String,
 }
 
 impl Context<'_> {
@@ -138,6 +140,8 @@ impl Context<'_> {
         let layer = match (item.signal, item.errno) {
             (Some(SIGSYS), _) => "seccomp",
             _ if by_filter => "seccomp",
+            (_, Some(EPERM | EACCES | ESRCH | ECONNREFUSED)) if self.own_kernel => "own kernel",
+            (_, None) if item.found == Found::Absent => "not there",
             (_, Some(EROFS)) => "read-only mount",
             (_, Some(ENOENT | ENXIO | ENODEV | ENOTDIR)) => "not there",
             (_, Some(EPERM | EACCES)) => "capability",
@@ -188,6 +192,15 @@ impl Context<'_> {
                 let host = truth.namespaces.get(name).map(String::as_str).unwrap_or_default();
                 let layer = if self.own_kernel { "own kernel" } else { "namespace" };
                 record(equal(!self.own_kernel && seen == host), layer, host)
+            }
+            ("P27", _) => {
+                let outcome = match (seen.is_empty(), truth.interfaces.is_empty()) {
+                    (false, _) => Outcome::Reached,
+                    (true, true) => Outcome::NotApplicable,
+                    (true, false) => Outcome::Blocked,
+                };
+                let layer = if self.own_kernel { "own kernel" } else { "namespace" };
+                record(outcome, layer, &truth.interfaces)
             }
             ("P31", name) => guest_device(&record, name, &seen),
             _ => self.compared(item, &seen, &record),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,8 +27,9 @@ use isolab_bench::environment::Host;
 use isolab_bench::probe::table::{ROWS, Row};
 use isolab_bench::probe::{BASELINE, Cell, Config, LevelRun, Outcome, ProbeRecord, Program, SCHEMA};
 use isolab_images::job::{Job, Stdio};
-use isolab_images::probe::{Spec, fnv};
+use isolab_images::probe::{HASHED, Spec, fnv};
 use isolab_images::programs::{PROBE, PROBE_DIGEST};
+use rustix::fs::{major, minor};
 use rustix::io::{FdFlags, fcntl_setfd};
 use sha2::{Digest, Sha256};
 
@@ -40,6 +41,7 @@ use crate::arguments;
 use crate::cli::{JobArgs, ProbeArgs};
 use crate::compare::{self, RECORD_IN_LAB};
 use crate::config::JobConfig;
+use crate::knobs::Knobs;
 use crate::levels::Setup;
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, Resolved};
@@ -149,12 +151,16 @@ pub(super) fn job_of(config: &JobConfig, image: &Resolved) -> anyhow::Result<Job
 /// What stays the same for all levels of a run.
 struct Session<'a> {
     config: &'a JobConfig,
+    /// Mechanisms that the container is to lack.
+    knobs: Knobs,
     image: &'a Resolved,
     job: Job,
     rows: &'a [&'static Row],
     plants: Plants,
     files: Vec<Wanted>,
     host: HostTruth,
+    /// isolab's own program: length, and hash of its beginning.
+    isolab: (u64, String),
     signals: Signals,
 }
 
@@ -187,6 +193,7 @@ fn on_host(
     let (runnable, _) = compare::split(args.levels.is_some(), true, levels, config, &image)?;
     let job = job_of(config, &image)?;
     let mut session = Session::new(config, &image, job, rows)?;
+    session.knobs = Knobs::new(&args.knob, "container")?;
     // Without isolation first, whether or not it was asked for: it shows what there is to isolate.
     let order =
         std::iter::once(BASELINE).chain(runnable.iter().map(String::as_str).filter(|name| *name != BASELINE));
@@ -235,14 +242,22 @@ impl<'a> Session<'a> {
         rows: &'a [&'static Row],
     ) -> anyhow::Result<Self> {
         let plants = Plants::new()?;
-        let files = truth::files(plants.planted.threads);
+        // A disk that is the image itself is the guest's as well, and tells nothing.
+        let meta = fs::metadata(&image.entry.path).context("look at the image")?;
+        let disk = meta.file_type().is_block_device().then(|| (major(meta.rdev()), minor(meta.rdev())));
+        let files = truth::files(plants.planted.threads, disk);
+        let mut own = fs::File::open("/proc/self/exe").context("open isolab's own program")?;
+        let len = own.metadata().context("look at isolab's own program")?.len();
+        let mut beginning = Vec::new();
+        own.by_ref().take(HASHED).read_to_end(&mut beginning).context("read isolab's own program")?;
+        let isolab = (len, format!("{:016x}", fnv(&beginning)));
         let signals = Signals::catch().context("catch signals")?;
-        Ok(Self { config, image, job, rows, plants, files, host: host_truth(), signals })
+        let (host, knobs) = (host_truth(), Knobs::default());
+        Ok(Self { config, knobs, image, job, rows, plants, files, host, isolab, signals })
     }
 
     /// What the program is to look for at a level.
     fn spec(&self, level: &str) -> anyhow::Result<Spec> {
-        let own = fs::metadata("/proc/self/exe").context("look at isolab's own program")?;
         let asked = |row: &&&Row| row.at(level).outcome.outcome() != Some(Outcome::NotApplicable);
         // Whose kernel it is and which hypervisor is needed to judge the others.
         let probes = self.rows.iter().filter(asked).map(|row| row.id).filter(|id| *id != "P01");
@@ -254,7 +269,7 @@ impl<'a> Session<'a> {
             planted: self.plants.planted.clone(),
             files: self.files.iter().map(|wanted| wanted.file.clone()).collect(),
             image_file: self.image.entry.path.to_str().unwrap_or_default().to_owned(),
-            isolab: (own.dev(), own.ino()),
+            isolab: self.isolab.clone(),
             // What the levels round up to whole pages, and a page for itself.
             tmpfs_bytes: self.job.memory_bytes / 2 + 8192,
             env_names: self.job.env.iter().map(name).collect(),
@@ -264,7 +279,8 @@ impl<'a> Session<'a> {
     /// Runs a level; a signal that asked for the end instead.
     fn run(&mut self, name: &str) -> anyhow::Result<Result<Level, u8>> {
         let spec = self.spec(name)?;
-        let setup = Setup { program: Some(PROBE), ..Setup::of(self.config, self.image)? };
+        let knobs = if name == "container" { self.knobs } else { Knobs::default() };
+        let setup = Setup { program: Some(PROBE), knobs, ..Setup::of(self.config, self.image)? };
         // Open in isolab without close-on-exec: it must arrive nowhere.
         let planted = fs::File::open(&self.plants.planted.file).context("open the planted file")?;
         fcntl_setfd(&planted, FdFlags::empty()).context("leave a descriptor open")?;
@@ -406,9 +422,17 @@ fn host_truth() -> HostTruth {
         sources,
         blocks: names("/sys/block"),
         disk_ids: names("/dev/disk/by-uuid"),
+        interfaces: interfaces(),
         namespaces: kinds.into_iter().filter_map(link).collect(),
         hypervisor: hypervisor(),
     }
+}
+
+/// Network interfaces of this host but loopback.
+fn interfaces() -> String {
+    let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    names.filter(|name| *name != "lo").collect::<Vec<_>>().join(" ")
 }
 
 /// Which hypervisor the processor names.

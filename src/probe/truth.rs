@@ -84,19 +84,24 @@ fn wanted(probe: &str, item: &str, path: &str, prefix: &str, compare: Compare) -
     Wanted { file, compare }
 }
 
-/// All files to compare on this host; `threads` were planted.
-pub(super) fn files(threads: u32) -> Vec<Wanted> {
+/// All files to compare on this host; `threads` were planted, and of the disk of the image nothing is compared.
+pub(super) fn files(threads: u32, image_disk: Option<(u32, u32)>) -> Vec<Wanted> {
     let mut all: Vec<Wanted> = FILES
         .iter()
         .map(|(probe, item, path, prefix, compare)| wanted(probe, item, path, prefix, *compare))
         .collect();
     all.push(wanted("P14", "loadavg", "/proc/loadavg", "", Compare::Tasks(threads.into())));
     // The first disk that is one: lines of loop and memory disks are alike everywhere.
-    let is_disk = |name: &str| !["loop", "ram", "zram"].iter().any(|memory| name.starts_with(memory));
+    let is_disk = |words: &[&str], name: usize| {
+        let numbers =
+            words.first().and_then(|n| n.parse().ok()).zip(words.get(1).and_then(|n| n.parse().ok()));
+        let in_memory = |name: &&str| ["loop", "ram", "zram"].iter().any(|kind| name.starts_with(kind));
+        numbers.is_some() && numbers != image_disk && words.get(name).is_some_and(|name| !in_memory(name))
+    };
     let stats = fs::read_to_string("/proc/diskstats").unwrap_or_default();
     let mut disks = stats.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().take(3).collect();
-        words.get(2).is_some_and(|name| is_disk(name)).then_some((line, words))
+        is_disk(&words, 2).then_some((line, words))
     });
     if let Some((line, words)) = disks.next() {
         let head = words.join(" ");
@@ -113,7 +118,8 @@ pub(super) fn files(threads: u32) -> Vec<Wanted> {
         ));
     }
     let partitions = fs::read_to_string("/proc/partitions").unwrap_or_default();
-    let disk = partitions.lines().skip(2).find(|line| line.split_whitespace().nth(3).is_some_and(is_disk));
+    let words = |line: &&str| is_disk(&line.split_whitespace().collect::<Vec<_>>(), 3);
+    let disk = partitions.lines().skip(2).find(words);
     if let Some(line) = disk {
         all.push(wanted("P14", "partitions", "/proc/partitions", line.trim_start(), Compare::Same));
     }

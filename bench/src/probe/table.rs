@@ -281,7 +281,7 @@ pub const ROWS: &[Row] = &[
         method: "opens everything below /proc/sys, and eight more files, for writing; writes nothing",
         levels: [
             host("the host's"),
-            blocked("read-only mounts"),
+            blocked("they belong to the host's root, below read-only mounts"),
             reached(
                 &[
                     "/proc/sys",
@@ -451,7 +451,7 @@ pub const ROWS: &[Row] = &[
         levels: [
             host("the host's"),
             host("the host's: one processor"),
-            reached(&["transactions"], "masked, but for transactions"),
+            blocked("masked by isolab's monitor"),
         ],
     },
     Row {
@@ -465,9 +465,13 @@ pub const ROWS: &[Row] = &[
         id: "P34",
         title: "writing the image's disk",
         question: "Does the device take a write to the image's disk from the guest's root?",
-        method: "a node of its own, opened for writing, also after clearing the read-only flag; a sector written with its own \
-                 bytes; the host compares the file's beginning before and after",
-        levels: [NONE, NONE, blocked("the device refuses, the file is the same")],
+        method: "a sector written with its own bytes through a node of its own, also after root has cleared the read-only flag; the \
+                 host compares the file's beginning before and after",
+        levels: [
+            NONE,
+            NONE,
+            blocked("the guest's kernel keeps to the device's read-only flag, the file is the same"),
+        ],
     },
     Row {
         id: "P35",

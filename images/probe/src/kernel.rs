@@ -39,10 +39,8 @@ pub(crate) fn addresses(_: &Spec, out: &Out<'_>) {
         }
     };
     let is_address = |text: &str| {
-        let digits = text.trim_start_matches("0x");
-        digits.len() >= 8
-            && digits.bytes().all(|b| b.is_ascii_hexdigit())
-            && digits.bytes().any(|b| b != b'0')
+        // The kernel's half; below are offsets.
+        u64::from_str_radix(text.trim_start_matches("0x"), 16).is_ok_and(|address| address >> 63 == 1)
     };
     shown("kallsyms", "/proc/kallsyms", 0, is_address);
     shown("modules", "/proc/modules", 5, is_address);

@@ -125,36 +125,30 @@ pub(crate) fn image_disk(_: &Spec, out: &Out<'_>) {
 }
 
 fn write_through(out: &Out<'_>, node: &Path) {
-    let for_writing = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_SYNC).open(node);
-    match for_writing() {
-        Ok(_) => out.reached("open for writing", ""),
-        Err(error) => out.io("open for writing", &error, ""),
-    }
-    // The guest's kernel believes that the disk is read-only; its root can tell it otherwise.
+    write_sector(out, "write", node);
+    // Root can tell the kernel that the disk is no longer read-only; whether that believes it, the write tells.
     const SET_READ_ONLY: usize = 0x125d;
     let off = 0_i32;
-    let told = open(node, 0)
-        .map(|disk| sys::call(16, &[disk.as_raw_fd() as usize, SET_READ_ONLY, sys::address(&off)]));
-    match told {
-        Ok(Ok(_)) => {}
-        Ok(Err(errno)) => return out.error("write", errno, "the guest's own kernel keeps it read-only"),
-        Err(error) => return out.io("write", &error, ""),
+    if let Ok(disk) = open(node, 0) {
+        let _ = sys::call(16, &[disk.as_raw_fd() as usize, SET_READ_ONLY, sys::address(&off)]);
     }
-    let disk = match for_writing() {
-        Ok(disk) => disk,
-        Err(error) => return out.io("write", &error, "the guest's own kernel keeps it read-only"),
-    };
+    write_sector(out, "write after clearing the flag", node);
+}
+
+fn write_sector(out: &Out<'_>, item: &str, node: &Path) {
     // The bytes that are there already: a write that succeeds changes nothing.
     let mut sector = [0; 512];
-    let written = disk
-        .read_exact_at(&mut sector, 1024)
-        .and_then(|()| disk.write_all_at(&sector, 1024))
-        .and_then(|()| disk.sync_all());
+    let written =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_SYNC).open(node).and_then(|disk| {
+            disk.read_exact_at(&mut sector, 1024)?;
+            disk.write_all_at(&sector, 1024)?;
+            disk.sync_all()
+        });
     match written {
-        Ok(()) => out.reached("write", "a sector was written"),
+        Ok(()) => out.reached(item, "a sector was written"),
         Err(error) if error.raw_os_error() == Some(libc::EIO) => {
-            out.hidden("write", "the device answers with an error");
+            out.hidden(item, "the device answers with an error");
         }
-        Err(error) => out.io("write", &error, ""),
+        Err(error) => out.io(item, &error, "refused for the device's read-only flag"),
     }
 }

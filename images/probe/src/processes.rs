@@ -1,14 +1,14 @@
 //! Other processes, and what this one started with.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
 use crate::files::{beginning, open, open_to_write};
 use crate::out::Out;
-use crate::protocol::Spec;
+use crate::protocol::{HASHED, Spec, fnv};
 use crate::sys;
 
 /// Numbers of all processes that can be seen.
@@ -150,10 +150,16 @@ pub(crate) fn visible(spec: &Spec, out: &Out<'_>) {
 
 /// P26: isolab's own program on the host.
 pub(crate) fn host_program(spec: &Spec, out: &Out<'_>) {
-    let program =
-        |pid: &i32| fs::metadata(format!("/proc/{pid}/exe")).map(|meta| (meta.dev(), meta.ino())).ok();
+    let is_isolab = |pid: &&i32| {
+        let path = format!("/proc/{pid}/exe");
+        let mut beginning = Vec::new();
+        let as_long = fs::metadata(&path).is_ok_and(|meta| meta.len() == spec.isolab.0);
+        as_long
+            && open(&path, 0).and_then(|file| file.take(HASHED).read_to_end(&mut beginning)).is_ok()
+            && format!("{:016x}", fnv(&beginning)) == spec.isolab.1
+    };
     let numbers = numbers();
-    match numbers.iter().find(|pid| program(pid) == Some(spec.isolab)) {
+    match numbers.iter().find(is_isolab) {
         Some(pid) => out.reached("isolab's program", &format!("/proc/{pid}/exe")),
         None => {
             out.hidden("isolab's program", &format!("the program of none of {} processes", numbers.len()))

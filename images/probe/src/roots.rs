@@ -86,7 +86,7 @@ pub(crate) fn writable(spec: &Spec, out: &Out<'_>) {
         Ok(mounts) => mounts,
         Err(error) => return out.io("mounts", &error, ""),
     };
-    let mut count = 0;
+    let mut seen = Vec::new();
     for line in mounts.lines() {
         let Some((head, tail)) = line.split_once(" - ") else { continue };
         let (Some(at), Some(options)) = (head.split(' ').nth(4), head.split(' ').nth(5)) else { continue };
@@ -94,11 +94,15 @@ pub(crate) fn writable(spec: &Spec, out: &Out<'_>) {
         let kernels = ["proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "binfmt_misc"];
         let path = sys::path(at);
         let may = sys::call(21, &[path.as_ptr().expose_provenance(), 2]).is_ok();
-        if kernels.contains(&fs) || !options.split(',').any(|o| o == "rw") || !may || !Path::new(at).is_dir()
+        if seen.contains(&at)
+            || kernels.contains(&fs)
+            || !options.split(',').any(|o| o == "rw")
+            || !may
+            || !Path::new(at).is_dir()
         {
             continue;
         }
-        count += 1;
+        seen.push(at);
         let flags: Vec<&str> =
             options.split(',').filter(|o| o.starts_with("no") && !o.ends_with("time")).collect();
         match sys::statfs(at) {
@@ -115,7 +119,7 @@ pub(crate) fn writable(spec: &Spec, out: &Out<'_>) {
             Err(errno) => out.error(at, errno, ""),
         }
     }
-    if count == 0 {
+    if seen.is_empty() {
         out.hidden("mounts", "nothing can be written");
     }
 }
