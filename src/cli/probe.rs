@@ -15,6 +15,9 @@ pub(crate) struct ProbeArgs {
     /// Only these probes, with their evidence
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     pub(crate) only: Option<Vec<String>>,
+    /// Also use things up (processes, memory, descriptors, room) at levels with limits, after making sure of those
+    #[arg(long)]
+    pub(crate) stress: bool,
     /// Print the evidence of each cell below the matrix
     #[arg(long)]
     pub(crate) evidence: bool,
@@ -28,7 +31,7 @@ pub(crate) struct ProbeArgs {
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Test the probes instead of the levels: whether each can say "reached" (on this host, level process)
-    #[arg(long, conflicts_with_all = ["levels", "json", "html", "evidence", "quiet"])]
+    #[arg(long, conflicts_with_all = ["levels", "json", "html", "evidence", "quiet", "stress"])]
     pub(crate) self_test: bool,
     /// Leave a mechanism of the container out, to see that the probes find it (as `run --knob`)
     #[arg(long, hide = true, value_name = "KNOB=VALUE")]

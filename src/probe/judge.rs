@@ -261,11 +261,15 @@ fn guest_device(record: &dyn Fn(Outcome, &str, &str) -> ItemRecord, name: &str, 
 /// What refused without an error: something is hidden, limited or was never there.
 fn layer_without_error(item: &Item, own_kernel: bool) -> &'static str {
     match item.probe.as_str() {
-        _ if own_kernel && !matches!(item.probe.as_str(), "P19" | "P24" | "P34") => "own kernel",
+        _ if own_kernel
+            && !matches!(item.probe.as_str(), "P19" | "P24" | "P34" | "D01" | "D02" | "D03" | "D04") =>
+        {
+            "own kernel"
+        }
         "P04" => "masked",
         "P08" => "capability",
         "P19" => "not inherited",
-        "P24" => "limit",
+        "P24" | "D01" | "D02" | "D03" | "D04" => "limit",
         "P34" => "device",
         "P13" | "P26" | "P28" | "P35" => "not there",
         _ => "namespace",

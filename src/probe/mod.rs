@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use isolab_bench::environment::Host;
-use isolab_bench::probe::table::{ROWS, Row};
+use isolab_bench::probe::table::{ROWS, Row, is_stress};
 use isolab_bench::probe::{BASELINE, Cell, Config, LevelRun, Outcome, ProbeRecord, Program, SCHEMA};
 use isolab_images::job::{Job, Stdio};
 use isolab_images::probe::{HASHED, Spec, fnv};
@@ -70,7 +70,7 @@ pub(crate) fn probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         );
     }
     check_lab_options(&args.options)?;
-    let rows = rows(args.only.as_deref())?;
+    let rows = rows(args.only.as_deref(), args.stress)?;
     let job = JobArgs { options: args.options.clone(), image: args.image.clone(), command: vec![] };
     let config = JobConfig::new(&job, None)?;
     // Root inside: what it can't do, no other user can.
@@ -101,13 +101,18 @@ pub(crate) fn probe(args: &ProbeArgs) -> anyhow::Result<u8> {
 }
 
 /// The rows that were asked for, or all.
-fn rows(only: Option<&[String]>) -> anyhow::Result<Vec<&'static Row>> {
-    let Some(only) = only else { return Ok(ROWS.iter().collect()) };
+fn rows(only: Option<&[String]>, stress: bool) -> anyhow::Result<Vec<&'static Row>> {
+    let Some(only) = only else {
+        return Ok(ROWS.iter().filter(|row| stress || !is_stress(row.id)).collect());
+    };
     for id in only {
         if !ROWS.iter().any(|row| row.id.eq_ignore_ascii_case(id)) {
             let ids: Vec<&str> = ROWS.iter().map(|row| row.id).collect();
             bail!("there is no probe {id:?}; the probes are {}", ids.join(", "));
         }
+    }
+    if let Some(id) = only.iter().find(|id| is_stress(&id.to_uppercase()) && !stress) {
+        bail!("probe {id} uses things up; add --stress to run it");
     }
     Ok(ROWS.iter().filter(|row| only.iter().any(|id| row.id.eq_ignore_ascii_case(id))).collect())
 }
@@ -122,6 +127,7 @@ fn from_lab(
     let mut arguments = vec!["probe".to_owned(), format!("--json={RECORD_IN_LAB}"), "--quiet".into()];
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.extend(args.only.as_ref().map(|only| format!("--only={}", only.join(","))));
+    arguments.extend(args.stress.then(|| "--stress".to_owned()));
     arguments.extend(arguments::of_job(job, image.entry.reference()));
     let name = args.image.clone();
     let seed = compare::seed(None);
@@ -192,6 +198,12 @@ fn on_host(
     let started_unix_ns = now_unix_ns()?;
     let (runnable, _) = compare::split(args.levels.is_some(), true, levels, config, &image)?;
     let job = job_of(config, &image)?;
+    if args.stress && runnable.iter().any(|level| level == "container") {
+        let limits = isolab_container::launch::job_limits(&job);
+        if let Err(why) = isolab_container::check::limits_enforceable(&limits) {
+            bail!("--stress needs the container's limits: {}; {}", why.reason, why.remedy);
+        }
+    }
     let mut session = Session::new(config, &image, job, rows)?;
     session.knobs = Knobs::new(&args.knob, "container")?;
     // Without isolation first, whether or not it was asked for: it shows what there is to isolate.

@@ -93,7 +93,10 @@ const fn any(means: &'static str) -> Expect {
 
 const NONE: Expect = Expect { outcome: Expected::NotApplicable, items: None, means: "asks about a guest" };
 
-/// All probes.
+const NOT_RUN: Expect =
+    Expect { outcome: Expected::NotApplicable, items: None, means: "not run: it has no limits" };
+
+/// All probes; those that begin with D only with `--stress`.
 pub const ROWS: &[Row] = &[
     Row {
         id: "P01",
@@ -336,7 +339,7 @@ pub const ROWS: &[Row] = &[
         id: "P19",
         title: "inheritance",
         question: "Does the program inherit anything but its streams and the job's environment?",
-        method: "open descriptors, names in the environment, ignored signals; isolab holds a planted variable and descriptors",
+        method: "open descriptors, names in the environment, ignored signals; isolab itself has more of the first two, open for inheritance",
         levels: [blocked("nothing: so it is at every level"), blocked("nothing"), blocked("nothing")],
     },
     Row {
@@ -517,4 +520,42 @@ pub const ROWS: &[Row] = &[
         method: "settings of BPF, pointers, log, perf and io_uring, and the list of security modules, beside the host's",
         levels: [any("the host's"), any("the host's"), any("the guest kernel's own")],
     },
+    Row {
+        id: "D01",
+        title: "exhaust processes",
+        question: "Can processes be made without end?",
+        method: "forks until refused, 8192 at most; with --stress only",
+        levels: [NOT_RUN, blocked("the cgroup's limit"), blocked("the guest kernel's limit")],
+    },
+    Row {
+        id: "D02",
+        title: "exhaust memory",
+        question: "Can memory be taken without end?",
+        method: "a child writes twice of what the level has; with --stress only",
+        levels: [NOT_RUN, blocked("the cgroup's limit"), blocked("the guest's RAM")],
+    },
+    Row {
+        id: "D03",
+        title: "exhaust descriptors",
+        question: "Can files be opened without end?",
+        method: "a child opens /dev/null until refused, 2097152 times at most; with --stress only",
+        levels: [
+            NOT_RUN,
+            blocked("the limit of the process, or of its memory"),
+            blocked("the limit of the process"),
+        ],
+    },
+    Row {
+        id: "D04",
+        title: "exhaust room",
+        question: "Can room for files be filled beyond the job's limit?",
+        method: "fills /tmp and /dev/shm with twice of the limit, and removes it; with --stress only",
+        levels: [NOT_RUN, blocked("each file system's limit"), blocked("each file system's limit")],
+    },
 ];
+
+/// Whether a probe uses things up.
+#[must_use]
+pub fn is_stress(id: &str) -> bool {
+    id.starts_with('D')
+}

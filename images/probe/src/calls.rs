@@ -131,7 +131,7 @@ const DANGEROUS: &[Named] = &[
     ("reboot", 169, &[0, 0, 0, 0]),
     ("iopl", 172, &[1]),
     ("ioperm", 173, &[0x80, 1, 1]),
-    ("quotactl", 179, &[0x80_0007_00, BAD, 0, BAD]),
+    ("quotactl", 179, &[0x8000_0700, BAD, 0, BAD]),
     ("syslog", 103, &[10, 0, 0]),
     ("acct", 163, &[BAD]),
     ("settimeofday", 164, &[BAD, 0]),

@@ -19,6 +19,7 @@ mod processes;
 #[allow(dead_code, reason = "isolab's half uses the rest")]
 mod protocol;
 mod roots;
+mod stress;
 mod sys;
 
 use std::fs::File;
@@ -77,6 +78,10 @@ static PROBES: &[(&str, Probe)] = &[
     ("P37", machine::timers),
     ("P40", calls::entry_points),
     ("P41", files::compared),
+    ("D01", stress::processes),
+    ("D02", stress::memory),
+    ("D03", stress::descriptors),
+    ("D04", stress::disk),
 ];
 
 fn main() -> ExitCode {

@@ -126,7 +126,7 @@ fn close(fd: Option<usize>) {
     }
 }
 
-/// A page that children share with this process: one value.
+/// A page that children share with this process: a value and a count.
 #[derive(Debug)]
 struct SharedValue(*mut i64);
 
@@ -141,6 +141,16 @@ impl SharedValue {
     fn set(&self, value: i64) {
         // SAFETY: the page was mapped for this value, is aligned and writable until `drop`.
         unsafe { self.0.write_volatile(value) }
+    }
+
+    fn count(&self, count: i64) {
+        // SAFETY: as above; the page has room for two.
+        unsafe { self.0.wrapping_add(1).write_volatile(count) }
+    }
+
+    fn counted(&self) -> i64 {
+        // SAFETY: as above; zero before a child wrote it.
+        unsafe { self.0.wrapping_add(1).read_volatile() }
     }
 
     fn get(&self) -> i64 {
@@ -160,16 +170,26 @@ const NOTHING: i64 = i64::MIN;
 
 /// Runs something in a child of its own, for at most so long.
 pub(crate) fn in_child(limit: Duration, attempt: impl FnOnce() -> i64) -> Ended {
+    in_child_counting(limit, |_| attempt()).0
+}
+
+/// The same of something that counts how far it gets: what it counted last is known however it ends.
+pub(crate) fn in_child_counting(limit: Duration, attempt: impl FnOnce(&dyn Fn(i64)) -> i64) -> (Ended, i64) {
     let shared = match SharedValue::map() {
         Ok(shared) => shared,
-        Err(errno) => return Ended::NoChild(errno),
+        Err(errno) => return (Ended::NoChild(errno), 0),
     };
+    let ended = child(&shared, limit, attempt);
+    (ended, shared.counted())
+}
+
+fn child(shared: &SharedValue, limit: Duration, attempt: impl FnOnce(&dyn Fn(i64)) -> i64) -> Ended {
     shared.set(NOTHING);
     let pid = match fork() {
         Ok(0) => {
             // Signals to the group, and a hang-up, must not reach the rest.
             let _ = call(112, &[]);
-            shared.set(attempt());
+            shared.set(attempt(&|count| shared.count(count)));
             exit(0)
         }
         Ok(pid) => pid,
