@@ -140,6 +140,7 @@ impl Context<'_> {
         let layer = match (item.signal, item.errno) {
             (Some(SIGSYS), _) => "seccomp",
             _ if by_filter => "seccomp",
+            _ if item.probe == "P32" => "monitor",
             (_, Some(EPERM | EACCES | ESRCH | ECONNREFUSED)) if self.own_kernel => "own kernel",
             (_, None) if item.found == Found::Absent => "not there",
             (_, Some(EROFS)) => "read-only mount",

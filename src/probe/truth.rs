@@ -84,44 +84,32 @@ fn wanted(probe: &str, item: &str, path: &str, prefix: &str, compare: Compare) -
     Wanted { file, compare }
 }
 
-/// All files to compare on this host; `threads` were planted, and of the disk of the image nothing is compared.
-pub(super) fn files(threads: u32, image_disk: Option<(u32, u32)>) -> Vec<Wanted> {
+/// All files to compare on this host; `threads` were planted, and the image has so many KiB.
+pub(super) fn files(threads: u32, image_kib: u64) -> Vec<Wanted> {
     let mut all: Vec<Wanted> = FILES
         .iter()
         .map(|(probe, item, path, prefix, compare)| wanted(probe, item, path, prefix, *compare))
         .collect();
     all.push(wanted("P14", "loadavg", "/proc/loadavg", "", Compare::Tasks(threads.into())));
-    // The first disk that is one: lines of loop and memory disks are alike everywhere.
-    let is_disk = |words: &[&str], name: usize| {
-        let numbers =
-            words.first().and_then(|n| n.parse().ok()).zip(words.get(1).and_then(|n| n.parse().ok()));
-        let in_memory = |name: &&str| ["loop", "ram", "zram"].iter().any(|kind| name.starts_with(kind));
-        numbers.is_some() && numbers != image_disk && words.get(name).is_some_and(|name| !in_memory(name))
-    };
-    let stats = fs::read_to_string("/proc/diskstats").unwrap_or_default();
-    let mut disks = stats.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().take(3).collect();
-        is_disk(&words, 2).then_some((line, words))
-    });
-    if let Some((line, words)) = disks.next() {
-        let head = words.join(" ");
-        let head = line
-            .trim_start()
-            .find(words[2])
-            .map_or(head, |at| line.trim_start()[..at + words[2].len()].to_owned());
-        all.push(wanted(
-            "P14",
-            "diskstats",
-            "/proc/diskstats",
-            &format!("{head} "),
-            Compare::Between(Field::Word(3)),
-        ));
-    }
+    // The first disk that is one: lines of loop and memory disks are alike everywhere, and a disk of the image's size may be the
+    // image, which is the guest's as well.
     let partitions = fs::read_to_string("/proc/partitions").unwrap_or_default();
-    let words = |line: &&str| is_disk(&line.split_whitespace().collect::<Vec<_>>(), 3);
-    let disk = partitions.lines().skip(2).find(words);
-    if let Some(line) = disk {
-        all.push(wanted("P14", "partitions", "/proc/partitions", line.trim_start(), Compare::Same));
+    let disk = partitions.lines().skip(2).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [major, minor, blocks, name] = words[..] else { return None };
+        let in_memory = ["loop", "ram", "zram"].iter().any(|kind| name.starts_with(kind));
+        let is_image = blocks.parse().is_ok_and(|kib: u64| kib == image_kib);
+        (!in_memory && !is_image).then_some((line.trim_start(), [major, minor, name]))
+    });
+    if let Some((line, head)) = disk {
+        all.push(wanted("P14", "partitions", "/proc/partitions", line, Compare::Same));
+        let stats = fs::read_to_string("/proc/diskstats").unwrap_or_default();
+        let line = stats.lines().map(str::trim_start).find(|line| line.split_whitespace().take(3).eq(head));
+        if let Some(end) = line.and_then(|line| Some((line, line.find(head[2])? + head[2].len()))) {
+            let prefix = end.0.get(..end.1).unwrap_or_default();
+            let reads = Compare::Between(Field::Word(3));
+            all.push(wanted("P14", "diskstats", "/proc/diskstats", &format!("{prefix} "), reads));
+        }
     }
     let dir = "/sys/devices/system/cpu/vulnerabilities";
     let mut names: Vec<String> = fs::read_dir(dir)
