@@ -3,7 +3,7 @@
 //!
 //! `isolab-init` and `isolab-work` run without a libc and need other flags than the crates around them; they depend on
 //! nothing but this repository. `isolab-pull`, the registry client, and `isolab-probe` have dependencies of their own, which
-//! are downloaded; their target directory is inside of the workspace's, so that they are built once for all profiles.
+//! are downloaded; their target directories are inside of the workspace's, so that they are built once for all profiles.
 
 use std::env;
 use std::ffi::OsString;
@@ -80,7 +80,7 @@ fn variable(name: &str) -> Result<OsString, String> {
 
 fn build(program: &Program) -> Result<(), String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let target_dir = if program.flags == BARE { out.join("bare") } else { shared(&out)? };
+    let target_dir = if program.flags == BARE { out.join("bare") } else { shared(&out, program.name)? };
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -113,9 +113,9 @@ fn build(program: &Program) -> Result<(), String> {
     Ok(())
 }
 
-/// A directory in the workspace's target directory, of which `OUT_DIR` is `[TARGET/]PROFILE/build/PACKAGE/out`.
-fn shared(out: &Path) -> Result<PathBuf, String> {
+/// A directory in the workspace's target directory, one for each program: other flags would build everything anew each time. Of which `OUT_DIR` is `[TARGET/]PROFILE/build/PACKAGE/out`.
+fn shared(out: &Path, name: &str) -> Result<PathBuf, String> {
     let above = out.ancestors().nth(4).ok_or("OUT_DIR is not in a target directory")?;
     let target_dir = if above.ends_with(TARGET) { above.parent().unwrap_or(above) } else { above };
-    Ok(target_dir.join("isolab-programs"))
+    Ok(target_dir.join(format!("isolab-{name}")))
 }
