@@ -113,7 +113,8 @@ fn build(program: &Program) -> Result<(), String> {
     Ok(())
 }
 
-/// A directory in the workspace's target directory, one for each program: other flags would build everything anew each time. Of which `OUT_DIR` is `[TARGET/]PROFILE/build/PACKAGE/out`.
+/// A directory in the workspace's target directory, of which `OUT_DIR` is `[TARGET/]PROFILE/build/PACKAGE/out`; one for each
+/// program, because with the other's flags everything would be built anew each time.
 fn shared(out: &Path, name: &str) -> Result<PathBuf, String> {
     let above = out.ancestors().nth(4).ok_or("OUT_DIR is not in a target directory")?;
     let target_dir = if above.ends_with(TARGET) { above.parent().unwrap_or(above) } else { above };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isolab_images::probe::{Item, Line, MAX_LINE, MAX_LINES, MAX_SEEN};
+use isolab_images::probe::{Found, Item, Line, MAX_LINE, MAX_LINES, MAX_SEEN};
 
 /// How a probe ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,29 @@ pub(super) struct Said {
     pub(super) ends: BTreeMap<String, End>,
     /// The program said that it was through.
     pub(super) done: bool,
+}
+
+impl Said {
+    /// What was said in another run at the same level.
+    pub(super) fn add(&mut self, more: Self) {
+        self.items.extend(more.items);
+        self.ends.extend(more.ends);
+    }
+
+    /// The kernel ended the whole level for its memory, this probe and its program included: that is its result.
+    pub(super) fn ended_at_limit(&mut self, probe: &str) {
+        let item = Item {
+            probe: probe.to_owned(),
+            item: "the whole level".to_owned(),
+            found: Found::Blocked,
+            errno: None,
+            signal: Some(9),
+            call: None,
+            seen: Some("ended by the kernel at its limit of memory".to_owned()),
+        };
+        self.items.insert(probe.to_owned(), vec![item]);
+        self.ends.insert(probe.to_owned(), End::default());
+    }
 }
 
 /// Lines that are not those of the probe program.

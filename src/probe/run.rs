@@ -29,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub(super) struct Ran {
     pub(super) said: Vec<u8>,
     pub(super) status: u8,
+    /// The kernel ended the level at its limit of memory.
+    pub(super) out_of_memory: bool,
     /// A signal asked us to end.
     pub(super) interrupted: Option<u8>,
 }
@@ -81,8 +83,9 @@ pub(super) fn at_level(
         Cause::Signal(signal) => Some(signal),
         Cause::Itself | Cause::Deadline => None,
     };
+    let out_of_memory = outcome.end == End::OutOfMemory;
     let status = status(&outcome, cause);
-    if status != 0 && interrupted.is_none() {
+    if status != 0 && !out_of_memory && interrupted.is_none() {
         let complained = String::from_utf8_lossy(&complained);
         eprintln!(
             "isolab: level {name}: the probe program ended with status {status}{}",
@@ -96,7 +99,7 @@ pub(super) fn at_level(
             )
         );
     }
-    Ok(Ran { said, status, interrupted })
+    Ok(Ran { said, status, out_of_memory, interrupted })
 }
 
 /// Reads to the end, keeps so much, and throws away the rest: the writer must not wait.

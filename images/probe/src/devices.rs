@@ -11,7 +11,7 @@ use crate::out::Out;
 use crate::protocol::Spec;
 use crate::sys::{self, Ended, in_child};
 
-const LIMIT: Duration = Duration::from_millis(300);
+const LIMIT: Duration = Duration::from_secs(3);
 /// Nodes that reach no hardware.
 const HARMLESS: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
 /// Nodes behind which there is more than a device; opening them does nothing yet.

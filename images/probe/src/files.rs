@@ -178,7 +178,7 @@ fn host_source(line: &str) -> Option<&str> {
 
 /// P35: the run's random text, in whatever the kernel and its processes show.
 pub(crate) fn scan(spec: &Spec, out: &Out<'_>) {
-    let end = Instant::now() + Duration::from_millis(u64::from(spec.limit_ms) * 2 / 3);
+    let end = Instant::now() + Duration::from_millis(u64::from(spec.limit_ms) / 2);
     let nonce = spec.planted.nonce.as_bytes();
     let (mut read, mut found, mut cut) = (0_usize, Vec::new(), false);
     let mut look = |path: &Path| {

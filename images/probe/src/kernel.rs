@@ -66,7 +66,7 @@ pub(crate) fn log(_: &Spec, out: &Out<'_>) {
     }
 }
 
-const LIMIT: std::time::Duration = std::time::Duration::from_millis(300);
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// P08: capabilities, no new privileges, filter.
 pub(crate) fn privileges(_: &Spec, out: &Out<'_>) {

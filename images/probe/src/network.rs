@@ -8,7 +8,7 @@ use crate::out::Out;
 use crate::protocol::{Found, Spec};
 use crate::sys::{Ended, attempt};
 
-const LIMIT: Duration = Duration::from_millis(300);
+const LIMIT: Duration = Duration::from_secs(3);
 /// Families that kernels have, with their numbers.
 const FAMILIES: [(&str, usize); 22] = [
     ("unix", 1),
@@ -76,7 +76,7 @@ fn refused(value: i64) -> bool {
 /// P27: what can be connected to.
 pub(crate) fn reach(spec: &Spec, out: &Out<'_>) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, spec.planted.port));
-    match TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+    match TcpStream::connect_timeout(&address, Duration::from_secs(3)) {
         Ok(_) => out.reached("planted port", &address.to_string()),
         Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => {
             out.absent("planted port", "no network, not even loopback");

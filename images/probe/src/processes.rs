@@ -118,6 +118,13 @@ pub(crate) fn shared_objects(spec: &Spec, out: &Out<'_>) {
     }
 }
 
+/// Whether a process is only waited for, or gone.
+fn has_ended(pid: i32) -> bool {
+    let stat = beginning(format!("/proc/{pid}/stat"), 512).unwrap_or_default();
+    // The name before it is in parentheses and may hold anything.
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X', 'x']))
+}
+
 /// P21: processes that are not this program's.
 pub(crate) fn visible(spec: &Spec, out: &Out<'_>) {
     let numbers = numbers();
@@ -138,7 +145,9 @@ pub(crate) fn visible(spec: &Spec, out: &Out<'_>) {
     }
     let own = fs::metadata("/proc/self/exe").map(|meta| (meta.dev(), meta.ino())).ok();
     let foreign = |pid: &i32| {
-        *pid != 1 && fs::metadata(format!("/proc/{pid}/exe")).map(|m| (m.dev(), m.ino())).ok() != own
+        let exe = fs::metadata(format!("/proc/{pid}/exe")).map(|m| (m.dev(), m.ino())).ok();
+        // One that has ended has no program any more; of whom it was is not known.
+        *pid != 1 && exe != own && !(exe.is_none() && has_ended(*pid))
     };
     let foreign: Vec<i32> = numbers.iter().copied().filter(foreign).collect();
     if foreign.is_empty() {

@@ -14,7 +14,7 @@ use crate::sys::{self, Ended, in_child};
 
 /// Where isolab shows the image itself, below the overlay.
 const IMAGE: &str = "/dev/.image";
-const LIMIT: Duration = Duration::from_millis(500);
+const LIMIT: Duration = Duration::from_secs(3);
 
 /// P22: the cgroup, and ways to change it.
 pub(crate) fn cgroups(_: &Spec, out: &Out<'_>) {
@@ -192,7 +192,7 @@ pub(crate) fn sockets(spec: &Spec, out: &Out<'_>) {
     }
     let mut found = Vec::new();
     let mut left = 60_000;
-    let end = Instant::now() + Duration::from_millis(u64::from(spec.limit_ms) / 2);
+    let end = Instant::now() + Duration::from_millis(u64::from(spec.limit_ms) / 4);
     walk(Path::new("/"), 10, end, &mut left, &mut found);
     match found.len() {
         0 if Instant::now() > end => {

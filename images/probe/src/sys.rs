@@ -228,7 +228,7 @@ pub(crate) fn attempt(limit: Duration, number: u32, args: &[usize]) -> Ended {
 
 /// `getpid` of the 32-bit table.
 pub(crate) fn getpid_32() -> Ended {
-    in_child(Duration::from_millis(500), || {
+    in_child(Duration::from_secs(3), || {
         let result: u32;
         // SAFETY: the call has no arguments and touches no memory.
         unsafe { asm!("int 0x80", inlateout("eax") 20_u32 => result, options(nostack)) };
@@ -246,7 +246,7 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
 
 /// The time stamp counter, in a child: the instruction can be refused.
 pub(crate) fn tsc() -> Ended {
-    in_child(Duration::from_millis(500), || {
+    in_child(Duration::from_secs(3), || {
         // SAFETY: where it is refused a signal ends the child.
         let tsc = unsafe { std::arch::x86_64::_rdtsc() };
         (tsc & 0x7fff_ffff_ffff_ffff) as i64
