@@ -1,5 +1,6 @@
 //! What can be typed. `config.rs` turns it into what is run.
 
+mod probe;
 mod records;
 mod store;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use crate::delay::Delay;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::probe::ProbeArgs;
 pub(crate) use self::records::{CheckArgs, DiffArgs, ReportArgs, ReportFormat};
 pub(crate) use self::store::{ExportFormat, ImageCommand, KernelCommand, SnapshotArgs, SnapshotCommand};
 
@@ -89,6 +91,17 @@ Examples:
   isolab bench --json result.jsonl all
   isolab bench --levels container --max-instances 64 density")]
     Bench(BenchArgs),
+    /// Show what of the host can be seen, reached and used at each level, with evidence
+    #[command(after_help = "\
+Examples:
+  isolab probe demo
+  isolab probe --levels container --only P06,P11 demo      one cell again, with its evidence
+  isolab probe --json probe.json --html probe.html debian
+  isolab probe --self-test demo                            whether each probe can fail
+
+Exit status: 0 every cell as published, 1 a cell is not or a probe shows nothing, 125 isolab's own error.
+What each probe does and the published table: docs/probe.md.")]
+    Probe(ProbeArgs),
     /// Show records of `compare --json`, or export them for other tools
     #[command(after_help = "\
 Examples:

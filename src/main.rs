@@ -22,6 +22,7 @@ mod knobs;
 mod lab;
 mod levels;
 mod place;
+mod probe;
 mod report;
 mod report_fd;
 mod resolve;
@@ -110,6 +111,7 @@ const fn prints(command: &Command) -> bool {
         Command::Run(_)
         | Command::Compare(_)
         | Command::Bench(_)
+        | Command::Probe(_)
         | Command::Lab(_)
         | Command::Snapshot(_)
         | Command::Batch { .. } => false,
@@ -148,6 +150,7 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Run(args) => place::run(&args, main_ns),
         Command::Compare(args) => compare::compare(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Probe(args) => probe::probe(&args),
         Command::Image(command) => image::image(command),
         Command::Kernel(command) => kernel::kernel(command),
         Command::Report(args) => report::report(&args),

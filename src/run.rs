@@ -46,6 +46,7 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
         guest_console: args.guest_console,
         asked: config.asked,
         tracer,
+        program: None,
         knobs: Knobs::new(&args.knob, &args.level)?,
     };
     // Where it is measured the record says it.

@@ -158,6 +158,7 @@ fn make(guest: &Guest, image: &Resolved) -> anyhow::Result<Result<(String, Snaps
         image_name: image.entry.reference().to_owned(),
         kernel: guest.kernel.clone(),
         from_snapshot: false,
+        program: None,
         guest_console: false,
         asked: Asked::default(),
         tracer: Tracer::OFF,

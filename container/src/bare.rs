@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_images::job::{Job, Stdio};
+use isolab_images::programs::Sealed;
 use isolab_wire::mark::{Code, Step};
 use isolab_wire::trace::{Subphase, Tracer};
 use isolab_wire::{MARK_ENV, fd};
@@ -45,6 +46,8 @@ pub struct BareConfig<'a> {
     pub job: &'a Job,
     /// In which image.
     pub root: &'a RootSource,
+    /// What to execute instead of the job's command, of which the first word is a name only: a static program.
+    pub program: Option<&'a [u8]>,
     /// Standard input, output and error, given to the workload as they are.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Limits; the default, none, still makes a cgroup where the host has a memory controller, to read the charge.
@@ -69,6 +72,8 @@ struct Entry<'a> {
     workdir_parts: Vec<CString>,
     /// Nothing where the user namespace forbids the call; there is nothing to set then.
     groups: Option<Vec<Gid>>,
+    /// A program of the job's own.
+    program: Option<OwnedFd>,
     /// Paths to try, in order.
     programs: Vec<CString>,
     argv: PointerList,
@@ -150,6 +155,10 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         workdir: c_string("the working directory", &job.workdir)?,
         workdir_parts: ways_to(&job.workdir)?,
         groups,
+        program: match config.program {
+            Some(program) => Some(high(Sealed::new(c"isolab-program", program)?.as_fd())?),
+            None => None,
+        },
         programs: candidates(job)?,
         argv: PointerList::new(argv),
         env: PointerList::new(env),
@@ -333,6 +342,9 @@ impl Entry<'_> {
             None => mark(Some(self.marks.as_fd()), Code::Exec, 0),
         }
         self.tracer.delay(Subphase::Exec);
+        if let Some(program) = &self.program {
+            return sys::exec_fd(program.as_fd(), &self.argv, &self.env);
+        }
         let mut result = Errno::NOENT;
         for program in &self.programs {
             match sys::exec_path(program, &self.argv, &self.env) {

@@ -71,6 +71,8 @@ pub struct BlockOptions<'a> {
     pub confine_with: Option<&'a [u8]>,
     /// [`flag::ROOT_IS_DIR`].
     pub root_is_dir: bool,
+    /// [`flag::PROGRAM`].
+    pub program: bool,
     /// Leaves the supplementary groups out: a user namespace of one id forbids to set any.
     pub no_groups: bool,
     /// Resource limits: number, soft, hard.
@@ -122,6 +124,7 @@ impl Job {
         set(options.confine_with.is_some(), flag::CONFINE);
         set(options.root_is_dir, flag::ROOT_IS_DIR);
         set(options.template, flag::TEMPLATE);
+        set(options.program, flag::PROGRAM);
         set(!matches!(self.stdio, Stdio::Output), flag::STDIN);
         set(matches!(self.stdio, Stdio::Terminal { .. }), flag::TTY);
         let (rows, cols) = match self.stdio {

@@ -17,6 +17,7 @@ pub mod job;
 pub mod kernels;
 pub mod layer;
 pub mod oci;
+pub mod probe;
 pub mod programs;
 pub mod pull;
 pub mod recipes;

@@ -62,6 +62,27 @@ pub(super) const TOPICS: &[Topic] = &[
         ],
     ),
     topic(
+        "probe",
+        &["probes", "evidence", "finding", "not-as-published"],
+        "what `isolab probe` shows, and what a finding is",
+        &[
+            "isolab probe runs one program at each level, handed in by descriptor, and plants things on the host beside it: files, \
+         sockets, shared memory, a process with a variable, threads. What a level sees, reaches or is refused is compared with what the \
+         host knows, and with a published table (docs/probe.md). Level process runs first: it has no isolation and shows what \
+         there is to isolate on this machine.",
+            concat!(
+                "  reached         seen, opened, or past every check of the kernel\n",
+                "  blocked         refused or hidden, with the layer: seccomp, capability, namespace, read-only mount, masked, ...\n",
+                "  not applicable  this machine has nothing of the kind\n",
+                "  unknown         the attempt failed otherwise: it shows nothing, and is never counted as blocked",
+            ),
+            "A cell that is not as published is a finding, and the exit status is 1. What a container shares with the host by design is in the \
+         table as reached: a fact, not a finding. In a guest `reached (own kernel)` is about the guest's own kernel.",
+            "isolab probe --level container --only P14 IMAGE runs one cell again, with all its evidence. isolab probe --self-test IMAGE \
+         shows that each probe can say reached.",
+        ],
+    ),
+    topic(
         "vary",
         &["knob", "knobs", "net", "overlay-off"],
         "what a single mechanism costs",

@@ -43,6 +43,8 @@ pub(crate) struct Setup {
     pub(crate) asked: Asked,
     /// Where the ends of the start's subphases go.
     pub(crate) tracer: Tracer,
+    /// What to execute instead of the job's command: a static program that is in no image.
+    pub(crate) program: Option<&'static [u8]>,
     /// Mechanisms left out for measuring.
     pub(crate) knobs: Knobs,
 }
@@ -61,6 +63,7 @@ impl Setup {
             guest_console: false,
             asked: config.asked,
             tracer: Tracer::OFF,
+            program: None,
             knobs: Knobs::default(),
         })
     }

@@ -21,6 +21,7 @@ use isolab_images::snapshots::OpenSnapshot;
 use isolab_images::store::Store;
 use isolab_vmm::probe;
 use isolab_vmm::{Begin, Boot, Initramfs, TemplateFiles, VmConfig, check_kernel, least_memory};
+use isolab_wire::GUEST_PROGRAM;
 use isolab_wire::restore::{BLOCK_LEN, Restore, SEED_LEN};
 use isolab_wire::trace::Subphase;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
@@ -89,7 +90,8 @@ impl Level for Vm {
             (Begin::Boot(self.boot(&entry, job, None)?), false)
         };
         let delay = trace::delay_inside(&self.0.tracer);
-        let block = job.encode(&BlockOptions { delay, ..BlockOptions::default() })?;
+        let program = self.0.program.is_some();
+        let block = job.encode(&BlockOptions { delay, program, ..BlockOptions::default() })?;
         let vmm_bytes = job.memory_bytes + VMM_BYTES;
         Ok(Box::new(self.launch(job, stdio, Machine { begin, restore, block, entry: &entry, vmm_bytes })?))
     }
@@ -133,7 +135,11 @@ impl Vm {
     ) -> Result<Boot, StartError> {
         // The ELF kernel where there is one: a bzImage unpacks itself in the guest first.
         let kernel = File::open(entry.vmlinux().unwrap_or_else(|| entry.kernel()))?;
-        let initramfs = Initramfs::Bytes(initramfs::build(entry, INIT, ModuleSet::Guest)?);
+        let mut archive = initramfs::start(entry, INIT, ModuleSet::Guest)?;
+        if let Some(program) = self.0.program {
+            archive.file(GUEST_PROGRAM.to_str()?.trim_start_matches('/'), 0o755, program)?;
+        }
+        let initramfs = Initramfs::Bytes(archive.finish()?);
         let least = least_memory(&check_kernel(&kernel)?, &initramfs)?;
         if job.memory_bytes < least {
             let (asked, least) = (job.memory_bytes >> 20, least.div_ceil(1 << 20));

@@ -89,6 +89,7 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     let mut job = channels::read_job(channels.control)?;
     timeline.begin(&job);
     timeline::delay(&job, Subphase::GuestInit);
+    let program = channels::program(place, &job)?;
     timeline.end(&job, Subphase::InitJob);
 
     mounts::skeleton(place, &job).at(Step::Overlay)?;
@@ -119,7 +120,7 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     let mut stdio = stdio::prepare(place, &job, &channels)?;
     timeline.end(&job, Subphase::Workspace);
     privileges::bound(&job).at(Step::Privileges)?;
-    let workload = launch::start(&job, &stdio, (marks, start.tsc))?;
+    let workload = launch::start(&job, &stdio, (marks, start.tsc), program)?;
     stdio.close_workload_side();
     privileges::keep_only_kill(&job).at(Step::Privileges)?;
 

@@ -177,6 +177,7 @@ impl Lab {
                 delay: (0, 0),
                 confine_with: how.block.confine_with,
                 root_is_dir: how.block.root_is_dir,
+                program: false,
                 no_groups: false,
                 limits: how.block.limits,
                 template: false,

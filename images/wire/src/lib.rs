@@ -28,7 +28,12 @@ pub mod fd {
     pub const MARKS: i32 = 4;
     /// The root: a detached mount (`fsmount`/`open_tree`) of the image, or a directory (rootless).
     pub const ROOT: i32 = 5;
+    /// With [`crate::job::flag::PROGRAM`]: the program to execute.
+    pub const PROGRAM: i32 = 6;
 }
+
+/// The same of a guest: a file of its initramfs, which no name leads to once the image is the root.
+pub const GUEST_PROGRAM: &core::ffi::CStr = c"/program";
 
 /// How the guest finds its console ports: `/dev/vport*pN` of the one virtio-console device (the first number is
 /// the device's among all virtio devices).
