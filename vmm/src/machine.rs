@@ -157,7 +157,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     }
     let memory_bytes = config.memory_bytes & !0xfff;
     let tracer = config.tracer;
-    // KVM waits more than it works while it makes a machine (for a grace period, in which the thread that looks after its large
+    // KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks after its large
     // pages joins our cgroup), so that a template is read meanwhile.
     let maker = match config.begin {
         Begin::Restore(_) => Some(thread::spawn(move || create_machine(tracer))),
