@@ -9,26 +9,25 @@
 //! All three are the user's own and closed to everybody else (0600): they hold a guest's memory. An entry is built under a
 //! temporary name, renamed, and never changed after; running guests keep what they have mapped of an entry that is removed.
 
+mod own;
+
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Hashing;
 use crate::kernels::KernelInfo;
 use crate::programs::INIT_DIGEST;
 use crate::staging::{self, Staging};
 use crate::store::Stamp;
+use own::{hash, open_own, read_small};
 
 const ENTRY: &str = "entry.json";
 const STATE: &str = "state";
 const MEMORY: &str = "memory";
-/// Longest entry file.
-const MAX_ENTRY: u64 = 64 << 10;
 
 /// What a guest is made of, as far as its snapshot depends on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -395,55 +394,6 @@ impl NewSnapshot {
         let name = self.target.file_name().map(|name| name.to_string_lossy().into_owned());
         Ok((name.unwrap_or_default(), info))
     }
-}
-
-/// Why a file of an entry is not taken.
-enum Refused {
-    Missing,
-    NotOwn,
-    Io(io::Error),
-}
-
-impl Refused {
-    fn explain(self, path: &Path, altered: impl Fn(&'static str) -> SnapshotError) -> SnapshotError {
-        match self {
-            Self::Missing => altered("is missing"),
-            Self::NotOwn => altered("is not a file of yours alone (mode 0600)"),
-            Self::Io(source) => io_error("open", path)(source),
-        }
-    }
-}
-
-/// Opens a regular file that is ours and nobody else's, whatever stands under its name.
-fn open_own(path: &Path) -> Result<File, Refused> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
-    let opened = File::options().read(true).custom_flags(flags.cast_signed()).open(path);
-    let file =
-        opened.map_err(|error| match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-            Some(rustix::io::Errno::NOENT) => Refused::Missing,
-            Some(rustix::io::Errno::LOOP) => Refused::NotOwn,
-            _ => Refused::Io(error),
-        })?;
-    let meta = file.metadata().map_err(Refused::Io)?;
-    let own =
-        meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o777 == 0o600;
-    if own { Ok(file) } else { Err(Refused::NotOwn) }
-}
-
-fn read_small(path: &Path) -> Result<Vec<u8>, Refused> {
-    let mut bytes = Vec::new();
-    open_own(path)?.take(MAX_ENTRY).read_to_end(&mut bytes).map_err(Refused::Io)?;
-    Ok(bytes)
-}
-
-fn hash(mut file: &File) -> io::Result<String> {
-    use std::io::Seek;
-    file.rewind()?;
-    let mut hashing = Hashing::new(file);
-    let mut buffer = vec![0; 1 << 20];
-    while hashing.read(&mut buffer)? > 0 {}
-    file.rewind()?;
-    Ok(hashing.digest().hex())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use isolab_images::kernels::Discovery;
 use isolab_wire::mark::{Clock, Code, Exit, Mark};
@@ -34,7 +33,6 @@ use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
 use crate::service::Devices;
 use crate::statistics::Statistics;
-use crate::sys;
 use crate::template::{self, MachineState, Processor, TemplateError};
 use crate::vcpu::{self, End, Ending};
 
@@ -159,7 +157,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     }
     let memory_bytes = config.memory_bytes & !0xfff;
     let tracer = config.tracer;
-    // KVM waits more than it works while it makes a machine (for a grace period, in which the thread that looks after its large
+    // KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks after its large
     // pages joins our cgroup), so that a template is read meanwhile.
     let maker = match config.begin {
         Begin::Restore(_) => Some(thread::spawn(move || create_machine(tracer))),
@@ -222,24 +220,23 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     // Its processors: prepared all, then started, the first one last.
     let end = Arc::new(End::new(EventFd::new(EFD_NONBLOCK).map_err(host("create event"))?));
     let processors = create_processors(&kvm_fd, &vm, config.cpus)?;
-    let making = match &content {
+    let (making, done) = match &content {
         Content::Kernel { boot, info, .. } => {
             for (cpu, processor) in (0..).zip(&processors) {
                 arch::regs::set_up(&processor.vcpu, cpu, info.entry)?;
             }
-            tracer.end(Subphase::Vcpus);
-            boot.template.as_ref()
+            (boot.template.as_ref(), Subphase::Vcpus)
         }
         Content::Template { state, .. } => {
             state.check_features(&kvm_fd, &processors)?;
             state.give(&vm, &processors)?;
             state.give_devices(&devices)?;
-            tracer.end(Subphase::RestoreState);
-            None
+            (None, Subphase::RestoreState)
         }
     };
     let vcpus: Vec<VcpuFd> = processors.into_iter().map(|processor| processor.vcpu).collect();
     let statistics = Statistics::open(&vcpus, tracer);
+    tracer.end(done);
     let bus = Arc::new(Bus {
         devices: devices.on_bus(),
         marks: Marks::new(config.marks, config.hold, statistics, making.is_some()),
@@ -254,11 +251,8 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     let ending = devices.serve(&end).map_err(host("wait for devices"))?;
     let mark = match (ending, making) {
         (Ending::Template, Some(files)) => {
-            let vcpus = stop(threads, &end)?;
-            devices.settle();
-            let mut state = template::state_of(&kvm_fd, &vm, &vcpus, &devices, memory_bytes)?;
-            state.pieces = template::store_ram(&devices.ram, memory_bytes, &files.memory)?;
-            template::write(&state, &files.state)?;
+            let vcpus = vcpu::stop_all(threads, &end).map_err(host("stop the cpus"))?;
+            template::make(&kvm_fd, &vm, &vcpus, &devices, files)?;
             Mark { code: Code::Exit, clock: Clock::Monotonic, value: Exit::Code(0).encode(), stamp: now_ns() }
         }
         (Ending::Mark(mark), _) => mark,
@@ -294,24 +288,7 @@ fn content(begin: &Begin, memory_bytes: u64, cpus: u8) -> Result<Content<'_>, Vm
     }
 }
 
-/// Stops all processors between two instructions and takes them back, the first one first.
-fn stop(threads: Vec<JoinHandle<VcpuFd>>, end: &End) -> Result<Vec<VcpuFd>, VmError> {
-    /// A signal that comes just before the system call which it is to interrupt is lost, so there is another one.
-    const AGAIN: Duration = Duration::from_millis(1);
-    sys::catch_interrupts().map_err(host("catch the signal that stops a cpu"))?;
-    end.stop_processors();
-    let mut vcpus = Vec::new();
-    for thread in threads.into_iter().rev() {
-        while !thread.is_finished() {
-            sys::interrupt(&thread).map_err(host("stop a cpu"))?;
-            thread::sleep(AGAIN);
-        }
-        let stopped = thread.join().map_err(|_| io::Error::other("its thread panicked"));
-        vcpus.push(stopped.map_err(host("stop a cpu"))?);
-    }
-    Ok(vcpus)
-}
-
+/// Opens KVM and has it make a machine.
 fn create_machine(tracer: Tracer) -> Result<(Kvm, VmFd), VmError> {
     let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
     tracer.end(Subphase::KvmOpen);

@@ -1,7 +1,10 @@
 //! A processor's thread: run the guest, serve its exits, until something ends the machine or stops it to be stored.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use isolab_wire::mark::Mark;
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -72,6 +75,23 @@ pub(crate) fn run(mut vcpu: VcpuFd, cpu: u8, bus: &Bus, end: &Arc<End>) -> VcpuF
     }
     end.report(ending);
     vcpu
+}
+
+/// Stops all processors between two instructions and takes them back, the first one first; `threads` has it last.
+pub(crate) fn stop_all(threads: Vec<JoinHandle<VcpuFd>>, end: &End) -> io::Result<Vec<VcpuFd>> {
+    /// A signal that comes just before the system call which it is to interrupt is lost, so there is another one.
+    const AGAIN: Duration = Duration::from_millis(1);
+    sys::catch_interrupts()?;
+    end.stop_processors();
+    let mut vcpus = Vec::new();
+    for thread in threads.into_iter().rev() {
+        while !thread.is_finished() {
+            sys::interrupt(&thread)?;
+            thread::sleep(AGAIN);
+        }
+        vcpus.push(thread.join().map_err(|_| io::Error::other("a processor's thread panicked"))?);
+    }
+    Ok(vcpus)
 }
 
 /// Finishes the instruction of the last exit: KVM does so at the next entry, and where that is to return at once, before it

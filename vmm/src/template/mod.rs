@@ -19,18 +19,20 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 pub use format::FORMAT;
-pub(crate) use format::{read, write};
-pub(crate) use ram::{Piece, map, store as store_ram};
+pub(crate) use format::read;
+pub(crate) use ram::{Piece, map};
 
 use crate::arch::state::{VcpuState, known_msrs};
 use crate::arch::{ArchError, cpuid};
+use crate::config::TemplateFiles;
 use crate::devices::Malformed;
 use crate::devices::console::ConsoleState;
 use crate::devices::mmio::DeviceState;
 use crate::service::Devices;
-use crate::sys;
+use crate::{VmError, sys};
 
 /// A template can't be made, or not be continued from.
 #[derive(Debug, thiserror::Error)]
@@ -173,15 +175,22 @@ pub(crate) struct Processor {
     pub(crate) features: kvm_bindings::CpuId,
 }
 
-/// Reads the state of a machine whose processors are stopped and whose devices are served. Its memory is stored after that: to
-/// read the state, KVM writes there what it keeps for the guest.
-pub(crate) fn state_of(
+/// Stores a machine whose processors are stopped. Its memory comes after its state: to tell the state, KVM writes there what it
+/// keeps for the guest.
+pub(crate) fn make(
     kvm: &Kvm,
     vm: &VmFd,
     vcpus: &[VcpuFd],
     devices: &Devices,
-    memory_bytes: u64,
-) -> Result<MachineState, crate::VmError> {
+    files: &TemplateFiles,
+) -> Result<(), VmError> {
+    devices.settle();
+    let mut state = state_of(kvm, vm, vcpus, devices)?;
+    state.pieces = ram::store(&devices.ram, state.memory_bytes, &files.memory)?;
+    Ok(format::write(&state, &files.state)?)
+}
+
+fn state_of(kvm: &Kvm, vm: &VmFd, vcpus: &[VcpuFd], devices: &Devices) -> Result<MachineState, VmError> {
     let refused = |state| move |source| ArchError::Read { state, cpu: 0, source };
     let supported = cpuid::of_host(kvm).map_err(refused("supported cpu features"))?;
     let known = known_msrs(kvm).map_err(refused("list of model-specific registers"))?;
@@ -202,7 +211,7 @@ pub(crate) fn state_of(
     let console = devices.console.lock().device.state();
     let console = console.ok_or(TemplateError::Busy { what: "its ports are not all open and empty" })?;
     Ok(MachineState {
-        memory_bytes,
+        memory_bytes: devices.ram.iter().map(GuestMemoryRegion::len).sum(),
         pieces: vec![],
         cpus,
         chips,
