@@ -315,6 +315,11 @@ impl<'a> Session<'a> {
         let before = truth::read(&self.files);
         let ran = run::at_level(name, setup, &self.job, &spec, &mut self.signals)?;
         let after = truth::read(&self.files);
+        if ran.interrupted.is_none() && !self.plants.are_there() {
+            bail!(
+                "the planted process ended while level {name} ran, so nothing that was not found shows anything"
+            );
+        }
         debug_assert!(planted.as_raw_fd() > 2);
         drop(planted);
         if let Some(signal) = ran.interrupted {

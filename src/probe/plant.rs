@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
 use isolab_bench::probe::PlantedFact;
@@ -21,8 +21,9 @@ const THREADS: u32 = 200;
 /// The planted process; when this is dropped, all of it goes.
 #[derive(Debug)]
 pub(super) struct Plants {
-    child: Child,
     stdin: Option<ChildStdin>,
+    /// It ends when that process does.
+    stdout: BufReader<ChildStdout>,
     /// What there is.
     pub(super) planted: Planted,
 }
@@ -73,20 +74,21 @@ impl Plants {
             .spawn()
             .context("start the planted process")?;
         let mut stdin = child.stdin.take().context("take its standard input")?;
+        let stdout = BufReader::new(child.stdout.take().context("take its standard output")?);
         let spec = Spec { planted: wanted, ..Spec::default() };
-        let mut plants = Self { stdin: None, planted: spec.planted.clone(), child };
         let mut line = serde_json::to_vec(&spec)?;
         line.push(b'\n');
         stdin.write_all(&line).context("tell the planted process what to plant")?;
-        plants.stdin = Some(stdin);
-        let said = plants.child.stdout.take().context("take its standard output")?;
+        let mut plants = Self { stdin: Some(stdin), stdout, planted: spec.planted };
+        // What stays is a child of this one, which ends at once.
+        child.wait().context("wait for the start of the planted process")?;
         let mut line = Vec::new();
-        BufReader::new(said.take(MAX_LINE as u64)).read_until(b'\n', &mut line)?;
+        plants.stdout.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line)?;
         match serde_json::from_slice(&line) {
             Ok(planted) => plants.planted = planted,
             Err(_) => {
                 let mut why = String::new();
-                if let Some(stderr) = plants.child.stderr.take() {
+                if let Some(stderr) = child.stderr.take() {
                     stderr.take(1024).read_to_string(&mut why)?;
                 }
                 bail!(
@@ -96,6 +98,12 @@ impl Plants {
             }
         }
         Ok(plants)
+    }
+
+    /// Whether the process is there: without it, what a level does not find shows nothing.
+    pub(super) fn are_there(&self) -> bool {
+        let name = fs::read_to_string(format!("/proc/{}/comm", self.planted.pid)).unwrap_or_default();
+        name.trim_end() == self.planted.process
     }
 
     /// For the record.
@@ -122,8 +130,8 @@ impl Drop for Plants {
     fn drop(&mut self) {
         // The end of its standard input is what it waits for.
         drop(self.stdin.take());
-        // It has nothing to do but to remove three files; should it be gone already, there is nothing to wait for.
-        let _ = self.child.wait();
+        // It has nothing to do but to remove three files, and closes this when it has; should it be gone, it is closed already.
+        let _ = self.stdout.read_to_end(&mut Vec::new());
     }
 }
 
