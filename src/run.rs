@@ -79,8 +79,8 @@ fn tracer(args: &RunArgs, measured: bool) -> anyhow::Result<Tracer> {
         return Ok(Tracer::OFF);
     }
     let tracer = match args.level.as_str() {
-        "container" => trace::own(),
-        _ => trace::shared().context("make the page of the timeline")?,
+        "vm" => trace::shared().context("make the page of the timeline")?,
+        _ => trace::own(),
     };
     if let (Some(trace), Some(delay)) = (tracer.trace(), args.test_delay) {
         trace.set_delay(delay.subphase, delay.ms);

@@ -72,9 +72,9 @@ pub(super) const TOPICS: &[Topic] = &[
          there is to isolate on this machine.",
             concat!(
                 "  reached         seen, opened, or past every check of the kernel\n",
-                "  blocked         refused or hidden, with the layer: seccomp, capability, namespace, read-only mount, masked, ...\n",
+                "  blocked         refused or hidden, with the layer: seccomp, capability, namespace, ...\n",
                 "  not applicable  this machine has nothing of the kind\n",
-                "  unknown         the attempt failed otherwise: it shows nothing, and is never counted as blocked",
+                "  unknown         the attempt failed otherwise: it shows nothing; never counted as blocked",
             ),
             "A cell that is not as published is a finding, and the exit status is 1. What a container shares with the host by design is in the \
          table as reached: a fact, not a finding. In a guest `reached (own kernel)` is about the guest's own kernel.",
