@@ -1,5 +1,6 @@
 //! What was typed, validated: defaults and checks in one place, before anything is touched.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use isolab_images::job::Stdio;
@@ -113,13 +114,15 @@ impl JobConfig {
     pub(crate) fn new(args: &JobArgs, window: Option<(u16, u16)>) -> Result<Self, ConfigError> {
         let pids = args.pids.unwrap_or(DEFAULT_PIDS);
         let hostname = args.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
+        // Each by itself: compared side by side in one vector register, `cpus` came out set in one of ten runs in the lab (QEMU 7.2,
+        // emulated processor), and never in 400 on the host. Why is not known yet.
         let asked = Asked {
-            hostname: args.hostname.is_some(),
-            kernel: args.kernel.is_some(),
+            hostname: black_box(&args.hostname).is_some(),
+            kernel: black_box(&args.kernel).is_some(),
             from_snapshot: args.from_snapshot,
-            memory: args.memory.is_some(),
-            cpus: args.cpus.is_some(),
-            pids: args.pids.is_some(),
+            memory: black_box(&args.memory).is_some(),
+            cpus: black_box(&args.cpus).is_some(),
+            pids: black_box(&args.pids).is_some(),
         };
         let (memory_bytes, cpus) = machine(args.memory.as_deref(), args.cpus.as_deref())?;
         if pids < 2 {
