@@ -22,13 +22,11 @@ mod knobs;
 mod lab;
 mod levels;
 mod place;
-mod probe;
 mod report;
 mod report_fd;
 mod resolve;
 mod run;
 mod signals;
-mod snapshot;
 mod stdio;
 mod supervise;
 mod terminal;
@@ -111,9 +109,7 @@ const fn prints(command: &Command) -> bool {
         Command::Run(_)
         | Command::Compare(_)
         | Command::Bench(_)
-        | Command::Probe(_)
         | Command::Lab(_)
-        | Command::Snapshot(_)
         | Command::Batch { .. } => false,
         Command::Image(_)
         | Command::Kernel(_)
@@ -150,13 +146,11 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Run(args) => place::run(&args, main_ns),
         Command::Compare(args) => compare::compare(&args),
         Command::Bench(args) => bench::bench(&args),
-        Command::Probe(args) => probe::probe(&args),
         Command::Image(command) => image::image(command),
         Command::Kernel(command) => kernel::kernel(command),
         Command::Report(args) => report::report(&args),
         Command::Diff(args) => diff::command(&args),
         Command::Check(args) => check::command(&args),
-        Command::Snapshot(args) => snapshot::command(&args),
         Command::Doctor(args) => doctor::command(&args),
         Command::Lab(args) => place::lab(&args),
         Command::Explain(args) => {

@@ -33,8 +33,7 @@ use crate::erofs;
 use crate::tree::{Spool, Tree};
 
 pub use entry::Entry;
-pub(crate) use entry::Stamp;
-use entry::{Description, NameRecord, Record};
+use entry::{Description, NameRecord, Record, Stamp};
 pub use error::{StoreError, no_space};
 use error::{io_step, is_full};
 pub use gc::Removed;
