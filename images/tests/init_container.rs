@@ -40,7 +40,8 @@ fn marks_come_in_order_with_rising_stamps() {
     let report = lab.run(&job, &How::default());
     // What init tells of its own subphases comes before the end.
     assert_eq!(report.codes().replace('P', ""), "IEWRMNX", "{report:?}");
-    let stamps: Vec<u64> = report.marks.iter().filter(|m| !b"PMN".contains(&(m.code as u8))).map(|m| m.stamp).collect();
+    let stamps: Vec<u64> =
+        report.marks.iter().filter(|m| !b"PMN".contains(&(m.code as u8))).map(|m| m.stamp).collect();
     assert!(stamps.is_sorted_by(|a, b| a < b), "{report:?}");
 }
 
