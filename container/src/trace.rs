@@ -1,4 +1,4 @@
-//! The trace of a measured start: the shared page and its clock.
+//! The trace of a measured start: where it is kept, and its clock.
 
 use isolab_wire::trace::{Subphase, Trace, Tracer};
 use rustix::io::Errno;

@@ -51,8 +51,13 @@ impl Settle {
     pub(super) fn rinse() -> io::Result<()> {
         let mut command = Command::new("/proc/self/exe");
         command.args(["run", "--on", "host", "--level", "process", "demo", "--", "/isolab-work", "null"]);
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("rinsing run: {status}"))) }
+        let ended = command.stdin(Stdio::null()).output()?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let why = said.lines().last().unwrap_or_default().trim_start_matches("isolab: ");
+        Err(io::Error::other(format!("run of demo before the measured one: {}: {why}", ended.status)))
     }
 
     /// Waits for the kernel and for a point of the clock from which a run may begin.
