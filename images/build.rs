@@ -2,8 +2,8 @@
 //! outer build's environment that would change the result.
 //!
 //! `isolab-init` and `isolab-work` run without a libc and need other flags than the crates around them; they depend on
-//! nothing but this repository. `isolab-pull`, the registry client, has the flags of the workspace and dependencies of its
-//! own, which are downloaded; its target directory is inside of the workspace's, so that it is built once for all profiles.
+//! nothing but this repository. `isolab-pull`, the registry client, and `isolab-probe` have dependencies of their own, which
+//! are downloaded; their target directories are inside of the workspace's, so that they are built once for all profiles.
 
 use std::env;
 use std::ffi::OsString;
@@ -31,6 +31,12 @@ const PROGRAMS: &[Program] = &[
         more: &[],
         hint: " (without a network: `cargo fetch --locked --manifest-path images/pull/Cargo.toml` where there is one)",
     },
+    Program {
+        name: "probe",
+        flags: &["-Ctarget-feature=+crt-static", "-Crelocation-model=static", "-Ctarget-cpu=x86-64"],
+        more: &[],
+        hint: " (without a network: `cargo fetch --locked --manifest-path images/probe/Cargo.toml` where there is one)",
+    },
 ];
 
 /// Static, at a fixed address (nothing to relocate at start), without the C runtime's start files, and running on every
@@ -47,7 +53,7 @@ const BARE: &[&str] = &[
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() -> ExitCode {
-    for part in ["bare", "init", "pull", "regex", "wire", "work"] {
+    for part in ["bare", "init", "probe", "pull", "regex", "wire", "work"] {
         for name in ["src", "Cargo.toml", "Cargo.lock"] {
             let path = format!("{part}/{name}");
             // A name that does not exist would make every build run this script again.
@@ -56,6 +62,7 @@ fn main() -> ExitCode {
             }
         }
     }
+    println!("cargo::rerun-if-changed=src/probe.rs");
     println!("cargo::rerun-if-changed=src/pull/protocol.rs");
     println!("cargo::rerun-if-changed=build.rs");
     for program in PROGRAMS {
@@ -73,7 +80,7 @@ fn variable(name: &str) -> Result<OsString, String> {
 
 fn build(program: &Program) -> Result<(), String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let target_dir = if program.flags == BARE { out.join("bare") } else { shared(&out)? };
+    let target_dir = if program.flags == BARE { out.join("bare") } else { shared(&out, program.name)? };
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -106,9 +113,10 @@ fn build(program: &Program) -> Result<(), String> {
     Ok(())
 }
 
-/// A directory in the workspace's target directory, of which `OUT_DIR` is `[TARGET/]PROFILE/build/PACKAGE/out`.
-fn shared(out: &Path) -> Result<PathBuf, String> {
+/// A directory in the workspace's target directory, of which `OUT_DIR` is `[TARGET/]PROFILE/build/PACKAGE/out`; one for each
+/// program, because with the other's flags everything would be built anew each time.
+fn shared(out: &Path, name: &str) -> Result<PathBuf, String> {
     let above = out.ancestors().nth(4).ok_or("OUT_DIR is not in a target directory")?;
     let target_dir = if above.ends_with(TARGET) { above.parent().unwrap_or(above) } else { above };
-    Ok(target_dir.join("isolab-pull"))
+    Ok(target_dir.join(format!("isolab-{name}")))
 }

@@ -23,7 +23,12 @@ pub(crate) fn of_job(job: &JobArgs, image: &str) -> Vec<String> {
     for entry in &job.env {
         option("--env", Some(entry));
     }
-    let flags = [(job.read_only, "--read-only"), (job.interactive, "-i"), (job.tty, "-t")];
+    let flags = [
+        (job.read_only, "--read-only"),
+        (job.from_snapshot, "--from-snapshot"),
+        (job.interactive, "-i"),
+        (job.tty, "-t"),
+    ];
     out.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()));
     out.push(image.to_owned());
     if !job.command.is_empty() {

@@ -1,5 +1,6 @@
 //! What can be typed. `config.rs` turns it into what is run.
 
+mod probe;
 mod records;
 mod store;
 
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 use crate::delay::Delay;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::probe::ProbeArgs;
 pub(crate) use self::records::{CheckArgs, DiffArgs, ReportArgs, ReportFormat};
-pub(crate) use self::store::{ExportFormat, ImageCommand, KernelCommand};
+pub(crate) use self::store::{ExportFormat, ImageCommand, KernelCommand, SnapshotArgs, SnapshotCommand};
 
 /// One image at three levels of isolation, measured side by side.
 #[derive(Debug, Parser)]
@@ -37,6 +39,7 @@ Examples:
   isolab run demo -- /isolab-work help           what the image demo can do
   isolab run --level vm --memory 256M debian -- python3 -c 'print(1)'
   tar c . | isolab run -i --level vm debian -- tar t
+  isolab snapshot debian && isolab run --level vm --from-snapshot debian -- uname -r
   isolab run -it debian -- bash";
 
 /// Run a command in an image at one level
@@ -88,6 +91,17 @@ Examples:
   isolab bench --json result.jsonl all
   isolab bench --levels container --max-instances 64 density")]
     Bench(BenchArgs),
+    /// Show what of the host can be seen, reached and used at each level, with evidence
+    #[command(after_help = "\
+Examples:
+  isolab probe demo
+  isolab probe --levels container --only P06,P11 demo      one cell again, with its evidence
+  isolab probe --json probe.json --html probe.html debian
+  isolab probe --self-test demo                            whether each probe can fail
+
+Exit status: 0 every cell as published, 1 a cell is not or a probe shows nothing, 125 isolab's own error.
+What each probe does and the published table: docs/probe.md.")]
+    Probe(ProbeArgs),
     /// Show records of `compare --json`, or export them for other tools
     #[command(after_help = "\
 Examples:
@@ -122,6 +136,21 @@ Exit status: 0 all demands met, 1 not all, 125 isolab's own error. The form of S
     /// Fetch, build, add, list, inspect and remove guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// Make a snapshot: a guest that waits for its command, for `run --from-snapshot`
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "\
+Examples:
+  isolab snapshot demo                                   make it
+  isolab run --level vm --from-snapshot demo -- /isolab-work echo hello
+  isolab snapshot --memory 256M --cpus 2 debian          one for each memory and number of CPUs
+  isolab snapshot ls && isolab snapshot rm demo@stock,128M,1
+
+A lab keeps nothing: there, --from-snapshot makes the snapshot first where there is none.
+What is in a snapshot, and what is not promised: docs/snapshot.md, `isolab explain snapshot`."
+    )]
+    Snapshot(SnapshotArgs),
     /// Say what this host can do for each level, why not, and the remedy
     Doctor(DoctorArgs),
     /// Run any isolab command inside the emulated lab machine
@@ -232,6 +261,9 @@ pub(crate) struct JobOptions {
     /// Guest kernel by name (see `isolab kernel ls`; default: `tuned` where it has been built, else `stock`)
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Option<String>,
+    /// Continue the snapshot of IMAGE (`isolab snapshot IMAGE`) instead of starting a guest kernel (vm)
+    #[arg(long)]
+    pub(crate) from_snapshot: bool,
     /// Connect standard input
     #[arg(long, short)]
     pub(crate) interactive: bool,

@@ -35,6 +35,8 @@ pub(crate) struct Asked {
     pub(crate) hostname: bool,
     /// `--kernel`.
     pub(crate) kernel: bool,
+    /// `--from-snapshot`.
+    pub(crate) from_snapshot: bool,
 }
 
 /// The job options, checked; what depends on the image is resolved later.
@@ -68,6 +70,8 @@ pub(crate) struct JobConfig {
     pub(crate) timeout: Option<Duration>,
     /// Guest kernel entry; else the default.
     pub(crate) kernel: Option<String>,
+    /// Continue a snapshot instead of starting a guest kernel.
+    pub(crate) from_snapshot: bool,
 }
 
 /// An option that is refused.
@@ -107,31 +111,17 @@ impl JobConfig {
     /// # Errors
     /// The first option that is refused.
     pub(crate) fn new(args: &JobArgs, window: Option<(u16, u16)>) -> Result<Self, ConfigError> {
-        let memory = args.memory.as_deref().unwrap_or(DEFAULT_MEMORY);
-        let cpus = args.cpus.as_deref().unwrap_or(DEFAULT_CPUS);
         let pids = args.pids.unwrap_or(DEFAULT_PIDS);
         let hostname = args.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
         let asked = Asked {
             hostname: args.hostname.is_some(),
             kernel: args.kernel.is_some(),
+            from_snapshot: args.from_snapshot,
             memory: args.memory.is_some(),
             cpus: args.cpus.is_some(),
             pids: args.pids.is_some(),
         };
-        let memory_bytes = parse_size("--memory", memory)?;
-        if memory_bytes < MIN_MEMORY {
-            return Err(ConfigError::Range {
-                option: "--memory",
-                value: memory.to_owned(),
-                range: format!("at least {} MiB", MIN_MEMORY >> 20),
-            });
-        }
-        let cpus =
-            cpus.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n)).ok_or_else(|| ConfigError::Range {
-                option: "--cpus",
-                value: cpus.to_owned(),
-                range: format!("a whole number from 1 to {MAX_CPUS}"),
-            })?;
+        let (memory_bytes, cpus) = machine(args.memory.as_deref(), args.cpus.as_deref())?;
         if pids < 2 {
             return Err(ConfigError::Range {
                 option: "--pids",
@@ -170,8 +160,35 @@ impl JobConfig {
             stdio,
             timeout: args.timeout.as_deref().map(|t| parse_duration("--timeout", t)).transpose()?,
             kernel: args.kernel.clone(),
+            from_snapshot: args.from_snapshot,
         })
     }
+}
+
+/// Memory and CPUs as typed, or the defaults of a job.
+///
+/// # Errors
+/// The one that is refused.
+pub(crate) fn machine(memory: Option<&str>, cpus: Option<&str>) -> Result<(u64, u32), ConfigError> {
+    Ok((memory_of(memory.unwrap_or(DEFAULT_MEMORY))?, cpus_of(cpus.unwrap_or(DEFAULT_CPUS))?))
+}
+
+fn memory_of(text: &str) -> Result<u64, ConfigError> {
+    let bytes = parse_size("--memory", text)?;
+    if bytes < MIN_MEMORY {
+        let range = format!("at least {} MiB", MIN_MEMORY >> 20);
+        return Err(ConfigError::Range { option: "--memory", value: text.to_owned(), range });
+    }
+    Ok(bytes)
+}
+
+fn cpus_of(text: &str) -> Result<u32, ConfigError> {
+    let found = text.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n));
+    found.ok_or_else(|| ConfigError::Range {
+        option: "--cpus",
+        value: text.to_owned(),
+        range: format!("a whole number from 1 to {MAX_CPUS}"),
+    })
 }
 
 fn check(ok: bool, option: &'static str, value: &str, problem: &'static str) -> Result<(), ConfigError> {

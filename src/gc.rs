@@ -9,7 +9,7 @@ use isolab_images::store::Store;
 use serde::Serialize;
 
 use crate::cli::GcArgs;
-use crate::kernel;
+use crate::{kernel, snapshot};
 
 #[derive(Debug, Serialize)]
 struct Item {
@@ -35,6 +35,12 @@ pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
             std::fs::remove_dir_all(&path)?;
         }
         items.push(item("unfinished kernel", &path, 0));
+    }
+    for path in snapshot::store()?.stale()? {
+        if !args.dry_run {
+            std::fs::remove_dir_all(&path)?;
+        }
+        items.push(item("unfinished snapshot", &path, 0));
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&items)?);

@@ -14,7 +14,7 @@ use crate::config::JobConfig;
 use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
 use crate::resolve::{self, Resolved};
 use crate::units::parse_size;
-use crate::{arguments, hint, kernel, levels, run, terminal};
+use crate::{arguments, hint, kernel, levels, run, snapshot, terminal};
 
 /// Memory of the lab beside what the job asks for, in MiB.
 const LAB_MIB: u64 = 768;
@@ -58,7 +58,12 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
         return Ok(0);
     }
     match choose(args.job.on, args.level == "vm") {
-        Place::Host => run::run(args, &config, main_ns),
+        Place::Host => {
+            if args.report_fd.is_none() {
+                snapshot::ensure_in_lab(&config)?;
+            }
+            run::run(args, &config, main_ns)
+        }
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
             let image = resolve::image(&config.image)?;

@@ -39,11 +39,14 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     let mut job = resolve::job(config, &image, report_to.is_some())?;
     job.env.extend(args.test_delay.and_then(Delay::for_workload));
     let setup = Setup {
+        image_name: image.entry.reference().to_owned(),
         image: image.file,
         kernel: config.kernel.clone(),
+        from_snapshot: config.from_snapshot,
         guest_console: args.guest_console,
         asked: config.asked,
         tracer,
+        program: None,
         knobs: Knobs::new(&args.knob, &args.level)?,
     };
     // Where it is measured the record says it.
@@ -76,8 +79,8 @@ fn tracer(args: &RunArgs, measured: bool) -> anyhow::Result<Tracer> {
         return Ok(Tracer::OFF);
     }
     let tracer = match args.level.as_str() {
-        "container" => trace::own(),
-        _ => trace::shared().context("make the page of the timeline")?,
+        "vm" => trace::shared().context("make the page of the timeline")?,
+        _ => trace::own(),
     };
     if let (Some(trace), Some(delay)) = (tracer.trace(), args.test_delay) {
         trace.set_delay(delay.subphase, delay.ms);

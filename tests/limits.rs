@@ -157,7 +157,7 @@ wait $!
 #[test]
 fn version_2_of_cgroups_and_the_guest_keep_the_limits_too() {
     busybox();
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 7] = [
         &["run", "--level", "process", "busybox", "--", "sh", "-c", LAB_READ],
         &["run", "--pids", "5", "busybox", "--", "sh", "-c", MANY],
         &["run", "--memory", "64M", "demo", "--", "/isolab-work", "touch", "128"],
@@ -175,6 +175,22 @@ fn version_2_of_cgroups_and_the_guest_keep_the_limits_too() {
             "s/^MemTotal: *//p",
             "/proc/meminfo",
         ],
+        &["snapshot", "--cpus", "2", "--memory", "96M", "busybox"],
+        &[
+            "run",
+            "--level",
+            "vm",
+            "--from-snapshot",
+            "--cpus",
+            "2",
+            "--memory",
+            "96M",
+            "busybox",
+            "--",
+            "sh",
+            "-c",
+            "nproc; sed -n 's/^MemTotal: *//p' /proc/meminfo",
+        ],
     ];
     let results = (0..8).find_map(|_| {
         let mut session = Session::start(&["busybox"], &["--lab-clock", "wall", "--lab-cpus", "2"]);
@@ -183,7 +199,7 @@ fn version_2_of_cgroups_and_the_guest_keep_the_limits_too() {
         results
     });
     let results = results.expect("one session in eight that does not get stuck");
-    let [held, pids, memory, nproc, total] = &results[..] else { panic!("five results") };
+    let [held, pids, memory, nproc, total, made, restored] = &results[..] else { panic!("seven results") };
     let values: BTreeMap<&str, &str> = held.stdout.lines().filter_map(|line| line.split_once(' ')).collect();
     let expected = [
         ("cpu.max", "100000 100000"),
@@ -202,6 +218,10 @@ fn version_2_of_cgroups_and_the_guest_keep_the_limits_too() {
     assert_eq!(memory.status, Some(137), "{}", memory.stderr);
     assert_eq!((nproc.status, nproc.stdout.as_str()), (Some(0), "2\n"), "{}", nproc.stderr);
     assert_eq!(total.status, Some(0), "{}", total.stderr);
-    let kib: u64 = total.stdout.trim().trim_end_matches(" kB").parse().expect("a number");
-    assert!((60 << 10..96 << 10).contains(&kib), "{kib} KiB of 96 MiB");
+    let kib = |text: &str| text.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+    assert!((60 << 10..96 << 10).contains(&kib(&total.stdout)), "{} of 96 MiB", total.stdout);
+    assert_eq!(made.status, Some(0), "{}", made.stderr);
+    let (cpus, memory) = restored.stdout.split_once('\n').expect("two lines");
+    assert_eq!(cpus, "2", "{}", restored.stderr);
+    assert!((60 << 10..96 << 10).contains(&kib(memory)), "{memory} of 96 MiB");
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process_group};
 use support::leaks::Oracle;
 use support::random::Random;
-use support::{busybox, ends_within, home, isolab, pid, run, send};
+use support::{GUESTS, busybox, ends_within, home, isolab, pid, run, send};
 
 /// What "at once" is allowed to take on a busy machine; the grace of a workload is 2 s.
 const AT_ONCE: Duration = Duration::from_millis(1500);
@@ -158,36 +158,26 @@ fn a_signal_ends_the_lab_while_it_starts() {
 fn signals_reach_the_workload_of_a_vm_in_the_lab() {
     busybox();
     let oracle = Oracle::new(&home());
-    let lab = |script| {
-        let args = [
-            "run",
-            "--on",
-            "lab",
-            "--lab-clock",
-            "wall",
-            "--level",
-            "vm",
-            "busybox",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ];
+    let lab = |options, script| {
+        let place = ["run", "--on", "lab", "--lab-clock", "wall", "--level", "vm"];
+        let args = [&place[..], options, &["busybox", "--", "sh", "-c", script]].concat();
         let (child, mut stdout) = in_background(&mut isolab(&args));
         hear(&mut stdout, "started");
         (child, stdout)
     };
-    let (mut child, _stdout) = lab(OBEYS);
-    send(&child, Signal::TERM);
-    assert!(ends_within(&child, IN_LAB));
-    assert_eq!(child.wait().expect("wait").code(), Some(143));
-    oracle.assert_nothing("SIGTERM in the lab");
+    for (name, options) in GUESTS {
+        let (mut child, _stdout) = lab(options, OBEYS);
+        send(&child, Signal::TERM);
+        assert!(ends_within(&child, IN_LAB), "{name}");
+        assert_eq!(child.wait().expect("wait").code(), Some(143), "{name}");
+        oracle.assert_nothing(&format!("SIGTERM to a {name} in the lab"));
 
-    let (mut child, mut stdout) = lab(HEARS);
-    send(&child, Signal::INT);
-    hear(&mut stdout, "heard");
-    send(&child, Signal::INT);
-    assert!(ends_within(&child, AT_ONCE), "a second signal");
-    assert_eq!(child.wait().expect("wait").code(), Some(130));
-    oracle.assert_nothing("two signals in the lab");
+        let (mut child, mut stdout) = lab(options, HEARS);
+        send(&child, Signal::INT);
+        hear(&mut stdout, "heard");
+        send(&child, Signal::INT);
+        assert!(ends_within(&child, AT_ONCE), "{name}: a second signal");
+        assert_eq!(child.wait().expect("wait").code(), Some(130), "{name}");
+        oracle.assert_nothing(&format!("two signals to a {name} in the lab"));
+    }
 }

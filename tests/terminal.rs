@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-use support::{binary, busybox, ends_within, run, send};
+use support::{GUESTS, binary, busybox, ends_within, run, send};
 
 /// Says its terminal's size at the start and whenever it changes.
 const SIZES: &str = "trap 'stty size' WINCH; stty size; while :; do sleep 0.1; done";
@@ -91,18 +91,19 @@ fn resize(terminal: impl AsFd, rows: u16, cols: u16) {
     tcsetwinsize(terminal, size).expect("resize");
 }
 
-fn shell<'a>(level: &'a str, script: &'a str) -> Vec<&'a str> {
+fn shell<'a>(level: &'a str, more: &[&'a str], script: &'a str) -> Vec<&'a str> {
     let mut args = vec!["run", "-it", "--level", level];
     if level == "vm" {
         args.extend(["--on", "lab", "--lab-clock", "wall"]);
     }
+    args.extend(more);
     args.extend(["busybox", "--", "sh", "-c", script]);
     args
 }
 
 /// Size, resize, Ctrl-C, and the terminal given back.
-fn check(level: &str) {
-    let mut terminal = Terminal::start(&shell(level, SIZES));
+fn check(level: &str, more: &[&str]) {
+    let mut terminal = Terminal::start(&shell(level, more, SIZES));
     terminal.hear("33 77\r\n");
     assert!(terminal.is_raw(), "{level}: isolab leaves the keys to the terminal inside");
     resize(&terminal.ours, 40, 100);
@@ -115,21 +116,24 @@ fn check(level: &str) {
 fn size_resize_and_ctrl_c_travel_to_process_and_container() {
     busybox();
     for level in ["process", "container"] {
-        check(level);
+        check(level, &[]);
     }
 }
 
 #[test]
 fn size_resize_and_ctrl_c_travel_to_the_vm_in_the_lab() {
     busybox();
-    check("vm");
+    for (_, options) in GUESTS {
+        check("vm", options);
+    }
 }
 
 #[test]
 fn what_is_typed_reaches_the_workload_and_its_echo_comes_back() {
     busybox();
     for level in ["process", "container"] {
-        let mut terminal = Terminal::start(&shell(level, "echo ready; read line; echo got $line; exit 7"));
+        let mut terminal =
+            Terminal::start(&shell(level, &[], "echo ready; read line; echo got $line; exit 7"));
         terminal.hear("ready\r\n");
         terminal.press(b"abc\r");
         terminal.hear("abc\r\n");
@@ -143,7 +147,7 @@ fn the_terminal_is_given_back_after_a_signal() {
     busybox();
     for level in ["process", "container"] {
         for (signal, expected) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
-            let mut terminal = Terminal::start(&shell(level, "echo ready; exec sleep 1000"));
+            let mut terminal = Terminal::start(&shell(level, &[], "echo ready; exec sleep 1000"));
             terminal.hear("ready\r\n");
             send(&terminal.child, signal);
             assert_eq!(terminal.status(), Some(expected), "{level} {signal:?}");

@@ -22,6 +22,7 @@ pub mod noise;
 pub mod paired;
 pub mod plan;
 pub mod port;
+pub mod probe;
 pub mod record;
 pub mod recorded;
 pub mod report;

@@ -16,12 +16,12 @@ use crate::crosscheck::crosschecks;
 use crate::environment::{Host, HostClass};
 use crate::plan::Plan;
 use crate::report::quotable;
-use crate::run_report::Detail;
+use crate::run_report::{Detail, SNAPSHOT};
 use crate::sample::Sample;
 use crate::stop::Ended;
 use crate::subphase::{SubphaseOf, legend};
 use crate::summary::{Headline, Summary, summarise};
-use crate::timeline::phases_of;
+use crate::timeline::{PhaseKind, phases_of};
 use crate::vary::Variation;
 
 /// Name and version of the format.
@@ -212,6 +212,12 @@ pub struct Phase {
     pub meaning: String,
 }
 
+impl Phase {
+    fn of(kind: &PhaseKind) -> Self {
+        Self { name: kind.name.to_owned(), meaning: kind.meaning.to_owned() }
+    }
+}
+
 /// The root of an arm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rootfs {
@@ -311,8 +317,6 @@ impl Arm {
             "vm" => "kvm",
             other => other,
         };
-        let phase =
-            |p: &crate::timeline::PhaseKind| Phase { name: p.name.to_owned(), meaning: p.meaning.to_owned() };
         Self {
             level: level.to_owned(),
             kind: kind.to_owned(),
@@ -331,8 +335,19 @@ impl Arm {
             start: Some("cold".to_owned()),
             isolation: Isolation::of(level),
             machine: None,
-            phases: phases_of(level).iter().map(phase).collect(),
+            phases: phases_of(level, false).iter().map(Phase::of).collect(),
             subphases: vec![],
+        }
+    }
+
+    /// The same level, where each instance continues from a snapshot.
+    #[must_use]
+    pub fn restored(self) -> Self {
+        Self {
+            start: Some(SNAPSHOT.to_owned()),
+            sharing: Some(SNAPSHOT.to_owned()),
+            phases: phases_of(&self.level, true).iter().map(Phase::of).collect(),
+            ..self
         }
     }
 

@@ -62,6 +62,20 @@ pub struct Detail {
     /// Default limits that this user could not have enforced, by controller.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits_not_enforced: Vec<String>,
+    /// Kind of start where it is not `cold`: [`SNAPSHOT`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+}
+
+/// Kind of start of an instance that continues from a snapshot.
+pub const SNAPSHOT: &str = "snapshot";
+
+impl Detail {
+    /// Whether the instance continued from a snapshot.
+    #[must_use]
+    pub fn is_restored(&self) -> bool {
+        self.start.as_deref() == Some(SNAPSHOT)
+    }
 }
 
 /// [`End`] as text.

@@ -23,6 +23,7 @@ pub struct SubphaseOf {
 /// The moments that end a subphase, by level.
 fn moments(times: &Times, level: &str) -> [(Option<u64>, Subphase); 9] {
     let (begin, init, exec) = match level {
+        "vm" if times.resumed.is_some() => (Subphase::VcpuStart, Subphase::Resume, Subphase::GuestInit),
         "vm" => (Subphase::VcpuStart, Subphase::GuestKernel, Subphase::GuestInit),
         _ => (Subphase::Channels, Subphase::ExecInit, Subphase::Privileges),
     };

@@ -25,7 +25,10 @@ pub struct Times {
     /// The guest's kernel has started process 1 (vm only; the same moment as `init`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_kernel_done: Option<u64>,
-    /// First instruction of process 1.
+    /// The guest of a snapshot has gone on and has its job (vm only; the same moment as `init`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<u64>,
+    /// First instruction of process 1; of one that continues from a snapshot, it has its job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<u64>,
     /// The workload's `execve`.
@@ -72,6 +75,11 @@ const GUEST_KERNEL: PhaseKind = PhaseKind {
     meaning: "guest kernel boots, up to process 1",
     ends: |t| t.guest_kernel_done,
 };
+const RESUME: PhaseKind = PhaseKind {
+    name: "resume",
+    meaning: "guest goes on where its snapshot waits: first faults, job, random numbers, clock",
+    ends: |t| t.resumed,
+};
 const INIT: PhaseKind =
     PhaseKind { name: "init", meaning: "process 1: mounts, limits, privileges", ends: |t| t.exec };
 const FORK: PhaseKind =
@@ -97,17 +105,31 @@ const PROCESS_PHASES: &[PhaseKind] =
     &[EXEC_SELF, PREPARE, FORK, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
 const VM_PHASES: &[PhaseKind] =
     &[EXEC_SELF, PREPARE, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
+const RESTORED_PHASES: &[PhaseKind] =
+    &[EXEC_SELF, PREPARE, RESUME, INIT, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
 const INIT_PHASES: &[PhaseKind] =
     &[EXEC_SELF, PREPARE, ENTER, INIT, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
 /// Every phase of every level, in the order of the timeline: the legend of a report.
-pub const ALL_PHASES: &[PhaseKind] =
-    &[EXEC_SELF, PREPARE, ENTER, GUEST_KERNEL, INIT, EXEC, WORKLOAD_READY, READING, WORKLOAD_RUN, TEARDOWN];
+pub const ALL_PHASES: &[PhaseKind] = &[
+    EXEC_SELF,
+    PREPARE,
+    ENTER,
+    GUEST_KERNEL,
+    RESUME,
+    INIT,
+    EXEC,
+    WORKLOAD_READY,
+    READING,
+    WORKLOAD_RUN,
+    TEARDOWN,
+];
 
-/// The phases of a level, in order.
+/// The phases of a level, in order; `restored`: it continues from a snapshot.
 #[must_use]
-pub fn phases_of(level: &str) -> &'static [PhaseKind] {
+pub fn phases_of(level: &str, restored: bool) -> &'static [PhaseKind] {
     match level {
         "process" => PROCESS_PHASES,
+        "vm" if restored => RESTORED_PHASES,
         "vm" => VM_PHASES,
         _ => INIT_PHASES,
     }
@@ -163,13 +185,16 @@ impl Times {
             *slot = Some(at - request_ns);
         }
         let [main, run_begin, init, exec, first_user_insn, ready, released, exit, clean] = from_request;
-        let guest_kernel_done = if report.level == "vm" { init } else { None };
+        let of_guest = init.filter(|_| report.level == "vm");
+        let restored = report.detail.is_restored();
+        let (guest_kernel_done, resumed) = if restored { (None, of_guest) } else { (of_guest, None) };
         let request = 0;
         let times = Self {
             request,
             main,
             run_begin,
             guest_kernel_done,
+            resumed,
             init,
             exec,
             first_user_insn,
@@ -194,7 +219,7 @@ impl Times {
     pub fn phases(&self, level: &str) -> BTreeMap<String, u64> {
         let mut begin = 0;
         let mut phases = BTreeMap::new();
-        for kind in phases_of(level) {
+        for kind in phases_of(level, self.resumed.is_some()) {
             if let Some(end) = (kind.ends)(self) {
                 phases.insert(kind.name.to_owned(), end.saturating_sub(begin));
                 begin = end;

@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             launch::start(&ContainerConfig {
                 job: &job,
                 root: &root,
+                program: None,
                 stdio,
                 init: INIT,
                 limits,
@@ -49,6 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             bare::start(&BareConfig {
                 job: &job,
                 root: &root,
+                program: None,
                 stdio,
                 limits: Limits::default(),
                 tracer: Tracer::OFF,

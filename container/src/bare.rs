@@ -7,8 +7,9 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_images::job::{Job, Stdio};
+use isolab_images::programs::Sealed;
 use isolab_wire::mark::{Code, Step};
-use isolab_wire::trace::{Subphase, Tracer};
+use isolab_wire::trace::{Subphase, Trace, Tracer};
 use isolab_wire::{MARK_ENV, fd};
 use rustix::fs::{CWD, Mode, mkdir};
 use rustix::io::Errno;
@@ -22,7 +23,9 @@ use rustix::process::{chdir, chroot, geteuid, pivot_root, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, Limits};
-use crate::child::{Child, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn, told};
+use crate::child::{
+    Child, Handed, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn, tell_ends, told,
+};
 use crate::clock::ClockPair;
 use crate::idmap::IdMap;
 use crate::instance::{ExitFrom, Instance, Parts, mark_pipe};
@@ -45,6 +48,8 @@ pub struct BareConfig<'a> {
     pub job: &'a Job,
     /// In which image.
     pub root: &'a RootSource,
+    /// What to execute instead of the job's command, of which the first word is a name only: a static program.
+    pub program: Option<&'a [u8]>,
     /// Standard input, output and error, given to the workload as they are.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Limits; the default, none, still makes a cgroup where the host has a memory controller, to read the charge.
@@ -69,6 +74,8 @@ struct Entry<'a> {
     workdir_parts: Vec<CString>,
     /// Nothing where the user namespace forbids the call; there is nothing to set then.
     groups: Option<Vec<Gid>>,
+    /// A program of the job's own.
+    program: Option<OwnedFd>,
     /// Paths to try, in order.
     programs: Vec<CString>,
     argv: PointerList,
@@ -150,6 +157,10 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         workdir: c_string("the working directory", &job.workdir)?,
         workdir_parts: ways_to(&job.workdir)?,
         groups,
+        program: match config.program {
+            Some(program) => Some(high(Sealed::new(c"isolab-program", program)?.as_fd())?),
+            None => None,
+        },
         programs: candidates(job)?,
         argv: PointerList::new(argv),
         env: PointerList::new(env),
@@ -164,7 +175,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let start = ClockPair::read();
     // Not in our memory: what the child reads of the image would be charged to us (the kernel asks whose the memory is), and
     // missing in the account.
-    let held = spawn(&options, |_handed| entry.run(parents_end.as_fd()))?;
+    let held = spawn(&options, |handed| entry.run(&handed, parents_end.as_fd()))?;
     let equip = || -> Result<Child, LaunchError> {
         if let Some(ids) = ids {
             ids.write(held.child().pid())?;
@@ -196,9 +207,12 @@ type Failed = (Step, Errno);
 
 impl Entry<'_> {
     /// *Child*: becomes the workload. Makes system calls only.
-    fn run(&self, parents_end: BorrowedFd<'_>) -> i32 {
+    fn run(&self, handed: &Handed, parents_end: BorrowedFd<'_>) -> i32 {
+        // Where it is measured, the launcher is told by this what was stamped: the mark pipe would wake it, in the middle of what it
+        // measures.
+        let measured = self.tracer.trace().and_then(|trace| Some((trace, handed.high_gate().ok()?)));
         let (step, errno) = match self.prepare(parents_end) {
-            Ok(()) => (Step::Exec, self.exec()),
+            Ok(()) => (Step::Exec, self.exec(measured.as_ref())),
             Err(failed) => failed,
         };
         report(Some(self.marks.as_fd()), step, errno);
@@ -325,14 +339,19 @@ impl Entry<'_> {
         set_thread_res_uid(uid, uid, uid)
     }
 
-    fn exec(&self) -> Errno {
+    fn exec(&self, measured: Option<&(&Trace, OwnedFd)>) -> Errno {
         self.tracer.delay(Subphase::Privileges);
-        // Where it is measured, in the page of the timeline: the pipe would wake the launcher, in the middle of what it measures.
-        match self.tracer.trace() {
-            Some(_) => self.tracer.stamp(Subphase::Privileges),
+        match measured {
+            Some((trace, gate)) => {
+                self.tracer.stamp(Subphase::Privileges);
+                tell_ends(gate.as_fd(), trace);
+            }
             None => mark(Some(self.marks.as_fd()), Code::Exec, 0),
         }
         self.tracer.delay(Subphase::Exec);
+        if let Some(program) = &self.program {
+            return sys::exec_fd(program.as_fd(), &self.argv, &self.env);
+        }
         let mut result = Errno::NOENT;
         for program in &self.programs {
             match sys::exec_path(program, &self.argv, &self.env) {

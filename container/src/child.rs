@@ -12,11 +12,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use isolab_wire::mark::{Clock, Code, Failure, Mark, RECORD_LEN, Step};
-use isolab_wire::trace::{Subphase, Tracer};
-use rustix::io::{Errno, IoSlice, IoSliceMut};
+use isolab_wire::trace::{Ends, Subphase, Trace, Tracer};
+use rustix::io::{Errno, IoSlice, IoSliceMut, fcntl_dupfd_cloexec};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
@@ -114,13 +114,19 @@ impl Held {
         }
         sendmsg(&self.gate, &[IoSlice::new(&[joins])], &mut control, SendFlags::NOSIGNAL)
             .map_err(SpawnError::Release)?;
-        Ok(self.child)
+        let Self { mut child, gate } = self;
+        child.gate = Some(gate).filter(|_| child.lent.is_none());
+        Ok(child)
     }
 }
 
 /// *Child*: the descriptors that came with the release, in their order, then nothing.
 #[derive(Debug, Default)]
-pub struct Handed([Option<OwnedFd>; MAX_HANDED]);
+pub struct Handed {
+    descriptors: [Option<OwnedFd>; MAX_HANDED],
+    /// The socket that they came by, where it is still open.
+    gate: Option<Inherited>,
+}
 
 impl Handed {
     /// The next one.
@@ -128,7 +134,12 @@ impl Handed {
     /// # Errors
     /// There are no more.
     pub(crate) fn next(&mut self) -> Result<OwnedFd, Errno> {
-        self.0.iter_mut().find_map(Option::take).ok_or(Errno::BADF)
+        self.descriptors.iter_mut().find_map(Option::take).ok_or(Errno::BADF)
+    }
+
+    /// The socket to the launcher, by a number that placing does not overwrite.
+    pub(crate) fn high_gate(&self) -> Result<OwnedFd, Errno> {
+        fcntl_dupfd_cloexec(self.gate.as_ref().ok_or(Errno::BADF)?, sys::FIRST_HIGH)
     }
 }
 
@@ -140,9 +151,22 @@ pub struct Child {
     reaped: bool,
     /// What it uses of our memory until it executes another program; freed with its end.
     lent: Option<Lent>,
+    /// The socket by which it was released, where it has a copy of our memory: what it stamps there, it tells here.
+    gate: Option<OwnedFd>,
 }
 
 impl Child {
+    /// What it has told of its subphases before it executed another program.
+    pub(crate) fn told_ends(&self) -> Option<Ends> {
+        let mut bytes = [0; size_of::<Ends>()];
+        let (told, _) = recv(self.gate.as_ref()?, &mut bytes, RecvFlags::DONTWAIT).ok()?;
+        let mut ends = [0; size_of::<Ends>() / 8];
+        for (end, word) in ends.iter_mut().zip(bytes.as_chunks().0) {
+            *end = u64::from_le_bytes(*word);
+        }
+        (told == bytes.len()).then_some(ends)
+    }
+
     /// Its number in our pid namespace.
     #[must_use]
     pub const fn pid(&self) -> i32 {
@@ -228,13 +252,14 @@ pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce(Handed) -> i32) -> R
         Err(source) => Err(SpawnError::Clone { namespaces: at_clone, source }),
         Ok(Cloned::Parent { pid, pidfd }) => {
             options.tracer.end(Subphase::Clone);
-            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: None }, gate: ours })
+            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: None, gate: None }, gate: ours })
         }
         Ok(Cloned::Child) => {
             drop(ours);
             match prepare(later, gate.as_fd(), &options.tracer) {
                 // A panic must not unwind into the copy of the launcher's stack.
-                Ok(handed) => {
+                Ok(mut handed) => {
+                    handed.gate = Some(Inherited::of(&gate));
                     sys::exit_now(catch_unwind(AssertUnwindSafe(|| entry(handed))).unwrap_or(PANIC_STATUS))
                 }
                 Err((step, errno)) => {
@@ -284,7 +309,7 @@ pub(crate) fn spawn_program(
         }
         Ok((pid, pidfd)) => {
             options.tracer.end(Subphase::Clone);
-            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: Some(lent) }, gate: ours })
+            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: Some(lent), gate: None }, gate: ours })
         }
     }
 }
@@ -336,7 +361,7 @@ fn await_release(gate: BorrowedFd<'_>, tracer: &Tracer) -> Result<Handed, Errno>
         _ => None,
     });
     let mut handed = Handed::default();
-    for (slot, fd) in handed.0.iter_mut().zip(fds.flatten()) {
+    for (slot, fd) in handed.descriptors.iter_mut().zip(fds.flatten()) {
         *slot = Some(fd);
     }
     for _ in 0..joins[0] {
@@ -391,6 +416,17 @@ pub(crate) fn told(pipe: &OwnedFd) -> Option<Failure> {
     Mark::decode(&record)
         .filter(|mark| n == RECORD_LEN && mark.code == Code::Failed)
         .and_then(|mark| Failure::decode(mark.value))
+}
+
+/// In a child with a copy of the launcher's memory: tells the launcher what it has stamped. Nobody waits for it, so that nobody is
+/// woken.
+pub(crate) fn tell_ends(gate: BorrowedFd<'_>, trace: &Trace) {
+    let mut bytes = [0; size_of::<Ends>()];
+    for (word, end) in bytes.as_chunks_mut().0.iter_mut().zip(trace.ends()) {
+        *word = end.to_le_bytes();
+    }
+    // Without, the run has fewer subphases.
+    let _ = send(gate, &bytes, SendFlags::NOSIGNAL);
 }
 
 /// In a child: writes one mark, stamped now.

@@ -255,9 +255,10 @@ impl Instance {
         self.records.iter().any(|(m, _)| m.code == code) || (code == Code::Exec && self.own_exec().is_some())
     }
 
-    /// [`Code::Exec`] of a child that is the workload itself, where it is told in the page of the timeline.
+    /// [`Code::Exec`] of a child that is the workload itself, which tells it with the ends of its subphases.
     fn own_exec(&self) -> Option<Stamp> {
         let trace = self.tracer.trace().filter(|_| self.exit_from == ExitFrom::Process)?;
+        self.child.told_ends().inspect(|ends| trace.add(ends));
         Some(Stamp { code: Code::Exec, at_ns: trace.end_of(Subphase::Privileges)? })
     }
 
@@ -426,6 +427,8 @@ impl Instance {
     /// The marks on the host's clock, and the subphases.
     fn stamps(&self) -> (Vec<Stamp>, Vec<(Subphase, u64)>) {
         let end = ClockPair::read();
+        // Before the ends of subphases are looked at: it takes in the child's.
+        let exec = self.own_exec();
         let begin = self.begin_ns.map(|at_ns| Stamp { code: Code::RunBegin, at_ns });
         let released = self.released_ns.map(|at_ns| Stamp { code: Code::Released, at_ns });
         let on_clock = |&(mark, arrival_ns): &(Mark, u64)| {
@@ -439,8 +442,8 @@ impl Instance {
         let (inner, marks): (Vec<_>, Vec<_>) =
             self.records.iter().map(on_clock).partition(|(mark, _)| mark.code == Code::Subphase);
         let marks = marks.into_iter().map(|(mark, at_ns)| Stamp { code: mark.code, at_ns });
-        let first = begin.into_iter().chain(self.own_exec());
-        let stamps = first.chain(marks).chain(released).chain(self.own_end()).collect();
+        let stamps =
+            begin.into_iter().chain(exec).chain(marks).chain(released).chain(self.own_end()).collect();
         let number = |mark: &Mark| u8::try_from(mark.value).ok().and_then(Subphase::from_number);
         let inner = inner.iter().filter_map(|(mark, at_ns)| Some((number(mark)?, *at_ns)));
         let traced = Subphase::ALL.iter().filter_map(|s| Some((*s, self.tracer.trace()?.end_of(*s)?)));

@@ -26,7 +26,7 @@ use crate::sys::Inherited;
 use crate::{seccomp, sys, trace};
 
 /// First number that is closed when init starts.
-const FIRST_CLOSED: u32 = 6;
+const FIRST_CLOSED: u32 = 7;
 /// A pipe holds this much without being asked.
 const PIPE_DEFAULT: usize = 65_536;
 
@@ -41,6 +41,8 @@ pub struct ContainerConfig<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// The program that becomes process 1 ([`isolab_images::programs::INIT`]).
     pub init: &'a [u8],
+    /// What to execute instead of the job's command, of which the first word is a name only: a static program.
+    pub program: Option<&'a [u8]>,
     /// Limits to enforce, from [`job_limits`] as a rule.
     pub limits: Limits,
     /// Where the ends of its subphases go.
@@ -120,6 +122,8 @@ struct Entry {
     marks: Inherited,
     /// Where the image is a directory; a mount of it comes with the release.
     directory: Option<Prepared<Inherited>>,
+    /// A program of the job's own comes with the release.
+    program: bool,
     argv: sys::PointerList,
     env: sys::PointerList,
     set_groups: bool,
@@ -162,6 +166,7 @@ pub fn start_with(config: &ContainerConfig<'_>, knobs: Knobs) -> Result<Instance
         parents_control: Inherited::of(&control),
         marks: Inherited::of(&marks),
         directory: directory.as_ref().map(Prepared::for_child),
+        program: config.program.is_some(),
         argv: sys::PointerList::new(vec![c"isolab-init".into(), c"container".into()]),
         env: sys::PointerList::new(vec![]),
         set_groups: ids.allows_groups(),
@@ -221,8 +226,10 @@ fn equip(
         confine_with: Some(if knobs.seccomp { seccomp::FILTER } else { &[] }),
         no_groups: !ids.allows_groups(),
         root_is_dir: root.is_none(),
+        program: config.program.is_some(),
         limits: &resource_limits(),
         delay: trace::delay_inside(&tracer),
+        template: false,
     })?;
     send_block(control, &block)?;
     tracer.end(Subphase::JobBlock);
@@ -230,7 +237,10 @@ fn equip(
     if tracer.trace().is_some_and(|trace| trace.end_of(Subphase::Cgroup).is_none()) {
         tracer.end(Subphase::Cgroup);
     }
-    let handed: Vec<BorrowedFd<'_>> = root.iter().map(AsFd::as_fd).chain([init.as_fd()]).collect();
+    let program = config.program.map(|program| Sealed::new(c"isolab-program", program)).transpose()?;
+    let program = program.as_ref().map(AsFd::as_fd);
+    let handed: Vec<BorrowedFd<'_>> =
+        root.iter().map(AsFd::as_fd).chain([init.as_fd()]).chain(program).collect();
     let child = held.release(cgroup.as_ref(), &handed)?;
     Ok((child, cgroup))
 }
@@ -303,6 +313,10 @@ impl Entry {
 
     fn become_init(&self, handed: &mut Handed, root: &OwnedFd) -> Result<OwnedFd, Errno> {
         let init = fcntl_dupfd_cloexec(handed.next()?, sys::FIRST_HIGH)?;
+        let program = match self.program {
+            true => Some(fcntl_dupfd_cloexec(handed.next()?, sys::FIRST_HIGH)?),
+            false => None,
+        };
         if self.set_groups {
             set_thread_groups(&[])?;
         }
@@ -317,6 +331,10 @@ impl Entry {
         sys::place(self.control.as_fd(), fd::CONTROL)?;
         sys::place(self.marks.as_fd(), fd::MARKS)?;
         sys::place(root.as_fd(), fd::ROOT)?;
+        match program {
+            Some(program) => sys::place(program.as_fd(), fd::PROGRAM)?,
+            None => sys::close_on_exec(fd::PROGRAM.unsigned_abs()),
+        }
         sys::close_on_exec_from(FIRST_CLOSED)?;
         Ok(init)
     }

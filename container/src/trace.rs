@@ -8,7 +8,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use crate::clock::now_ns;
 use crate::sys;
 
-/// A tracer for this process and the children that it starts as copies.
+/// A tracer for this process and a child that is a copy of it and goes on stamping for as long as it lives, a VMM.
 ///
 /// # Errors
 /// No memory for a page.
@@ -16,7 +16,8 @@ pub fn shared() -> Result<Tracer, Errno> {
     Ok(Tracer::new(sys::shared_trace()?, now_ns, pause_ms))
 }
 
-/// A tracer for this process and a child that has the same memory, a container's: no page has to be mapped for it.
+/// A tracer for this process, a child that has the same memory (a container's), and one with a copy that tells what it has stamped (a
+/// bare process): no page has to be mapped for it.
 #[must_use]
 pub const fn own() -> Tracer {
     static TRACE: Trace = Trace::new();

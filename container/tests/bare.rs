@@ -15,8 +15,14 @@ fn run(name: &str, job: &Job) -> (Outcome, String, String) {
     let dir = TempDir::new(name);
     let root = image(&dir);
     let pipes = Pipes::new();
-    let config =
-        BareConfig { job, root: &root, stdio: pipes.ends(), limits: Limits::default(), tracer: Tracer::OFF };
+    let config = BareConfig {
+        job,
+        root: &root,
+        program: None,
+        stdio: pipes.ends(),
+        limits: Limits::default(),
+        tracer: Tracer::OFF,
+    };
     let instance = start(&config).expect("start");
     let outcome = instance.wait().expect("wait");
     let (out, err) = pipes.read();
@@ -118,6 +124,7 @@ fn a_killed_instance_says_so_and_is_gone() {
     let config = BareConfig {
         job: &job,
         root: &root,
+        program: None,
         stdio: pipes.ends(),
         limits: Limits::default(),
         tracer: Tracer::OFF,

@@ -21,6 +21,7 @@ fn run(name: &str, job: &Job) -> (Outcome, String, String) {
     let config = ContainerConfig {
         job,
         root: &root,
+        program: None,
         stdio: pipes.ends(),
         init: INIT,
         limits: job_limits(job),
@@ -144,6 +145,7 @@ fn forwards_signals_and_standard_input() {
     let config = ContainerConfig {
         job: &job,
         root: &root,
+        program: None,
         stdio,
         init: INIT,
         limits: job_limits(&job),
@@ -174,6 +176,7 @@ fn dropping_it_leaves_nothing() {
     let config = ContainerConfig {
         job: &job,
         root: &root,
+        program: None,
         stdio: pipes.ends(),
         init: INIT,
         limits: job_limits(&job),

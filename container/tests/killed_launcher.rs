@@ -68,6 +68,7 @@ fn a_container_dies_with_its_launcher() {
         let config = ContainerConfig {
             job: &job,
             root: &root,
+            program: None,
             stdio: pipes.ends(),
             init: INIT,
             limits,
@@ -91,6 +92,7 @@ fn a_bare_process_dies_with_its_launcher_even_as_another_user() {
         let config = BareConfig {
             job: &job,
             root: &root,
+            program: None,
             stdio: pipes.ends(),
             limits: Limits::default(),
             tracer: Tracer::OFF,

@@ -71,12 +71,16 @@ pub struct BlockOptions<'a> {
     pub confine_with: Option<&'a [u8]>,
     /// [`flag::ROOT_IS_DIR`].
     pub root_is_dir: bool,
+    /// [`flag::PROGRAM`].
+    pub program: bool,
     /// Leaves the supplementary groups out: a user namespace of one id forbids to set any.
     pub no_groups: bool,
     /// Resource limits: number, soft, hard.
     pub limits: &'a [(u32, u64, u64)],
     /// Test of the timeline: where process 1 is to wait ([`Header::delay`]).
     pub delay: (u8, u16),
+    /// [`flag::TEMPLATE`]: the command is not run.
+    pub template: bool,
 }
 
 /// The job does not fit the block.
@@ -119,6 +123,8 @@ impl Job {
         set(self.marks, flag::MARKS);
         set(options.confine_with.is_some(), flag::CONFINE);
         set(options.root_is_dir, flag::ROOT_IS_DIR);
+        set(options.template, flag::TEMPLATE);
+        set(options.program, flag::PROGRAM);
         set(!matches!(self.stdio, Stdio::Output), flag::STDIN);
         set(matches!(self.stdio, Stdio::Terminal { .. }), flag::TTY);
         let (rows, cols) = match self.stdio {

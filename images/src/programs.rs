@@ -1,5 +1,5 @@
 //! The programs that the binary carries, built by `build.rs`: two that run inside of every level, static executables
-//! without a libc that run on any x86-64 Linux, and the registry client.
+//! without a libc that run on any x86-64 Linux, the probe program, and the registry client.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,11 +10,20 @@ use rustix::io::Errno;
 /// Process 1 of a container (argument `container`) and of a guest (`/init` of its initramfs).
 pub static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-init"));
 
+/// SHA-256 of [`INIT`], in hexadecimal: a guest that continues from a template continues in this program.
+pub const INIT_DIGEST: &str = include_str!(concat!(env!("OUT_DIR"), "/isolab-init.sha256"));
+
 /// The workloads; also the whole content of the built-in image `demo`.
 pub static WORK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-work"));
 
 /// SHA-256 of [`WORK`], in hexadecimal: known when isolab is built, and asked for at every start.
 pub const WORK_DIGEST: &str = include_str!(concat!(env!("OUT_DIR"), "/isolab-work.sha256"));
+
+/// What `isolab probe` executes at every level, by descriptor: it is part of no image.
+pub static PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-probe"));
+
+/// SHA-256 of [`PROBE`], in hexadecimal.
+pub const PROBE_DIGEST: &str = include_str!(concat!(env!("OUT_DIR"), "/isolab-probe.sha256"));
 
 /// The registry client (`pull`). Not read, and so not in memory, until it is started.
 pub(crate) static PULL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-pull"));
@@ -63,7 +72,7 @@ impl AsFd for Sealed {
 
 #[cfg(test)]
 mod tests {
-    use super::{INIT, PULL, WORK};
+    use super::{INIT, PROBE, PULL, WORK};
 
     /// Type and machine of an ELF file's header.
     fn header(elf: &[u8]) -> (&[u8], [u8; 4]) {
@@ -76,6 +85,12 @@ mod tests {
             assert_eq!(header(program), (b"\x7fELF".as_slice(), [2, 0, 62, 0]));
             assert!(program.len() < 64 * 1024, "{} bytes", program.len());
         }
+    }
+
+    #[test]
+    fn the_probe_program_is_a_fixed_address_x86_64_executable_of_modest_size() {
+        assert_eq!(header(PROBE), (b"\x7fELF".as_slice(), [2, 0, 62, 0]));
+        assert!(PROBE.len() < 2 << 20, "{} bytes", PROBE.len());
     }
 
     #[test]

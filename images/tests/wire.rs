@@ -53,11 +53,12 @@ proptest! {
         limits in vec(any::<(u32, u64, u64)>(), 0..4),
         filter in proptest::option::of(vec(any::<[u8; 8]>(), 0..4)),
         root_is_dir: bool,
+        program: bool,
         no_groups: bool,
         delay: (u8, u16),
     ) {
         let filter = filter.map(|f| f.concat());
-        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, no_groups, limits: &limits, delay };
+        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, program, no_groups, limits: &limits, delay, template: false };
         let bytes = job.encode(&options).expect("small job fits");
         let block = Block::decode(&bytes).expect("what encode makes is a block");
         prop_assert_eq!(block.args().map(plain).collect::<Vec<_>>(), job.argv);

@@ -33,7 +33,7 @@ use crate::levels::{self, Setup};
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, DEMO, Resolved};
 use crate::signals::Signals;
-use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint};
+use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint, snapshot};
 use output::Sink;
 
 /// Checks that ask for what a suite does not do: the same output of each run, and pairs by the rule of a comparison.
@@ -72,6 +72,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let levels = compare::levels_of(args.levels.as_ref())?;
+    compare::check_snapshot(&config, &levels)?;
     output::check(args)?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
@@ -188,6 +189,7 @@ fn on_host(
     config: &JobConfig,
     image: Resolved,
 ) -> anyhow::Result<SuiteRecord> {
+    snapshot::ensure_in_lab(config)?;
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let silent = output::silent(args);
     let (runnable, skipped) = compare::split(args.levels.is_some(), silent, levels, config, &image)?;

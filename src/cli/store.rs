@@ -1,8 +1,8 @@
-//! Commands about what the store holds: `image`, `kernel`.
+//! Commands about what the store holds: `image`, `kernel`, `snapshot`.
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::JsonArg;
 
@@ -142,6 +142,45 @@ Example:
     /// Remove entries
     Rm {
         /// Entry names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// `isolab snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// List or remove.
+    #[command(subcommand)]
+    pub(crate) command: Option<SnapshotCommand>,
+    /// Store name, `demo`, or a path (directory, tar, OCI layout), which is imported
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) image: Option<String>,
+    /// Memory of the guests [default: 128M]
+    #[arg(long, allow_negative_numbers = true, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// CPUs of the guests [default: 1]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
+    pub(crate) cpus: Option<String>,
+    /// Guest kernel by name (see `isolab kernel ls`; default: `tuned` where it has been built, else `stock`)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kernel: Option<String>,
+    /// Guests without a writable overlay
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// What was made as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Commands of `isolab snapshot` besides making one.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// List snapshots
+    Ls(JsonArg),
+    /// Remove snapshots; guests that run from them go on
+    Rm {
+        /// Names, as `snapshot ls` shows them.
         #[arg(required = true)]
         names: Vec<String>,
     },

@@ -31,7 +31,7 @@ use crate::levels::{self, Setup};
 use crate::place::{LabJob, Place, choose, in_lab};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
-use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint};
+use crate::{OWN_ERROR, REFUSED, arguments, escaped, hint, snapshot};
 use arms::ArmPlan;
 use executor::RunExecutor;
 use page_cache::PageCache;
@@ -66,6 +66,10 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         let arms = ArmPlan::of_knobs(&level, &args.vary, &args.job)?;
         (vec![level], arms)
     };
+    check_snapshot(&config, &levels)?;
+    if args.cold && config.from_snapshot {
+        bail!("--cold does not reach the files of a snapshot, which running guests hold; leave it out");
+    }
     output::check(args)?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
@@ -88,6 +92,19 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         eprintln!("isolab: {}", escaped(&line));
     }
     Ok(status)
+}
+
+/// Refuses to set instances that continue from a snapshot against others: no sentence would be true of both (T15).
+///
+/// # Errors
+/// With the levels that have no snapshots.
+pub(crate) fn check_snapshot(config: &JobConfig, levels: &[String]) -> anyhow::Result<()> {
+    if config.from_snapshot && levels.iter().any(|level| level != "vm") {
+        bail!(
+            "--from-snapshot measures restored guests, which are not compared with cold starts (T15); use --levels vm"
+        );
+    }
+    Ok(())
 }
 
 /// The exit status of a comparison, and what to say about it.
@@ -229,6 +246,7 @@ fn on_host(
     config: &JobConfig,
     image: Resolved,
 ) -> anyhow::Result<Record> {
+    snapshot::ensure_in_lab(config)?;
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
     let (runnable, skipped) =
@@ -349,5 +367,5 @@ pub(crate) fn arm(level: &str, config: &JobConfig, digest: &str) -> Arm {
     arm.cpus = Some(config.cpus);
     arm.mem_limit_bytes = (level != "process").then_some(config.memory_bytes);
     arm.rootfs = Rootfs { digest: Some(digest.to_owned()), ..Rootfs::default() };
-    arm
+    if config.from_snapshot { arm.restored() } else { arm }
 }

@@ -45,6 +45,44 @@ pub(super) const TOPICS: &[Topic] = &[
         ],
     ),
     topic(
+        "snapshot",
+        &["from-snapshot", "restore", "template", "snapshots"],
+        "guests that continue where another one waits for its command",
+        &[
+            "isolab snapshot IMAGE boots a guest up to where it waits for its command and stores it; run --level vm --from-snapshot IMAGE -- CMD \
+         continues a private copy. One snapshot serves any command, user, environment and kind of standard streams; memory, CPUs, \
+         kernel and --read-only are those that it was made with.",
+            "A restored guest gets random bytes of the host before it reads its job, and the host's wall clock. What the guest's \
+         kernel drew before is the same in all guests of a snapshot (its place in memory, keys of its hash tables), and its uptime goes on from there. Where \
+         guests must not know of each other's kernel, start them cold.",
+            "It is refused, with the command that makes it anew, where image, kernel, isolab's process 1, memory, CPUs, the processor's \
+         features or the format differ, or a file was cut short or altered. The files are yours alone (mode 0600): they hold a guest's memory.",
+            "A restored start and a cold one are never compared in one sentence (T15). A lab keeps no snapshots: there, \
+         --from-snapshot makes it first. Contents and order of restoring: docs/snapshot.md.",
+        ],
+    ),
+    topic(
+        "probe",
+        &["probes", "evidence", "finding", "not-as-published"],
+        "what `isolab probe` shows, and what a finding is",
+        &[
+            "isolab probe runs one program at each level, handed in by descriptor, and plants things on the host beside it: files, \
+         sockets, shared memory, a process with a variable, threads. What a level sees, reaches or is refused is compared with what the \
+         host knows, and with a published table (docs/probe.md). Level process runs first: it has no isolation and shows what \
+         there is to isolate on this machine.",
+            concat!(
+                "  reached         seen, opened, or past every check of the kernel\n",
+                "  blocked         refused or hidden, with the layer: seccomp, capability, namespace, ...\n",
+                "  not applicable  this machine has nothing of the kind\n",
+                "  unknown         the attempt failed otherwise: it shows nothing; never counted as blocked",
+            ),
+            "A cell that is not as published is a finding, and the exit status is 1. What a container shares with the host by design is in the \
+         table as reached: a fact, not a finding. In a guest `reached (own kernel)` is about the guest's own kernel.",
+            "isolab probe --level container --only P14 IMAGE runs one cell again, with all its evidence. isolab probe --self-test IMAGE \
+         shows that each probe can say reached.",
+        ],
+    ),
+    topic(
         "vary",
         &["knob", "knobs", "net", "overlay-off"],
         "what a single mechanism costs",
@@ -248,6 +286,7 @@ pub(super) const TOPICS: &[Topic] = &[
                 "  main               first line of isolab\n",
                 "  run_begin          before clone3, or before the first KVM_RUN\n",
                 "  guest_kernel_done  VM only: first instruction of process 1\n",
+                "  resumed            VM from a snapshot only: process 1 has its job\n",
                 "  first_user_insn    first instruction of the workload binary\n",
                 "  ready              the workload says so\n",
                 "  exit               the workload's status is known\n",

@@ -39,7 +39,15 @@ impl Level for Container {
         let limits = if self.0.knobs.limits { job_limits(job) } else { Limits::default() };
         let start = |limits| {
             let (stdio, tracer) = (ends.borrowed(), self.0.tracer);
-            let config = ContainerConfig { job, root: &root, stdio, init: INIT, limits, tracer };
+            let config = ContainerConfig {
+                job,
+                root: &root,
+                stdio,
+                init: INIT,
+                program: self.0.program,
+                limits,
+                tracer,
+            };
             launch::start_with(&config, self.0.knobs.container)
         };
         let (instance, lost) = limits::start_with(limits, self.0.asked, start)?;

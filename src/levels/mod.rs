@@ -11,12 +11,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, bail};
-use isolab_bench::port::{HostStdio, Level};
+use isolab_bench::port::{HostStdio, Level, Running};
 use isolab_bench::run_report::Detail;
 use isolab_container::root::RootSource;
 use isolab_images::job::Job;
+use isolab_images::kernels::KernelEntry;
 use isolab_images::store::{Scratch, Store};
 use isolab_images::unpack::unpack;
+use isolab_vmm::TemplateFiles;
 use isolab_wire::trace::Tracer;
 
 use crate::config::{Asked, JobConfig};
@@ -29,14 +31,20 @@ use crate::stdio;
 pub(crate) struct Setup {
     /// The image, opened and verified.
     pub(crate) image: File,
+    /// Its name in the store, or its digest.
+    pub(crate) image_name: String,
     /// Guest kernel by name; else the default.
     pub(crate) kernel: Option<String>,
+    /// Continue a snapshot instead of starting a guest kernel.
+    pub(crate) from_snapshot: bool,
     /// Show the guest kernel's console.
     pub(crate) guest_console: bool,
     /// Which limits were asked for.
     pub(crate) asked: Asked,
     /// Where the ends of the start's subphases go.
     pub(crate) tracer: Tracer,
+    /// What to execute instead of the job's command: a static program that is in no image.
+    pub(crate) program: Option<&'static [u8]>,
     /// Mechanisms left out for measuring.
     pub(crate) knobs: Knobs,
 }
@@ -49,10 +57,13 @@ impl Setup {
     pub(crate) fn of(config: &JobConfig, image: &Resolved) -> anyhow::Result<Self> {
         Ok(Self {
             image: image.file.try_clone().context("copy the image's descriptor")?,
+            image_name: image.entry.reference().to_owned(),
             kernel: config.kernel.clone(),
+            from_snapshot: config.from_snapshot,
             guest_console: false,
             asked: config.asked,
             tracer: Tracer::OFF,
+            program: None,
             knobs: Knobs::default(),
         })
     }
@@ -69,7 +80,9 @@ const LEVELS: &[(&str, &[&str], Make)] = &[
     (container::NAME, &["--memory", "--cpus", "--pids", "--hostname"], |setup| {
         Box::new(container::Container::new(setup))
     }),
-    (vm::NAME, &["--memory", "--cpus", "--hostname", "--kernel"], |setup| Box::new(vm::Vm::new(setup))),
+    (vm::NAME, &["--memory", "--cpus", "--hostname", "--kernel", "--from-snapshot"], |setup| {
+        Box::new(vm::Vm::new(setup))
+    }),
 ];
 
 /// Refuses an option that was asked for and would have no effect at the level.
@@ -83,6 +96,7 @@ pub(crate) fn check_options(name: &str, asked: Asked) -> anyhow::Result<()> {
         ("--pids", asked.pids),
         ("--hostname", asked.hostname),
         ("--kernel", asked.kernel),
+        ("--from-snapshot", asked.from_snapshot),
     ];
     let has =
         |level: &str, option| LEVELS.iter().any(|(n, options, _)| *n == level && options.contains(option));
@@ -125,6 +139,28 @@ pub(crate) fn level(name: &str, setup: Setup) -> anyhow::Result<Box<dyn Level>> 
     }
 }
 
+/// The guest kernel of this name, or the default one.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn guest_kernel(asked: Option<&str>) -> anyhow::Result<KernelEntry> {
+    vm::guest_kernel(asked).map_err(anyhow::Error::from_boxed)
+}
+
+/// Starts a guest that is stored in these files when it waits for its job.
+///
+/// # Errors
+/// It can't run here, or can't be started.
+pub(crate) fn start_template(
+    setup: Setup,
+    job: &Job,
+    stdio: HostStdio,
+    files: TemplateFiles,
+) -> anyhow::Result<Box<dyn Running>> {
+    let vm = vm::Vm::new(setup);
+    vm.start_template(job, stdio, files).map_err(anyhow::Error::from_boxed)
+}
+
 /// The image as a root: the EROFS file itself, or where the user may not mount it, a private copy that vanishes with
 /// the returned guard.
 fn root_of(setup: &Setup) -> Result<(RootSource, Option<Scratch>), Box<dyn std::error::Error + Send + Sync>> {
@@ -150,6 +186,7 @@ fn detail_of(job: &Job, root: &RootSource) -> Detail {
         lower_via: Some(via.to_owned()),
         kernel: rustix::system::uname().release().to_str().ok().map(str::to_owned),
         limits_not_enforced: vec![],
+        start: None,
     }
 }
 

@@ -40,7 +40,14 @@ impl Level for Process {
         let ends = Ends::new(stdio)?;
         // No limits: this level shares everything. The cgroup is made all the same, to read the charge.
         let (stdio, tracer) = (ends.borrowed(), self.0.tracer);
-        let config = BareConfig { job, root: &root, stdio, limits: Limits::default(), tracer };
+        let config = BareConfig {
+            job,
+            root: &root,
+            program: self.0.program,
+            stdio,
+            limits: Limits::default(),
+            tracer,
+        };
         let instance = bare::start(&config).map_err(explained)?;
         Ok(Box::new(Started::new(instance, scratch, detail).with_terminal(terminal)))
     }

@@ -4,9 +4,10 @@ use std::error::Error;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
-use isolab_bench::run_report::Detail;
+use isolab_bench::run_report::{Detail, SNAPSHOT};
 use isolab_container::cgroup::{Cgroup, Limits};
 use isolab_container::child::{SpawnOptions, keep_only, spawn};
 use isolab_container::clock::ClockPair;
@@ -16,16 +17,21 @@ use isolab_images::initramfs;
 use isolab_images::job::{BlockOptions, Job};
 use isolab_images::kernels::{KernelEntry, KernelStore, ModuleSet, STOCK};
 use isolab_images::programs::INIT;
+use isolab_images::snapshots::OpenSnapshot;
 use isolab_images::store::Store;
 use isolab_vmm::probe;
-use isolab_vmm::{Initramfs, VmConfig, check_kernel, least_memory};
+use isolab_vmm::{Begin, Boot, Initramfs, TemplateFiles, VmConfig, check_kernel, least_memory};
+use isolab_wire::GUEST_PROGRAM;
+use isolab_wire::restore::{BLOCK_LEN, Restore, SEED_LEN};
 use isolab_wire::trace::Subphase;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::geteuid;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::Setup;
 use super::started::Started;
 use crate::hint::{self, Hint};
+use crate::snapshot;
 
 /// Its name.
 pub(super) const NAME: &str = "vm";
@@ -42,13 +48,17 @@ impl Vm {
     }
 
     fn kernel(&self) -> Result<KernelEntry, StartError> {
-        let store = KernelStore::new(Store::home()?.join("kernels"));
-        let asked = self.0.kernel.as_deref();
-        let name = asked.unwrap_or_else(|| store.default_name());
-        match store.get(name) {
-            Err(_) if asked.is_none() && name == STOCK => Err(refusal(hint::no_guest_kernel(STOCK))),
-            entry => Ok(entry?),
-        }
+        guest_kernel(self.0.kernel.as_deref())
+    }
+}
+
+/// The kernel of this name, or the default one.
+pub(super) fn guest_kernel(asked: Option<&str>) -> Result<KernelEntry, StartError> {
+    let store = KernelStore::new(Store::home()?.join("kernels"));
+    let name = asked.unwrap_or_else(|| store.default_name());
+    match store.get(name) {
+        Err(_) if asked.is_none() && name == STOCK => Err(refusal(hint::no_guest_kernel(STOCK))),
+        entry => Ok(entry?),
     }
 }
 
@@ -71,9 +81,65 @@ impl Level for Vm {
 
     fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
         let entry = self.kernel()?;
+        let (begin, restore) = if self.0.from_snapshot {
+            let subject = snapshot::subject(&self.0.image_name, job, entry.info());
+            let OpenSnapshot { state, memory } = snapshot::store()?.open(&subject)?;
+            self.0.tracer.end(Subphase::TemplateOpen);
+            (Begin::Restore(TemplateFiles { state, memory }), true)
+        } else {
+            (Begin::Boot(self.boot(&entry, job, None)?), false)
+        };
+        let delay = trace::delay_inside(&self.0.tracer);
+        let program = self.0.program.is_some();
+        let block = job.encode(&BlockOptions { delay, program, ..BlockOptions::default() })?;
+        let vmm_bytes = job.memory_bytes + VMM_BYTES;
+        Ok(Box::new(self.launch(job, stdio, Machine { begin, restore, block, entry: &entry, vmm_bytes })?))
+    }
+}
+
+/// What a VMM process is started with.
+struct Machine<'a> {
+    begin: Begin,
+    /// The guest has waited for its job: it needs fresh random numbers and the time first.
+    restore: bool,
+    block: Vec<u8>,
+    entry: &'a KernelEntry,
+    /// Memory that its cgroup allows.
+    vmm_bytes: u64,
+}
+
+impl Vm {
+    /// Starts a guest that is stored in these files when it waits for its job; `job` says what each of its jobs has in common. Its
+    /// standard streams stay open to the end.
+    pub(super) fn start_template(
+        &self,
+        job: &Job,
+        stdio: HostStdio,
+        files: TemplateFiles,
+    ) -> Result<Box<dyn Running>, StartError> {
+        let entry = self.kernel()?;
+        let begin = Begin::Boot(self.boot(&entry, job, Some(files))?);
+        let block = job.encode(&BlockOptions { template: true, ..BlockOptions::default() })?;
+        // What the files hold is charged as well, as long as it is only in memory.
+        let vmm_bytes = 2 * job.memory_bytes + VMM_BYTES;
+        let machine = Machine { begin, restore: false, block, entry: &entry, vmm_bytes };
+        Ok(Box::new(self.launch(job, stdio, machine)?))
+    }
+
+    /// What a guest boots from.
+    fn boot(
+        &self,
+        entry: &KernelEntry,
+        job: &Job,
+        template: Option<TemplateFiles>,
+    ) -> Result<Boot, StartError> {
         // The ELF kernel where there is one: a bzImage unpacks itself in the guest first.
         let kernel = File::open(entry.vmlinux().unwrap_or_else(|| entry.kernel()))?;
-        let initramfs = Initramfs::Bytes(initramfs::build(&entry, INIT, ModuleSet::Guest)?);
+        let mut archive = initramfs::start(entry, INIT, ModuleSet::Guest)?;
+        if let Some(program) = self.0.program {
+            archive.file(GUEST_PROGRAM.to_str()?.trim_start_matches('/'), 0o755, program)?;
+        }
+        let initramfs = Initramfs::Bytes(archive.finish()?);
         let least = least_memory(&check_kernel(&kernel)?, &initramfs)?;
         if job.memory_bytes < least {
             let (asked, least) = (job.memory_bytes >> 20, least.div_ceil(1 << 20));
@@ -83,13 +149,15 @@ impl Level for Vm {
             )
             .into());
         }
+        self.0.tracer.end(Subphase::KernelFiles);
+        Ok(Boot { kernel, discovery: entry.info().discovery, initramfs, template })
+    }
+
+    fn launch(&self, job: &Job, stdio: HostStdio, machine: Machine<'_>) -> Result<Started, StartError> {
+        let Machine { begin, restore, block, entry, vmm_bytes } = machine;
         let tracer = self.0.tracer;
-        tracer.end(Subphase::KernelFiles);
-        let delay = trace::delay_inside(&tracer);
-        let block = job.encode(&BlockOptions { delay, ..BlockOptions::default() })?;
         tracer.end(Subphase::JobBlock);
-        let limits =
-            Limits { memory_bytes: Some(job.memory_bytes + VMM_BYTES), cpus: Some(job.cpus), pids: None };
+        let limits = Limits { memory_bytes: Some(vmm_bytes), cpus: Some(job.cpus), pids: None };
         let cgroup = match Cgroup::create(&limits) {
             // The machine itself holds the guest to its RAM and vCPUs; the cgroup is a second wall where we may build it.
             Err(_) if !geteuid().is_root() => None,
@@ -99,16 +167,14 @@ impl Level for Vm {
         let (marks_read, marks) = mark_pipe()?;
         let (control_read, control) = pipe_with(PipeFlags::CLOEXEC)?;
         // The whole block fits, so that sending it never waits for the guest.
-        fcntl_setpipe_size(&control, block.len().next_power_of_two())?;
+        fcntl_setpipe_size(&control, (BLOCK_LEN + block.len()).next_power_of_two())?;
         let (complaint, complain) = pipe_with(PipeFlags::CLOEXEC)?;
         let (held, hold) =
             if job.marks { Some(pipe_with(PipeFlags::CLOEXEC)?).unzip() } else { (None, None) };
         let config = VmConfig {
             memory_bytes: job.memory_bytes,
             cpus: u8::try_from(job.cpus)?,
-            kernel,
-            discovery: entry.info().discovery,
-            initramfs,
+            begin,
             image: self.0.image.try_clone()?,
             stdin: stdio.stdin,
             stdout: stdio.stdout,
@@ -123,10 +189,16 @@ impl Level for Vm {
         let report = Some(marks.as_fd());
         let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report, tracer };
         tracer.end(Subphase::Channels);
-        let held = spawn(&options, |_handed| machine(config, complain))?;
+        let held = spawn(&options, |_handed| machine_process(config, complain))?;
         drop(marks);
+        if restore {
+            // It goes on as soon as it has this.
+            send(&control, &[&renewal()?[..], &block].concat())?;
+        }
         let child = held.release(cgroup.as_ref(), &[])?;
-        send(&control, &block)?;
+        if !restore {
+            send(&control, &block)?;
+        }
         let instance = Instance::new(Parts {
             child,
             marks: marks_read,
@@ -145,13 +217,26 @@ impl Level for Vm {
             lower_via: Some("virtio-blk".into()),
             kernel: Some(entry.info().version.clone()),
             limits_not_enforced: vec![],
+            start: restore.then(|| SNAPSHOT.to_owned()),
         };
-        Ok(Box::new(Started::new(instance, None, detail).with_complaint(File::from(complaint))))
+        Ok(Started::new(instance, None, detail).with_complaint(File::from(complaint)))
     }
 }
 
+/// What a guest gets that must not be that of its template.
+fn renewal() -> Result<[u8; BLOCK_LEN], StartError> {
+    let mut seed = [0; SEED_LEN];
+    let mut rest = &mut seed[..];
+    while !rest.is_empty() {
+        let n = getrandom(&mut *rest, GetRandomFlags::empty())?;
+        rest = &mut rest[n..];
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(Restore { realtime_ns: u64::try_from(now.as_nanos())?, seed }.encode())
+}
+
 /// The VMM process: runs the guest; says why where there is no result.
-fn machine(config: VmConfig, complain: OwnedFd) -> i32 {
+fn machine_process(config: VmConfig, complain: OwnedFd) -> i32 {
     // With a copy of the launcher's own ends the VMM would never see the end of the launcher.
     let kept: Vec<_> = config.descriptors().into_iter().chain([complain.as_fd()]).collect();
     let alone = keep_only(&kept).map_err(|e| format!("close what belongs to the launcher: {e}").into());

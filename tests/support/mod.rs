@@ -127,10 +127,26 @@ pub(crate) fn answer(answer: &Value) -> Done {
     Done { status, stdout: text("stdout"), stderr: text("stderr") }
 }
 
-/// The same commands at each level: process and container on this host, vm in one lab session.
+/// What a guest starts from, as a name and as options besides `--level vm`.
+pub(crate) const GUESTS: [(&str, &[&str]); 2] = [("vm", &[]), ("restored vm", &["--from-snapshot"])];
+
+/// What isolab says besides in a lab, where nobody has made the snapshot before.
+pub(crate) const OF_LAB: [&str; 2] = ["isolab: running in the lab", "isolab: a lab keeps no snapshots"];
+
+/// The same commands at each level: process and container on this host, vm in one lab session, and guests of a snapshot in
+/// another one.
 pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
-    let with =
-        |level| commands.iter().map(|c| [&["run", "--level", level][..], c].concat()).collect::<Vec<_>>();
-    let here = |level| with(level).iter().map(|args| run(args)).collect();
-    vec![("process", here("process")), ("container", here("container")), ("vm", in_lab(&[], &with("vm")))]
+    let with = |level: &[&'static str]| -> Vec<Vec<&str>> {
+        commands.iter().map(|c| [&["run", "--level"], level, c].concat()).collect()
+    };
+    let here = |level| with(&[level]).iter().map(|args| run(args)).collect();
+    let mut all = vec![("process", here("process")), ("container", here("container"))];
+    for (name, options) in GUESTS {
+        let first = vec!["snapshot", "demo"];
+        let commands = [vec![first], with(&[&["vm"], options].concat())].concat();
+        let mut results = in_lab(&[], &commands);
+        assert_eq!(results.remove(0).status, Some(0));
+        all.push((name, results));
+    }
+    all
 }

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use isolab_images::job::{BlockOptions, Job, Stdio, User};
-use isolab_vmm::{Discovery, Initramfs, VmConfig, run};
+use isolab_vmm::{Begin, Boot, Discovery, Initramfs, VmConfig, run};
 use isolab_wire::mark::{Code, Exit, Mark, RECORD_LEN};
 use isolab_wire::trace::Tracer;
 
@@ -44,9 +44,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let result = run(VmConfig {
         memory_bytes,
         cpus: cpus.parse()?,
-        kernel: File::open(kernel)?,
-        discovery: Discovery::Acpi,
-        initramfs: Initramfs::File(File::open(initramfs)?),
+        begin: Begin::Boot(Boot {
+            kernel: File::open(kernel)?,
+            discovery: Discovery::Acpi,
+            initramfs: Initramfs::File(File::open(initramfs)?),
+            template: None,
+        }),
         image: File::open(image)?,
         stdin,
         stdout: dup(io::stdout())?,

@@ -12,6 +12,37 @@ use crate::boot::kernel::KernelInfo;
 /// Most processors of a guest.
 pub const MAX_CPUS: u8 = 8;
 
+/// Where a guest begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// At its kernel's first instruction.
+    Boot(Boot),
+    /// Where the guest of a template waits for its job.
+    Restore(TemplateFiles),
+}
+
+/// What a kernel boots from.
+#[derive(Debug)]
+pub struct Boot {
+    /// Kernel file ([`crate::check_kernel`]).
+    pub kernel: File,
+    /// How that kernel learns of its machine. Only one way is taken: a kernel that knows both would see each device twice.
+    pub discovery: Discovery,
+    /// Initramfs with process 1.
+    pub initramfs: Initramfs,
+    /// Make a template of the guest when it waits for its job, in these empty files, and end.
+    pub template: Option<TemplateFiles>,
+}
+
+/// The two files of a template ([`crate::template`]).
+#[derive(Debug)]
+pub struct TemplateFiles {
+    /// State of processors and devices.
+    pub state: File,
+    /// What guest RAM held.
+    pub memory: File,
+}
+
 /// Everything that a guest gets.
 #[derive(Debug)]
 pub struct VmConfig {
@@ -19,12 +50,8 @@ pub struct VmConfig {
     pub memory_bytes: u64,
     /// Processors, 1 to [`MAX_CPUS`].
     pub cpus: u8,
-    /// Kernel file ([`crate::check_kernel`]).
-    pub kernel: File,
-    /// How that kernel learns of its machine. Only one way is taken: a kernel that knows both would see each device twice.
-    pub discovery: Discovery,
-    /// Initramfs with process 1.
-    pub initramfs: Initramfs,
+    /// Where it begins.
+    pub begin: Begin,
     /// Image, opened read-only: the guest's first disk.
     pub image: File,
     /// Read for the workload's standard input; nothing: it reads end of file.
@@ -50,14 +77,20 @@ impl VmConfig {
     /// Every descriptor that the machine uses.
     #[must_use]
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let files = [&self.kernel, &self.image].map(AsFd::as_fd);
-        let initramfs = match &self.initramfs {
-            Initramfs::File(file) => Some(file.as_fd()),
-            Initramfs::Bytes(_) => None,
+        let (boot, template) = match &self.begin {
+            Begin::Boot(boot) => (Some(boot), boot.template.as_ref()),
+            Begin::Restore(template) => (None, Some(template)),
         };
+        let initramfs = boot.and_then(|boot| match &boot.initramfs {
+            Initramfs::File(file) => Some(file),
+            Initramfs::Bytes(_) => None,
+        });
+        let template = template.map(|files| [&files.state, &files.memory]).into_iter().flatten();
+        let files = boot.map(|boot| &boot.kernel).into_iter().chain(initramfs).chain(template);
         let ends = [&self.stdout, &self.stderr, &self.control, &self.marks].map(AsFd::as_fd);
         let more = [&self.stdin, &self.hold].map(|end| end.as_ref().map(AsFd::as_fd));
-        files.into_iter().chain(initramfs).chain(ends).chain(more.into_iter().flatten()).collect()
+        let files = files.chain([&self.image]).map(AsFd::as_fd);
+        files.chain(ends).chain(more.into_iter().flatten()).collect()
     }
 }
 

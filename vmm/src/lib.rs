@@ -10,6 +10,8 @@
 //! 4. processors run in their threads, devices in the calling one;
 //! 5. the guest's last mark (or its death) ends it: output is drained, the mark is sent, [`run`] returns.
 //!
+//! A [`template`] stands in for 3: its memory is mapped, and processors and devices are what they were when it was made.
+//!
 //! It refuses: writing to the image, queues that leave RAM, registers out of order, marks that only the host may
 //! make. Nothing that a guest does ends in a panic: it is ignored, or it breaks that guest's device or the guest.
 #![deny(unsafe_code)]
@@ -26,6 +28,7 @@ pub mod probe;
 mod service;
 mod statistics;
 mod sys;
+pub mod template;
 mod vcpu;
 
 /// The command line of a kernel with ACPI, for a fair comparison with other monitors.
@@ -37,7 +40,8 @@ pub fn command_line() -> String {
 pub use arch::ArchError;
 pub use boot::initramfs::{Initramfs, InitramfsError};
 pub use boot::kernel::{KernelError, KernelFormat, KernelInfo, check_kernel};
-pub use config::{MAX_CPUS, VmConfig, least_memory};
+pub use config::{Begin, Boot, MAX_CPUS, TemplateFiles, VmConfig, least_memory};
 pub use isolab_images::kernels::Discovery;
 pub use machine::{Stop, VmError, run};
 pub use memory::MemoryError;
+pub use template::TemplateError;

@@ -1,25 +1,25 @@
 //! The boot sequence.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use isolab_images::kernels::Discovery;
-use isolab_wire::mark::{Clock, Code, Mark};
+use isolab_wire::mark::{Clock, Code, Exit, Mark};
 use isolab_wire::trace::{Subphase, Tracer};
 use kvm_bindings::{
-    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
-    kvm_enable_cap,
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap,
 };
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::arch::{self, ArchError, acpi, boot_params, cpuid, mptable, regs};
-use crate::boot::initramfs::{self, InitramfsError};
-use crate::boot::kernel::{self, KernelError};
+use crate::boot::initramfs::{self, InitramfsError, Placed};
+use crate::boot::kernel::{self, KernelError, KernelInfo};
 use crate::cmdline;
-use crate::config::{MAX_CPUS, VmConfig};
+use crate::config::{Begin, Boot, MAX_CPUS, VmConfig};
 use crate::devices::VirtioDevice;
 use crate::devices::block::Block;
 use crate::devices::bus::Bus;
@@ -31,9 +31,9 @@ use crate::devices::rng::Rng;
 use crate::devices::serial::DebugPort;
 use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
-use crate::probe::hypervisor_signature;
 use crate::service::Devices;
 use crate::statistics::Statistics;
+use crate::template::{self, MachineState, Processor, TemplateError};
 use crate::vcpu::{self, End, Ending};
 
 /// How a guest ended without saying so.
@@ -119,6 +119,9 @@ pub enum VmError {
         /// Why.
         source: io::Error,
     },
+    /// A template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The guest ended without its last mark.
     #[error("guest stopped without a result{}", quote(.last_words))]
     Stopped {
@@ -142,27 +145,39 @@ fn host<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> VmError {
     move |source| VmError::Host { step, source: source.into() }
 }
 
-/// Runs a guest from nothing to its last mark. Call it in a process of its own and end that process afterwards:
-/// threads of other processors may still be in the guest.
+/// Runs a guest to its last mark, from nothing or from where a template waits, or to where a template is made of it. Call it
+/// in a process of its own and end that process afterwards: threads of other processors may still be in the guest.
 ///
 /// # Errors
 /// [`VmError`] where the guest can't be started or ends without its last mark; the mark is not sent then.
 pub fn run(config: VmConfig) -> Result<(), VmError> {
-    // What can be refused is refused before anything is made.
+    // What can be refused is refused before anything is made, or while it is.
     if !(1..=MAX_CPUS).contains(&config.cpus) {
         return Err(VmError::Cpus { cpus: config.cpus });
     }
     let memory_bytes = config.memory_bytes & !0xfff;
     let tracer = config.tracer;
-    let info = kernel::check_kernel(&config.kernel)?;
-    let placed = initramfs::place(&info, memory_bytes, config.initramfs.len()?)?;
+    // KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks after its large
+    // pages joins our cgroup), so that a template is read meanwhile.
+    let maker = match config.begin {
+        Begin::Restore(_) => Some(thread::spawn(move || create_machine(tracer))),
+        Begin::Boot(_) => None,
+    };
+    let content = content(&config.begin, memory_bytes, config.cpus)?;
 
     // The machine.
-    let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
-    tracer.end(Subphase::KvmOpen);
-    let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
-    tracer.end(Subphase::CreateVm);
-    let ram = memory::map(memory_bytes)?;
+    let restored = match &content {
+        Content::Kernel { .. } => None,
+        Content::Template { state, memory } => Some(
+            template::map(memory_bytes, &state.pieces, memory)
+                .inspect(|_| tracer.end(Subphase::TemplateRead))?,
+        ),
+    };
+    let (kvm_fd, vm) = match maker {
+        Some(maker) => maker.join().map_err(|_| host("create virtual machine")(io::Error::other("panic")))?,
+        None => create_machine(tracer),
+    }?;
+    let ram = restored.map_or_else(|| memory::map(memory_bytes), Ok)?;
     memory::register(&vm, &ram)?;
     if let Some(trace) = tracer.trace() {
         trace.set_ram(memory::host_ranges(&ram));
@@ -171,22 +186,24 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     create_interrupt_controllers(&vm)?;
     tracer.end(Subphase::Irqchip);
 
-    // What is in its memory.
-    let header = kernel::load(&ram, &config.kernel, &info)?;
-    tracer.end(Subphase::KernelLoad);
-    initramfs::load(&ram, &config.initramfs, placed)?;
-    tracer.end(Subphase::InitramfsLoad);
-    regs::write_tables(&ram)?;
-    let acpi_root = describe(&ram, &config)?;
-    let told = boot_params::Told {
-        header,
-        cmdline: &cmdline::line(config.discovery, &windows(), config.console_log),
-        initramfs: placed,
-        acpi_root,
-        memory_bytes,
-    };
-    boot_params::write(&ram, &told)?;
-    tracer.end(Subphase::BootParams);
+    // What is in its memory, where no template has put it.
+    if let Content::Kernel { boot, info, placed } = &content {
+        let header = kernel::load(&ram, &boot.kernel, info)?;
+        tracer.end(Subphase::KernelLoad);
+        initramfs::load(&ram, &boot.initramfs, *placed)?;
+        tracer.end(Subphase::InitramfsLoad);
+        regs::write_tables(&ram)?;
+        let acpi_root = describe(&ram, boot.discovery, config.cpus)?;
+        let told = boot_params::Told {
+            header,
+            cmdline: &cmdline::line(boot.discovery, &windows(), config.console_log),
+            initramfs: *placed,
+            acpi_root,
+            memory_bytes,
+        };
+        boot_params::write(&ram, &told)?;
+        tracer.end(Subphase::BootParams);
+    }
 
     // Its devices.
     let ends =
@@ -202,25 +219,82 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
 
     // Its processors: prepared all, then started, the first one last.
     let end = Arc::new(End::new(EventFd::new(EFD_NONBLOCK).map_err(host("create event"))?));
-    let vcpus = create_processors(&kvm_fd, &vm, config.cpus, info.entry)?;
+    let processors = create_processors(&kvm_fd, &vm, config.cpus)?;
+    let (making, done) = match &content {
+        Content::Kernel { boot, info, .. } => {
+            for (cpu, processor) in (0..).zip(&processors) {
+                arch::regs::set_up(&processor.vcpu, cpu, info.entry)?;
+            }
+            (boot.template.as_ref(), Subphase::Vcpus)
+        }
+        Content::Template { state, .. } => {
+            state.check_features(&kvm_fd, &processors)?;
+            state.give(&vm, &processors)?;
+            state.give_devices(&devices)?;
+            (None, Subphase::RestoreState)
+        }
+    };
+    let vcpus: Vec<VcpuFd> = processors.into_iter().map(|processor| processor.vcpu).collect();
     let statistics = Statistics::open(&vcpus, tracer);
-    tracer.end(Subphase::Vcpus);
+    tracer.end(done);
     let bus = Arc::new(Bus {
         devices: devices.on_bus(),
-        marks: Marks::new(config.marks, config.hold, statistics),
+        marks: Marks::new(config.marks, config.hold, statistics, making.is_some()),
         debug: DebugPort::new(config.console_log),
     });
+    let mut threads = Vec::new();
     for (cpu, vcpu) in (0..config.cpus).zip(vcpus).rev() {
-        start(vcpu, cpu, Arc::clone(&bus), Arc::clone(&end), tracer)?;
+        threads.push(start(vcpu, cpu, Arc::clone(&bus), Arc::clone(&end), tracer)?);
     }
 
     // Its life and its end.
     let ending = devices.serve(&end).map_err(host("wait for devices"))?;
+    let mark = match (ending, making) {
+        (Ending::Template, Some(files)) => {
+            let vcpus = vcpu::stop_all(threads, &end).map_err(host("stop the cpus"))?;
+            template::make(&kvm_fd, &vm, &vcpus, &devices, files)?;
+            Mark { code: Code::Exit, clock: Clock::Monotonic, value: Exit::Code(0).encode(), stamp: now_ns() }
+        }
+        (Ending::Mark(mark), _) => mark,
+        (Ending::Stopped(stop), _) => {
+            devices.drain().map_err(host("write out the guest's output"))?;
+            return Err(VmError::Stopped { stop, last_words: bus.debug.last_words() });
+        }
+        // Its mark is listened to only where a template is made.
+        (Ending::Template, None) => return Ok(()),
+    };
     devices.drain().map_err(host("write out the guest's output"))?;
-    match ending {
-        Ending::Mark(mark) => bus.marks.send(mark).map_err(host("send the last mark")),
-        Ending::Stopped(stop) => Err(VmError::Stopped { stop, last_words: bus.debug.last_words() }),
+    bus.marks.send(mark).map_err(host("send the last mark"))
+}
+
+/// What a machine begins with, checked.
+enum Content<'a> {
+    Kernel { boot: &'a Boot, info: KernelInfo, placed: Placed },
+    Template { state: Box<MachineState>, memory: &'a File },
+}
+
+fn content(begin: &Begin, memory_bytes: u64, cpus: u8) -> Result<Content<'_>, VmError> {
+    match begin {
+        Begin::Boot(boot) => {
+            let info = kernel::check_kernel(&boot.kernel)?;
+            let placed = initramfs::place(&info, memory_bytes, boot.initramfs.len()?)?;
+            Ok(Content::Kernel { boot, info, placed })
+        }
+        Begin::Restore(files) => {
+            let state = template::read(&files.state)?;
+            state.check(memory_bytes, cpus)?;
+            Ok(Content::Template { state: Box::new(state), memory: &files.memory })
+        }
     }
+}
+
+/// Opens KVM and has it make a machine.
+fn create_machine(tracer: Tracer) -> Result<(Kvm, VmFd), VmError> {
+    let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
+    tracer.end(Subphase::KvmOpen);
+    let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
+    tracer.end(Subphase::CreateVm);
+    Ok((kvm_fd, vm))
 }
 
 fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
@@ -245,10 +319,10 @@ fn switch(vm: &VmFd, cap: u32, argument: u64) -> Result<(), VmError> {
 }
 
 /// Writes the tables that tell the kernel of its machine; returns the root of the ACPI tables where that is how.
-fn describe(ram: &GuestRam, config: &VmConfig) -> Result<Option<GuestAddress>, ArchError> {
-    match config.discovery {
-        Discovery::Acpi => acpi::write(ram, config.cpus, &windows()).map(Some),
-        Discovery::CommandLine => mptable::write(ram, config.cpus, &windows()).map(|()| None),
+fn describe(ram: &GuestRam, discovery: Discovery, cpus: u8) -> Result<Option<GuestAddress>, ArchError> {
+    match discovery {
+        Discovery::Acpi => acpi::write(ram, cpus, &windows()).map(Some),
+        Discovery::CommandLine => mptable::write(ram, cpus, &windows()).map(|()| None),
     }
 }
 
@@ -280,23 +354,25 @@ fn attach<D: VirtioDevice>(
     Ok(Arc::new(device))
 }
 
-fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8, entry: u64) -> Result<Vec<VcpuFd>, VmError> {
-    let supported =
-        kvm_fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("read supported cpu features"))?;
-    let supported = cpuid::supported(supported, hypervisor_signature().as_deref());
-    let deadline = kvm_fd.check_extension(Cap::TscDeadlineTimer);
-    let mut vcpus = Vec::new();
+fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8) -> Result<Vec<Processor>, VmError> {
+    let of_host = cpuid::of_host(kvm_fd).map_err(kvm("read supported cpu features"))?;
+    let mut processors = Vec::new();
     for cpu in 0..cpus {
         let vcpu = vm.create_vcpu(u64::from(cpu)).map_err(kvm("create cpu"))?;
-        let features = cpuid::table(&supported, cpu, cpus, deadline)?;
+        let features = of_host.table(cpu, cpus)?;
         vcpu.set_cpuid2(&features).map_err(kvm("set cpu features"))?;
-        arch::regs::set_up(&vcpu, cpu, entry)?;
-        vcpus.push(vcpu);
+        processors.push(Processor { vcpu, features });
     }
-    Ok(vcpus)
+    Ok(processors)
 }
 
-fn start(vcpu: VcpuFd, cpu: u8, bus: Arc<Bus>, end: Arc<End>, tracer: Tracer) -> Result<(), VmError> {
+fn start(
+    vcpu: VcpuFd,
+    cpu: u8,
+    bus: Arc<Bus>,
+    end: Arc<End>,
+    tracer: Tracer,
+) -> Result<JoinHandle<VcpuFd>, VmError> {
     /// A processor's thread needs little: its exits are served without recursion.
     const STACK: usize = 64 << 10;
     let body = move || {
@@ -307,12 +383,11 @@ fn start(vcpu: VcpuFd, cpu: u8, bus: Arc<Bus>, end: Arc<End>, tracer: Tracer) ->
             let _gone = bus.marks.send(begin);
             tracer.delay(Subphase::GuestKernel);
         }
-        vcpu::run(vcpu, cpu, &bus, &end);
+        vcpu::run(vcpu, cpu, &bus, &end)
     };
     thread::Builder::new()
         .name(format!("vcpu{cpu}"))
         .stack_size(STACK)
         .spawn(body)
-        .map_err(host("start a cpu's thread"))?;
-    Ok(())
+        .map_err(host("start a cpu's thread"))
 }

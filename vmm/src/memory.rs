@@ -6,7 +6,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use crate::layout;
 use crate::sys;
 
-/// Guest RAM: anonymous private memory, taken from the host as the guest touches it.
+/// Guest RAM: private memory, taken from the host as the guest touches it (of a restored guest: as it writes to it).
 pub(crate) type GuestRam = GuestMemoryMmap<()>;
 
 /// Guest RAM could not be had.
@@ -30,15 +30,25 @@ pub enum MemoryError {
 
 /// Maps RAM of this many bytes.
 pub(crate) fn map(bytes: u64) -> Result<GuestRam, MemoryError> {
+    let ram = reserve(bytes)?;
+    protect(&ram)?;
+    Ok(ram)
+}
+
+/// The same before [`protect`], which is for what is mapped in the end.
+pub(crate) fn reserve(bytes: u64) -> Result<GuestRam, MemoryError> {
     let refused = |source| MemoryError::Map { bytes, source };
     let ranges = layout::ram_ranges(bytes)
         .into_iter()
         .map(|(start, len)| usize::try_from(len).map(|len| (start, len)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| refused(std::io::Error::other(e)))?;
-    let ram = GuestRam::from_ranges(&ranges).map_err(|e| refused(std::io::Error::other(e)))?;
-    sys::advise_ram(&ram).map_err(MemoryError::Advise)?;
-    Ok(ram)
+    GuestRam::from_ranges(&ranges).map_err(|e| refused(std::io::Error::other(e)))
+}
+
+/// Keeps it out of core dumps and page merging.
+pub(crate) fn protect(ram: &GuestRam) -> Result<(), MemoryError> {
+    sys::advise_ram(ram).map_err(MemoryError::Advise)
 }
 
 /// Gives all of it to the guest.

@@ -88,6 +88,20 @@ impl Devices {
         }
     }
 
+    /// Serves what the guest had asked for before its processors stopped, so that nothing of it is under way.
+    pub(crate) fn settle(&self) {
+        let rung = |doorbell: &vmm_sys_util::eventfd::EventFd| doorbell.read().is_ok();
+        loop {
+            let rings = [&self.console.doorbell, &self.block.doorbell, &self.rng.doorbell].map(rung);
+            if rings == [false; 3] {
+                return;
+            }
+            self.console.serve();
+            self.block.serve();
+            self.rng.serve();
+        }
+    }
+
     fn interest(&self) -> [Option<Arc<OwnedFd>>; PORTS] {
         let inner = self.console.lock();
         // A device that its guest broke moves nothing: polling for it would spin.

@@ -5,14 +5,24 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::thread::JoinHandle;
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET};
+use kvm_bindings::{KVMIO, kvm_device_attr, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::bitmap::BitmapSlice;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, ReadVolatile, VolatileMemoryError, VolatileSlice};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, ReadVolatile, VolatileMemoryError, VolatileSlice,
+};
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::memory::GuestRam;
+
+ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 
 /// An event descriptor, borrowed for `poll`.
 pub(crate) fn borrow(event: &EventFd) -> BorrowedFd<'_> {
@@ -43,6 +53,76 @@ pub(crate) fn internal_error(vcpu: &mut VcpuFd) -> u32 {
     // SAFETY: demands that the union's bytes are a valid `internal`: it is plain integers, for which any bytes
     // are valid.
     unsafe { run.__bindgen_anon_1.internal.suberror }
+}
+
+/// Lays a piece of a file over guest RAM, as a private copy: the guest's writes never reach the file.
+pub(crate) fn overlay(
+    ram: &GuestRam,
+    at: GuestAddress,
+    len: usize,
+    file: &File,
+    offset: u64,
+) -> io::Result<()> {
+    let page = |n: u64| n.is_multiple_of(4096);
+    let host = ram.get_slice(at, len).map_err(io::Error::other)?.ptr_guard_mut().as_ptr();
+    let from = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    if len == 0 || !page(at.0) || !page(len as u64) || !page(offset) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: MAP_FIXED demands that what is mapped there may be replaced: the range lies in one region of `ram` (`get_slice`
+    // succeeded) and consists of whole pages, nobody holds a reference into it, and `ram` unmaps the whole region in the
+    // end, whatever it is made of. The descriptor is open for the length of the call.
+    let mapped = unsafe { libc::mmap(host.cast(), len, protection, flags, file.as_raw_fd(), from) };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The host's time stamp counter.
+pub(crate) fn host_tsc() -> u64 {
+    // SAFETY: every x86-64 CPU has it, and Linux leaves it open to programs.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// What KVM adds to the host's time stamp counter for a guest. KVM has this since Linux 5.16.
+pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> io::Result<u64> {
+    let mut offset = 0_u64;
+    let attribute = tsc_attribute(&raw mut offset as u64);
+    // SAFETY: demands an argument of the request's type, and room for the value at its address: KVM writes 8 bytes there, and
+    // `offset` has 8 and lives until the call has returned.
+    let result = unsafe { ioctl_with_ref(vcpu, KVM_GET_DEVICE_ATTR(), &attribute) };
+    if result == 0 { Ok(offset) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets it.
+pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, offset: u64) -> io::Result<()> {
+    let attribute = tsc_attribute(&raw const offset as u64);
+    // SAFETY: demands an argument of the request's type, and a value at its address: KVM reads 8 bytes there, and `offset` has 8
+    // and lives until the call has returned.
+    let result = unsafe { ioctl_with_ref(vcpu, KVM_SET_DEVICE_ATTR(), &attribute) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn tsc_attribute(addr: u64) -> kvm_device_attr {
+    kvm_device_attr { flags: 0, group: KVM_VCPU_TSC_CTRL, attr: KVM_VCPU_TSC_OFFSET.into(), addr }
+}
+
+/// Sets the extended state.
+pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
+    // SAFETY: demands that no feature is enabled whose state is larger than `kvm_xsave`: those have to be asked for
+    // (ARCH_REQ_XCOMP_GUEST_PERM), which this process never does, and the guest's CPUID has none of them.
+    unsafe { vcpu.set_xsave(xsave) }
+}
+
+/// Makes the signal that [`interrupt`] sends harmless to its receiver.
+pub(crate) fn catch_interrupts() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from)
+}
+
+/// Gets a thread out of a system call that waits.
+pub(crate) fn interrupt<T>(thread: &JoinHandle<T>) -> io::Result<()> {
+    thread.kill(SIGRTMIN()).map_err(io::Error::from)
 }
 
 /// Keeps guest RAM out of core dumps and away from page merging, which is a side channel between guests.

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use isolab_vmm::{Discovery, Initramfs, InitramfsError, KernelError, VmConfig, VmError, least_memory, run};
+use isolab_vmm::{
+    Begin, Boot, Discovery, Initramfs, InitramfsError, KernelError, VmConfig, VmError, least_memory, run,
+};
 use isolab_wire::trace::Tracer;
 
 const MIB: u64 = 1 << 20;
@@ -38,9 +40,12 @@ fn config(kernel: &[u8]) -> VmConfig {
     VmConfig {
         memory_bytes: 128 * MIB,
         cpus: 1,
-        kernel: file(kernel),
-        discovery: Discovery::Acpi,
-        initramfs: Initramfs::Bytes(vec![0; 1 << 20]),
+        begin: Begin::Boot(Boot {
+            kernel: file(kernel),
+            discovery: Discovery::Acpi,
+            initramfs: Initramfs::Bytes(vec![0; 1 << 20]),
+            template: None,
+        }),
         image: file(&[0; 4096]),
         stdin: None,
         stdout: null().into(),

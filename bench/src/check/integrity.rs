@@ -102,6 +102,7 @@ fn stamps(record: &Record) -> Line {
                 t.main,
                 t.run_begin,
                 t.guest_kernel_done,
+                t.resumed,
                 t.init,
                 t.exec,
                 t.first_user_insn,

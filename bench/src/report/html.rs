@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::comparability::{Check, Verdict};
+use crate::probe::{ProbeRecord, ProbeRecordError};
 use crate::record::{Record, RecordError, Tool};
 use crate::recorded::{Recorded, RecordedError};
 use crate::report::text::check_line;
@@ -22,6 +23,7 @@ mod distribution;
 mod knobs;
 mod memory;
 mod plot;
+mod probe;
 mod suite;
 mod tables;
 mod timeline;
@@ -43,6 +45,14 @@ pub fn render(record: &Record) -> Result<String, RecordError> {
 /// The record can't be written as JSON Lines.
 pub fn render_bench(record: &SuiteRecord) -> Result<String, LinesError> {
     Ok(whole(&[super::suite::subject(record)], &[suite::body(record)?]))
+}
+
+/// The page of one probe run.
+///
+/// # Errors
+/// The record can't be written as JSON.
+pub fn render_probe(record: &ProbeRecord) -> Result<String, ProbeRecordError> {
+    Ok(whole(&[super::probe::subject(record)], &[probe::body(record)?]))
 }
 
 /// One page of all these records, one after the other.
@@ -113,12 +123,20 @@ fn foot(tool: &Tool) -> Markup {
 
 /// Which command, when, which run.
 fn eyebrow(command: &str, started_unix_ns: u64, id: &str) -> Markup {
+    html! {
+        p class="eyebrow" { "isolab " (command) " \u{b7} " (moment(started_unix_ns)) " \u{b7} run " (words::printable(id)) }
+    }
+}
+
+/// The same of a run without an id.
+fn eyebrow_at(command: &str, started_unix_ns: u64) -> Markup {
+    html! { p class="eyebrow" { "isolab " (command) " \u{b7} " (moment(started_unix_ns)) } }
+}
+
+fn moment(started_unix_ns: u64) -> String {
     let started = UNIX_EPOCH.checked_add(Duration::from_nanos(started_unix_ns));
     // The formatter knows the years up to 9999; nanoseconds in 64 bits end in 2554.
-    let started = started.map(|t| humantime::format_rfc3339_seconds(t).to_string()).unwrap_or_default();
-    html! {
-        p class="eyebrow" { "isolab " (command) " \u{b7} " (started) " \u{b7} run " (words::printable(id)) }
-    }
+    started.map(|t| humantime::format_rfc3339_seconds(t).to_string()).unwrap_or_default()
 }
 
 /// The verdict, these facts, and what the checks have to say.

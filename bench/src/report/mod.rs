@@ -3,6 +3,7 @@
 mod density;
 pub mod html;
 pub mod markdown;
+pub mod probe;
 pub(crate) mod quantity;
 pub mod suite;
 pub mod text;

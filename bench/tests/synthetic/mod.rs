@@ -71,6 +71,7 @@ impl Executor for Invented {
             lower_via: Some(if arm == "vm" { "virtio-blk" } else { "file" }.to_owned()),
             kernel: Some(if arm == "vm" { "6.1.0-synthetic-guest" } else { "6.12.0-synthetic" }.to_owned()),
             limits_not_enforced: vec![],
+            start: None,
         };
         let report = RunReport {
             level: arm.to_owned(),

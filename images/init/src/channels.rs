@@ -5,10 +5,11 @@ use isolab_bare::sys::io::{self, open};
 use isolab_bare::sys::{CWD, Errno, Fd};
 use isolab_wire::control::{MESSAGE_LEN, Message};
 use isolab_wire::fd;
-use isolab_wire::job::{HEADER_LEN, Header, Job, MAX_LEN};
+use isolab_wire::GUEST_PROGRAM;
+use isolab_wire::job::{HEADER_LEN, Header, Job, MAX_LEN, flag};
 use isolab_wire::mark::{Failure, Step};
 
-use crate::At;
+use crate::{At, Place};
 
 /// The mark pipe of a container.
 pub(crate) const MARKS: Fd = Fd(fd::MARKS);
@@ -26,7 +27,7 @@ pub(crate) struct Channels {
 /// A container's channels were open before this program started; nothing else may have been.
 pub(crate) fn inherited() -> Result<Channels, Failure> {
     occupy_standard_descriptors().at(Step::Channels)?;
-    io::close_range(fd::ROOT as u32 + 1, u32::MAX, false).at(Step::Channels)?;
+    io::close_range(fd::PROGRAM as u32 + 1, u32::MAX, false).at(Step::Channels)?;
     io::close_range(3, u32::MAX, true).at(Step::Channels)?;
     Ok(Channels { control: Fd(fd::CONTROL), streams: [Fd(0), Fd(1), Fd(2)] })
 }
@@ -42,11 +43,11 @@ pub(crate) fn occupy_standard_descriptors() -> Result<(), Errno> {
     }
 }
 
-/// Reads and checks the job block, which stays where it was read.
+/// Reads and checks a job block, which stays where it was read. A guest of a template reads two: the template's and its own.
 pub(crate) fn read_job(control: Fd) -> Result<Job<'static>, Failure> {
-    static BLOCK: Once<[u8; MAX_LEN]> = Once::new([0; MAX_LEN]);
+    static BLOCKS: [Once<[u8; MAX_LEN]>; 2] = [const { Once::new([0; MAX_LEN]) }; 2];
     let read = || {
-        let block = BLOCK.take().ok_or(Errno::INVAL)?;
+        let block = BLOCKS.iter().find_map(Once::take).ok_or(Errno::INVAL)?;
         let (head, rest) = block.split_first_chunk_mut::<HEADER_LEN>().ok_or(Errno::INVAL)?;
         read_exact(control, head)?;
         let total = Header::total_len(head).map_err(|_| Errno::PROTO)?;
@@ -56,7 +57,19 @@ pub(crate) fn read_job(control: Fd) -> Result<Job<'static>, Failure> {
     read().at(Step::Job)
 }
 
-fn read_exact(fd: Fd, mut into: &mut [u8]) -> Result<(), Errno> {
+/// The program of a job that brings its own. Before the guest's first root is covered: it is a file there.
+pub(crate) fn program(place: Place, job: &Job<'_>) -> Result<Option<Fd>, Failure> {
+    match place {
+        _ if !job.has(flag::PROGRAM) => Ok(None),
+        Place::Container => Ok(Some(Fd(fd::PROGRAM))),
+        Place::Guest => {
+            io::open(CWD, GUEST_PROGRAM, open::RDONLY | open::CLOEXEC, 0).map(Some).at(Step::Exec)
+        }
+    }
+}
+
+/// Reads until the buffer is full.
+pub(crate) fn read_exact(fd: Fd, mut into: &mut [u8]) -> Result<(), Errno> {
     while !into.is_empty() {
         let n = io::read(fd, into)?;
         if n == 0 {

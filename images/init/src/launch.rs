@@ -38,13 +38,20 @@ struct Child<'a> {
     marks: Marks,
     /// Time stamp of process 1's first instruction.
     born: u64,
+    /// What to execute, where the job brings its own program.
+    program: Option<Fd>,
     argv: &'a mut Words,
     env: &'a mut Words,
     failure: Option<Failure>,
 }
 
 /// Starts the workload: its process number, once `execve` has succeeded. `born` is the time stamp of our first instruction.
-pub(crate) fn start(job: &Job<'_>, stdio: &Stdio, (marks, born): (Marks, u64)) -> Result<i32, Failure> {
+pub(crate) fn start(
+    job: &Job<'_>,
+    stdio: &Stdio,
+    (marks, born): (Marks, u64),
+    program: Option<Fd>,
+) -> Result<i32, Failure> {
     static LISTS: Once<[Words; 2]> = Once::new([[0; MAX_STRINGS + 2]; 2]);
     static STACK: Once<[u8; 65536]> = Once::new([0; 65536]);
     let (Some([argv, env]), Some(stack)) = (LISTS.take(), STACK.take()) else {
@@ -59,11 +66,13 @@ pub(crate) fn start(job: &Job<'_>, stdio: &Stdio, (marks, born): (Marks, u64)) -
         terminal: job.has(flag::TTY),
         marks,
         born,
+        program,
         argv,
         env,
         failure: None,
     };
     let pid = process::spawn(stack, run, &mut child).at(Step::Fork)?;
+    program.into_iter().for_each(io::close);
     child.failure.map_or(Ok(pid), Err)
 }
 
@@ -136,6 +145,9 @@ impl Child<'_> {
 
     /// `execve`, searched in the job's PATH as a shell does.
     fn exec(&self) -> Errno {
+        if let Some(program) = self.program {
+            return process::execute_open(program, self.argv, self.env);
+        }
         let Some(Ok(name)) = self.job.args().next().map(CStr::from_bytes_with_nul) else {
             return Errno::NOENT;
         };

@@ -15,12 +15,14 @@ mod privileges;
 mod pump;
 mod stdio;
 mod supervise;
+mod template;
 mod timeline;
 mod workdir;
 
 use isolab_bare::mark::Marks;
 use isolab_bare::start::Start;
 use isolab_bare::sys::{Errno, memory, process};
+use isolab_wire::job::flag;
 use isolab_wire::mark::{Code, Exit, Failure, Step};
 use isolab_wire::trace::Subphase;
 use timeline::Timeline;
@@ -77,16 +79,17 @@ fn main(start: Start) -> ! {
     process::exit(0)
 }
 
-/// The recipe, the same at both levels; where they differ, the step says so.
+/// The recipe, the same at both levels; where they differ, the step says so. A template is stored in the middle of it.
 fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> Result<Exit, Failure> {
     supervise::take_signals().at(Step::Channels)?;
     let channels = match place {
         Place::Container => channels::inherited(),
         Place::Guest => guest::prepare(start),
     }?;
-    let job = channels::read_job(channels.control)?;
+    let mut job = channels::read_job(channels.control)?;
     timeline.begin(&job);
     timeline::delay(&job, Subphase::GuestInit);
+    let program = channels::program(place, &job)?;
     timeline.end(&job, Subphase::InitJob);
 
     mounts::skeleton(place, &job).at(Step::Overlay)?;
@@ -100,21 +103,24 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     timeline.end(&job, Subphase::Pivot);
     mounts::mask(&job).at(Step::Masks)?;
     timeline.end(&job, Subphase::Masks);
+    if place == Place::Guest {
+        // In a container it is up already. A kernel without network has none, and nobody misses it there.
+        let _ = isolab_bare::sys::tty::loopback_up();
+        if job.has(flag::TEMPLATE) {
+            job = template::wait(&job, &channels, marks)?;
+        }
+    }
 
     let hostname = job.hostname().strip_suffix(b"\0").unwrap_or_default();
     if !hostname.is_empty() {
         process::set_hostname(hostname).at(Step::Hostname)?;
-    }
-    if place == Place::Guest {
-        // In a container it is up already. A kernel without network has none, and nobody misses it there.
-        let _ = isolab_bare::sys::tty::loopback_up();
     }
     workdir::enter(&job).at(Step::Workdir)?;
 
     let mut stdio = stdio::prepare(place, &job, &channels)?;
     timeline.end(&job, Subphase::Workspace);
     privileges::bound(&job).at(Step::Privileges)?;
-    let workload = launch::start(&job, &stdio, (marks, start.tsc))?;
+    let workload = launch::start(&job, &stdio, (marks, start.tsc), program)?;
     stdio.close_workload_side();
     privileges::keep_only_kill(&job).at(Step::Privileges)?;
 

@@ -1,16 +1,12 @@
 //! The directory of entries: list, find, remove, and the temporary names that entries are built under.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
-use tempfile::TempDir;
-
 use super::{KernelEntry, KernelInfo, STOCK, TUNED};
-
-const TEMPORARY: &str = ".new-";
+use crate::staging::{self, Staging};
 
 /// A step of keeping kernels that failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +118,7 @@ impl KernelStore {
         let staging = self.stage()?;
         let gone = staging.path().join(name);
         fs::rename(&entry, gone).map_err(io_error("remove", &entry))?;
-        staging.close()
+        staging.close().map_err(io_error("remove", &entry))
     }
 
     /// Directories that an interrupted add, fetch or removal left.
@@ -130,29 +126,13 @@ impl KernelStore {
     /// # Errors
     /// The store can't be read.
     pub fn stale(&self) -> Result<Vec<PathBuf>, KernelStoreError> {
-        let names = self.names(|name| name.starts_with(TEMPORARY))?;
-        let paths = names.iter().map(|name| self.root.join(name));
-        // Who builds an entry holds a lock on its directory.
-        Ok(paths
-            .filter(|path| {
-                File::open(path)
-                    .is_ok_and(|dir| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok())
-            })
-            .collect())
+        staging::stale(&self.root).map_err(io_error("read", &self.root))
     }
 
     /// A fresh temporary directory on the store's file system, locked until it is dropped, then removed.
     pub(super) fn stage(&self) -> Result<Staging, KernelStoreError> {
         fs::create_dir_all(&self.root).map_err(io_error("create", &self.root))?;
-        let dir = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempdir_in(&self.root)
-            .map_err(io_error("create a directory in", &self.root))?;
-        let lock = File::open(dir.path()).map_err(io_error("open", dir.path()))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(io::Error::from)
-            .map_err(io_error("lock", dir.path()))?;
-        Ok(Staging { dir, _lock: lock })
+        Staging::new_in(&self.root).map_err(io_error("create a directory in", &self.root))
     }
 
     /// Gives a finished entry its name; `replace` lets it take the place of another.
@@ -165,13 +145,7 @@ impl KernelStore {
     ) -> Result<KernelEntry, KernelStoreError> {
         check_name(name)?;
         let target = self.root.join(name);
-        let rename = |flags| renameat_with(CWD, built, CWD, &target, flags);
-        let mut result = rename(RenameFlags::NOREPLACE);
-        if replace && result == Err(rustix::io::Errno::EXIST) {
-            // The old one goes away with the staging directory.
-            result = rename(RenameFlags::EXCHANGE);
-        }
-        match result {
+        match staging.publish(built, &target, replace) {
             Ok(()) => self.read(name),
             Err(rustix::io::Errno::EXIST) => Err(KernelStoreError::Exists { name: name.into() }),
             Err(errno) => Err(io_error("name", staging.path())(errno.into())),
@@ -193,16 +167,8 @@ impl KernelStore {
     }
 
     fn names(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<String>, KernelStoreError> {
-        let entries = match fs::read_dir(&self.root) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(io_error("read", &self.root))?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(io_error("read", &self.root))?.file_name();
-            names.extend(name.to_str().filter(|name| keep(name)).map(str::to_owned));
-        }
-        names.sort();
+        let mut names = staging::names(&self.root).map_err(io_error("read", &self.root))?;
+        names.retain(|name| keep(name));
         Ok(names)
     }
 
@@ -210,24 +176,6 @@ impl KernelStore {
         let known = self.names(|name| !name.starts_with('.')).unwrap_or_default();
         let known = if known.is_empty() { "none".into() } else { known.join(", ") };
         KernelStoreError::Unknown { name: name.into(), known }
-    }
-}
-
-/// A temporary directory that removes itself.
-#[derive(Debug)]
-pub(super) struct Staging {
-    dir: TempDir,
-    _lock: File,
-}
-
-impl Staging {
-    pub(super) fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn close(self) -> Result<(), KernelStoreError> {
-        let path = self.dir.path().to_owned();
-        self.dir.close().map_err(io_error("remove", &path))
     }
 }
 

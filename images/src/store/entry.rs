@@ -26,7 +26,7 @@ impl Digest {
 /// What changes when somebody writes to a file: as long as it is the same, the bytes are those that were hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     dev: u64,
     ino: u64,
     size: u64,
@@ -45,7 +45,7 @@ impl Stamp {
         Ok(Self::from(&std::fs::symlink_metadata(path).map_err(io_step("look at", path))?))
     }
 
-    fn from(meta: &std::fs::Metadata) -> Self {
+    pub(crate) fn from(meta: &std::fs::Metadata) -> Self {
         Self {
             dev: meta.dev(),
             ino: meta.ino(),

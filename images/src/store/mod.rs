@@ -33,7 +33,8 @@ use crate::erofs;
 use crate::tree::{Spool, Tree};
 
 pub use entry::Entry;
-use entry::{Description, NameRecord, Record, Stamp};
+pub(crate) use entry::Stamp;
+use entry::{Description, NameRecord, Record};
 pub use error::{StoreError, no_space};
 use error::{io_step, is_full};
 pub use gc::Removed;

@@ -177,8 +177,10 @@ impl Lab {
                 delay: (0, 0),
                 confine_with: how.block.confine_with,
                 root_is_dir: how.block.root_is_dir,
+                program: false,
                 no_groups: false,
                 limits: how.block.limits,
+                template: false,
             })
             .expect("job fits");
         self.start(&block, how).finish(how.stdin)

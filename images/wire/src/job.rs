@@ -38,8 +38,14 @@ pub mod flag {
     /// [`crate::fd::ROOT`] is a directory (rootless), not a mount: bind it, read-only. It must be opened inside the
     /// new mount namespace: the kernel binds nothing of another one.
     pub const ROOT_IS_DIR: u32 = 1 << 5;
+    /// Of a guest: there is no job yet. Process 1 prepares what each job needs, says [`crate::mark::Code::Template`], and
+    /// reads a [restore block](crate::restore) and the job after it.
+    pub const TEMPLATE: u32 = 1 << 6;
+    /// The command's program is not looked up in the image: it is [`crate::fd::PROGRAM`] in a container and
+    /// [`crate::GUEST_PROGRAM`] in a guest. The first argument is a name only.
+    pub const PROGRAM: u32 = 1 << 7;
     /// Every bit that means something.
-    pub const ALL: u32 = (1 << 6) - 1;
+    pub const ALL: u32 = (1 << 8) - 1;
 }
 
 /// The fixed part.

@@ -6,6 +6,9 @@
 //! 3. Init answers with [marks](mark): one fixed record for each moment, error or exit status.
 //! 4. While the workload runs, isolab sends [control messages](control): signals and window sizes.
 //!
+//! A guest that a template is made of gets a block without a job at 2, and at each restore a [restore block](restore) and
+//! then its job.
+//!
 //! No allocation, no standard library: init reads the block where it lies and passes its strings on to
 //! `execve` as they are. Every reader here is total: any bytes give a value or an error, never a panic.
 #![no_std]
@@ -14,6 +17,7 @@
 pub mod control;
 pub mod job;
 pub mod mark;
+pub mod restore;
 pub mod trace;
 
 /// File descriptors that init finds open when it starts in a container.
@@ -24,7 +28,12 @@ pub mod fd {
     pub const MARKS: i32 = 4;
     /// The root: a detached mount (`fsmount`/`open_tree`) of the image, or a directory (rootless).
     pub const ROOT: i32 = 5;
+    /// With [`crate::job::flag::PROGRAM`]: the program to execute.
+    pub const PROGRAM: i32 = 6;
 }
+
+/// The same of a guest: a file of its initramfs, which no name leads to once the image is the root.
+pub const GUEST_PROGRAM: &core::ffi::CStr = c"/program";
 
 /// How the guest finds its console ports: `/dev/vport*pN` of the one virtio-console device (the first number is
 /// the device's among all virtio devices).

@@ -42,6 +42,9 @@ pub enum Code {
     Ram = b'M',
     /// As [`Code::Ram`]: RAM that it says is free.
     FreeRam = b'N',
+    /// Process 1 of a guest waits for its job, with everything prepared that each job needs. Only the VMM that makes a template
+    /// listens to it: this is the moment that is stored.
+    Template = b'T',
     /// The workload ended; value is [`Exit`] encoded. The last mark of an instance.
     Exit = b'X',
     /// A step failed; value is [`Failure`] encoded. The workload never ran; no [`Code::Exit`] follows.
@@ -68,6 +71,7 @@ impl Code {
             b'P' => Self::Subphase,
             b'M' => Self::Ram,
             b'N' => Self::FreeRam,
+            b'T' => Self::Template,
             b'X' => Self::Exit,
             b'F' => Self::Failed,
             _ => return None,
@@ -227,6 +231,8 @@ pub enum Step {
     Prepare = 18,
     /// Isolab's own child: make its namespaces.
     Namespaces = 19,
+    /// Continue from a template: random numbers, wall clock, a job that fits.
+    Restore = 20,
 }
 
 impl Step {
@@ -253,6 +259,7 @@ impl Step {
             17 => Self::Exec,
             18 => Self::Prepare,
             19 => Self::Namespaces,
+            20 => Self::Restore,
             _ => return None,
         })
     }

@@ -110,6 +110,14 @@ subphases! {
     WorkloadRun = 37, "workload_run";
     /// processes reaped, memory and cgroup freed
     Teardown = 38, "teardown";
+    /// template found, its files opened and checked
+    TemplateOpen = 39, "template_open";
+    /// state of a template read and checked, guest RAM mapped, while the virtual machine is made
+    TemplateRead = 40, "template_read";
+    /// processors made, their state and that of the interrupt controllers and clock set
+    RestoreState = 41, "restore_state";
+    /// guest goes on where its template waits: first faults, job read, random numbers and clock set
+    Resume = 42, "resume";
 }
 
 impl Subphase {
@@ -169,6 +177,10 @@ counters! {
     PageFaults = 6, "pf_fixed", "kvm_pf_fixed";
 }
 
+/// Room for ends of subphases.
+const SLOTS: usize = 64;
+/// When each subphase ended.
+pub type Ends = [u64; SLOTS];
 /// How many ranges of guest RAM can be told.
 pub const RANGES: usize = 4;
 /// A counter that this KVM does not have.
@@ -178,7 +190,7 @@ const UNKNOWN: u64 = u64::MAX;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Trace {
-    ends: [AtomicU64; 64],
+    ends: [AtomicU64; SLOTS],
     delayed: AtomicU64,
     ram: [[AtomicU64; 2]; RANGES],
     counters: [[AtomicU64; 16]; 2],
@@ -205,7 +217,7 @@ impl Trace {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            ends: [const { AtomicU64::new(0) }; 64],
+            ends: [const { AtomicU64::new(0) }; SLOTS],
             delayed: AtomicU64::new(0),
             ram: [const { [const { AtomicU64::new(0) }; 2] }; RANGES],
             counters: [const { [const { AtomicU64::new(0) }; 16] }; 2],
@@ -217,6 +229,23 @@ impl Trace {
     pub fn end_of(&self, subphase: Subphase) -> Option<u64> {
         let at = self.ends.get(usize::from(subphase as u8))?.load(Ordering::Acquire);
         (at != 0).then_some(at)
+    }
+
+    /// When each subphase ended, by number; 0 for one that did not.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        let mut ends = [0; SLOTS];
+        for (end, slot) in ends.iter_mut().zip(&self.ends) {
+            *end = slot.load(Ordering::Acquire);
+        }
+        ends
+    }
+
+    /// Takes over what somebody else stamped.
+    pub fn add(&self, ends: &Ends) {
+        for (end, slot) in ends.iter().zip(&self.ends).filter(|(end, _)| **end != 0) {
+            slot.store(*end, Ordering::Release);
+        }
     }
 
     /// Makes every stretch of a subphase longer by so many milliseconds: a test of the timeline.

@@ -61,6 +61,7 @@ static WORKLOADS: &[Workload] = &[
     ("uname", "", "kernel name, host name, release", show::uname),
     ("mounts", "", "what is mounted", show::mounts),
     ("cwd", "", "working directory", show::cwd),
+    ("fresh", "", "random numbers, an address and the time", show::fresh),
     ("ttysize", "", "size of the terminal", show::ttysize),
     ("inherited", "", "descriptors and signals it started with", show::inherited),
     ("touch", "MIB", "writes so much memory", memory::touch),

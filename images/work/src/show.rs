@@ -1,7 +1,7 @@
 //! What the workload sees of its surroundings.
 
 use isolab_bare::sys::io::{self, open};
-use isolab_bare::sys::{CWD, Errno, Fd, fs, process, tty};
+use isolab_bare::sys::{CWD, Errno, Fd, clock, fs, process, tty};
 use isolab_bare::text::Text;
 
 use crate::{End, Run, STDIN, STDOUT};
@@ -57,6 +57,33 @@ pub(crate) fn uname(run: &Run) -> End {
     }
     line(text.bytes())?;
     Ok(0)
+}
+
+/// What no two instances may have in common, and what all must: random numbers by call and by device, where the kernel has put
+/// the stack, and the time of day.
+pub(crate) fn fresh(run: &Run) -> End {
+    run.ready();
+    let mut bytes = [0; 16];
+    clock::random(&mut bytes)?;
+    hexadecimal(b"getrandom ", &bytes)?;
+    let device = io::open(CWD, c"/dev/urandom", open::RDONLY, 0)?;
+    io::read(device, &mut bytes)?;
+    hexadecimal(b"urandom ", &bytes)?;
+    let here = core::ptr::from_ref(&bytes) as usize;
+    hexadecimal(b"stack ", &here.to_be_bytes())?;
+    let mut text = Text::<64>::new();
+    line(text.push(b"realtime_ns ").number(clock::realtime_ns()).bytes())?;
+    Ok(0)
+}
+
+fn hexadecimal(name: &[u8], bytes: &[u8]) -> Result<(), Errno> {
+    let digit = |n: u8| b"0123456789abcdef".get(usize::from(n)).copied().unwrap_or(b'?');
+    let mut text = Text::<64>::new();
+    text.push(name);
+    for byte in bytes {
+        text.push(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    line(text.bytes())
 }
 
 /// /proc/mounts.

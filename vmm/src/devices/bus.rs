@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use isolab_wire::mark::{CODE_PORT, Mark, VALUE_PORT};
 
-use super::marks::Marks;
+use super::marks::{Marks, Stopping};
 use super::mmio::Mmio;
 use super::serial::DebugPort;
 use crate::layout::{self, port};
@@ -18,6 +18,8 @@ const RESET_COMMAND: u8 = 0xfe;
 pub(crate) enum Leave {
     /// The guest's last mark.
     Mark(Mark),
+    /// The guest is what a template is made of.
+    Template,
     /// The guest switched itself off.
     PowerOff,
     /// The guest asked for a reset.
@@ -34,7 +36,10 @@ pub(crate) struct Bus {
 impl Bus {
     pub(crate) fn port_write(&self, at: u16, data: &[u8]) -> Option<Leave> {
         match (at, data) {
-            (CODE_PORT | VALUE_PORT, _) => self.marks.write(at, data).map(Leave::Mark),
+            (CODE_PORT | VALUE_PORT, _) => self.marks.write(at, data).map(|mark| match mark {
+                Stopping::Last(mark) => Leave::Mark(mark),
+                Stopping::Template => Leave::Template,
+            }),
             (port::SERIAL..=port::SERIAL_END, &[byte]) => {
                 self.debug.write(u8::try_from(at - port::SERIAL).unwrap_or(0), byte);
                 None

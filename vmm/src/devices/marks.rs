@@ -23,6 +23,17 @@ pub(crate) struct Marks {
     /// Given up with the first time that the guest is ready.
     hold: Mutex<Option<OwnedFd>>,
     statistics: Statistics,
+    /// A template is made of this guest.
+    making: bool,
+}
+
+/// A mark at which a processor leaves its loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    /// The guest's last one.
+    Last(Mark),
+    /// The guest waits for its job, and a template is made of it.
+    Template,
 }
 
 /// The host's monotonic clock.
@@ -33,12 +44,24 @@ pub(crate) fn now_ns() -> u64 {
 }
 
 impl Marks {
-    pub(crate) const fn new(pipe: OwnedFd, hold: Option<OwnedFd>, statistics: Statistics) -> Self {
-        Self { pipe, value: AtomicU32::new(0), sent: AtomicU32::new(0), hold: Mutex::new(hold), statistics }
+    pub(crate) const fn new(
+        pipe: OwnedFd,
+        hold: Option<OwnedFd>,
+        statistics: Statistics,
+        making: bool,
+    ) -> Self {
+        Self {
+            pipe,
+            value: AtomicU32::new(0),
+            sent: AtomicU32::new(0),
+            hold: Mutex::new(hold),
+            statistics,
+            making,
+        }
     }
 
     /// A write of the guest; returns the mark that ends the run, which the caller sends when output is drained.
-    pub(crate) fn write(&self, port: u16, data: &[u8]) -> Option<Mark> {
+    pub(crate) fn write(&self, port: u16, data: &[u8]) -> Option<Stopping> {
         if port == VALUE_PORT {
             if let Ok(value) = data.try_into().map(u32::from_le_bytes) {
                 self.value.store(value, Ordering::SeqCst);
@@ -56,7 +79,10 @@ impl Marks {
         let code = Code::from_byte(*byte).filter(|&code| !code.is_of_host() && code != Code::Subphase)?;
         if matches!(code, Code::Exit | Code::Failed) {
             self.statistics.read(When::End);
-            return Some(Mark { code, clock: Clock::Monotonic, value, stamp });
+            return Some(Stopping::Last(Mark { code, clock: Clock::Monotonic, value, stamp }));
+        }
+        if code == Code::Template {
+            return self.making.then_some(Stopping::Template);
         }
         let hold = match code {
             Code::Ready => self.hold.lock().unwrap_or_else(PoisonError::into_inner).take(),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -42,6 +43,15 @@ pub(crate) struct Inner<D> {
     pub(crate) device: D,
 }
 
+/// What a device is between two requests, without what lies in guest RAM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeviceState {
+    registers: Registers,
+    /// How far each queue is: next available, next used entry.
+    positions: Vec<(u16, u16)>,
+    interrupts: u32,
+}
+
 impl<D> Inner<D> {
     /// Whether the driver has started the device and it is whole.
     pub(crate) const fn is_active(&self) -> bool {
@@ -59,6 +69,49 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             doorbell: EventFd::new(EFD_NONBLOCK)?,
             ram,
         })
+    }
+
+    /// The state of a device that nobody uses just now.
+    pub(crate) fn state(&self) -> DeviceState {
+        let inner = self.lock();
+        DeviceState {
+            registers: inner.registers.clone(),
+            positions: inner.queues.iter().map(|queue| (queue.next_avail(), queue.next_used())).collect(),
+            interrupts: self.interrupts.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Makes a fresh device what another one of its kind was; `restore` does the same to what is behind the registers.
+    ///
+    /// An interrupt that the driver has not acknowledged is raised again: it may have been on its way to the processor when
+    /// the state was stored. A driver that finds no reason for it goes on.
+    pub(crate) fn set_state(
+        &self,
+        state: &DeviceState,
+        restore: impl FnOnce(&mut D) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let inner = &mut *self.lock();
+        if !inner.registers.can_become(&state.registers) {
+            return Err(Malformed);
+        }
+        inner.registers = state.registers.clone();
+        if inner.registers.is_active() {
+            let queues = inner.registers.queues.iter().map(|setting| build(setting, &self.ram));
+            inner.queues = queues.collect::<Result<_, _>>()?;
+        }
+        if inner.queues.len() != state.positions.len() {
+            return Err(Malformed);
+        }
+        for (queue, &(available, used)) in inner.queues.iter_mut().zip(&state.positions) {
+            queue.set_next_avail(available);
+            queue.set_next_used(used);
+        }
+        restore(&mut inner.device)?;
+        self.interrupts.store(state.interrupts, Ordering::SeqCst);
+        if state.interrupts != 0 {
+            self.interrupt(state.interrupts);
+        }
+        Ok(())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<D>> {

@@ -3,6 +3,8 @@
 //! Status goes 0, ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK, one bit at a time and never back; only a reset
 //! (write of 0) begins anew. Queues can be set up between FEATURES_OK and DRIVER_OK and at no other time.
 
+use serde::{Deserialize, Serialize};
+
 /// Bits of the status register.
 pub(crate) mod status {
     pub(crate) const ACKNOWLEDGE: u32 = 1;
@@ -45,7 +47,7 @@ pub(crate) const VERSION_1: u64 = 1 << 32;
 const MAGIC: u32 = 0x7472_6976;
 
 /// What the driver said of one queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct QueueSetting {
     pub(crate) max: u16,
     pub(crate) size: u16,
@@ -69,7 +71,7 @@ pub(crate) enum Effect {
 }
 
 /// The registers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Registers {
     id: u32,
     features: u64,
@@ -94,6 +96,22 @@ impl Registers {
             queue_sel: 0,
             queues: queues.collect(),
         }
+    }
+
+    /// Whether stored registers can be those of this device: its own identity, features and queue sizes, and nothing that its
+    /// driver could not have set.
+    pub(crate) fn can_become(&self, stored: &Self) -> bool {
+        const ALL: u32 = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
+        let accepted = stored.status & status::FEATURES_OK == 0 || stored.features_acceptable();
+        let same_sizes = self.queues.len() == stored.queues.len()
+            && self.queues.iter().zip(&stored.queues).all(|(own, other)| {
+                own.max == other.max && other.size <= own.max && other.size.is_power_of_two()
+            });
+        self.id == stored.id
+            && self.features == stored.features
+            && stored.status & !(ALL | status::FAILED | status::NEEDS_RESET) == 0
+            && accepted
+            && same_sizes
     }
 
     #[cfg(test)]

@@ -80,6 +80,14 @@ pub fn read_at(fd: Fd, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
     call!(17, fd, into, len, offset)
 }
 
+/// Asks the kernel to read so much of a file into its page cache.
+///
+/// # Errors
+/// As `readahead(2)`.
+pub fn read_ahead(fd: Fd, len: usize) -> Result<(), Errno> {
+    call!(187, fd, 0_usize, len).map(drop)
+}
+
 /// Writes once at an offset.
 ///
 /// # Errors

@@ -144,6 +144,16 @@ pub fn execve(path: &CStr, argv: &[usize], env: &[usize]) -> Errno {
     }
 }
 
+/// Executes an open program, as [`execve`] does one at a path.
+pub fn execute_open(program: Fd, argv: &[usize], env: &[usize]) -> Errno {
+    match (argv.last(), env.last()) {
+        (Some(0), Some(0)) => call!(322, program, c"".to_bytes_with_nul(), argv, env, super::fs::EMPTY_PATH)
+            .err()
+            .unwrap_or(Errno::INVAL),
+        _ => Errno::INVAL,
+    }
+}
+
 /// This process's number.
 #[must_use]
 pub fn pid() -> i32 {

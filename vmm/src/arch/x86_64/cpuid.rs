@@ -1,8 +1,10 @@
 //! What the guest's processors say about themselves: what KVM supports, less what a guest must not have.
 
-use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{Cap, Kvm};
 
 use super::ArchError;
+use crate::probe::hypervisor_signature;
 
 /// A set of bits in one register of one leaf.
 struct Clear {
@@ -48,6 +50,35 @@ const AMX_STATE: u32 = bit(17) | bit(18);
 const KVM_FEATURES: u32 = 0x4000_0001;
 const PV_EOI: u32 = bit(6);
 
+/// What all processors of a machine on this host have in common.
+pub(crate) struct OfHost {
+    supported: CpuId,
+    tsc_deadline: bool,
+}
+
+/// Asks this host's KVM.
+pub(crate) fn of_host(kvm: &Kvm) -> Result<OfHost, kvm_ioctls::Error> {
+    let all = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+    let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
+    Ok(OfHost { supported: supported(all, is_emulated()), tsc_deadline })
+}
+
+/// Whether the processor under KVM is an emulated one.
+pub(crate) fn is_emulated() -> bool {
+    is_of_qemu(hypervisor_signature().as_deref())
+}
+
+fn is_of_qemu(hypervisor: Option<&str>) -> bool {
+    hypervisor.is_some_and(|signature| signature.starts_with("TCG"))
+}
+
+impl OfHost {
+    /// The table of one processor of so many.
+    pub(crate) fn table(&self, cpu: u8, cpus: u8) -> Result<CpuId, ArchError> {
+        table(&self.supported, cpu, cpus, self.tsc_deadline)
+    }
+}
+
 /// What this host's KVM supports, less what the processor under it can't do right.
 ///
 /// QEMU's emulation of SVM may deliver an injected interrupt a second time, whatever the guest's interrupt flag says,
@@ -55,8 +86,8 @@ const PV_EOI: u32 = bit(6);
 /// `exception_index`; seen with 7.2). With PV EOI that next exit is the end of the interrupt's handler, and the second
 /// delivery finds locks held: the guest spins for ever. Without, it is the end-of-interrupt register, which Linux writes
 /// before it does anything else.
-pub(crate) fn supported(mut supported: CpuId, hypervisor: Option<&str>) -> CpuId {
-    if hypervisor.is_some_and(|signature| signature.starts_with("TCG")) {
+fn supported(mut supported: CpuId, emulated: bool) -> CpuId {
+    if emulated {
         let features = supported.as_mut_slice().iter_mut().filter(|e| e.function == KVM_FEATURES);
         features.for_each(|entry| entry.eax &= !PV_EOI);
     }
@@ -64,7 +95,7 @@ pub(crate) fn supported(mut supported: CpuId, hypervisor: Option<&str>) -> CpuId
 }
 
 /// The table of one processor. Topology: one package, `cpus` cores, one thread each; APIC id = number.
-pub(crate) fn table(supported: &CpuId, cpu: u8, cpus: u8, tsc_deadline: bool) -> Result<CpuId, ArchError> {
+fn table(supported: &CpuId, cpu: u8, cpus: u8, tsc_deadline: bool) -> Result<CpuId, ArchError> {
     let mut entries: Vec<kvm_cpuid_entry2> = supported
         .as_slice()
         .iter()
@@ -170,9 +201,10 @@ mod tests {
     fn guest_on_an_emulated_processor_ends_interrupts_by_the_register() {
         let features = kvm_cpuid_entry2 { function: KVM_FEATURES, eax: u32::MAX, ..Default::default() };
         let host = CpuId::from_entries(&[features]).unwrap();
-        assert_eq!(leaf(&supported(host.clone(), Some("TCGTCGTCGTCG")), KVM_FEATURES).eax, !PV_EOI);
-        assert_eq!(leaf(&supported(host.clone(), Some("KVMKVMKVM")), KVM_FEATURES).eax, u32::MAX);
-        assert_eq!(leaf(&supported(host, None), KVM_FEATURES).eax, u32::MAX);
+        let eax = |hypervisor| leaf(&supported(host.clone(), is_of_qemu(hypervisor)), KVM_FEATURES).eax;
+        assert_eq!(eax(Some("TCGTCGTCGTCG")), !PV_EOI);
+        assert_eq!(eax(Some("KVMKVMKVM")), u32::MAX);
+        assert_eq!(eax(None), u32::MAX);
     }
 
     #[test]

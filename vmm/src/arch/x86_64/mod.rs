@@ -1,10 +1,11 @@
-//! x86-64: processor state, ACPI and multiprocessor tables, boot parameters.
+//! x86-64: processor state and its storing, ACPI and multiprocessor tables, boot parameters.
 
 pub(crate) mod acpi;
 pub(crate) mod boot_params;
 pub(crate) mod cpuid;
 pub(crate) mod mptable;
 pub(crate) mod regs;
+pub(crate) mod state;
 
 /// Preparing the processors or their tables failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,24 @@ pub enum ArchError {
         cpu: u8,
         /// Why.
         source: kvm_ioctls::Error,
+    },
+    /// KVM does not tell a piece of processor state.
+    #[error("read {state} of cpu {cpu}")]
+    Read {
+        /// Which piece.
+        state: &'static str,
+        /// Which processor.
+        cpu: u8,
+        /// Why.
+        source: kvm_ioctls::Error,
+    },
+    /// A model-specific register can't have its value.
+    #[error("set model-specific register {index:#x} of cpu {cpu}")]
+    Msr {
+        /// Which register.
+        index: u32,
+        /// Which processor.
+        cpu: u8,
     },
     /// The list of features has no room.
     #[error("cpuid table is full")]

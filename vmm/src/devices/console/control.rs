@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use isolab_wire::port;
+use serde::{Deserialize, Serialize};
 use virtio_queue::Queue;
 
 use crate::devices::Malformed;
@@ -23,7 +24,7 @@ pub(crate) mod event {
 }
 
 /// One message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Message {
     pub(crate) port: u32,
     pub(crate) event: u16,
@@ -60,13 +61,18 @@ pub(crate) enum Asked {
 }
 
 /// The control queues' state.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Control {
     outbox: VecDeque<Message>,
     announced: bool,
 }
 
 impl Control {
+    /// Whether it can have come about by [`Control::send`].
+    pub(crate) fn is_possible(&self) -> bool {
+        self.outbox.len() <= 2 * OUTBOX_MAX
+    }
+
     /// Queues a message for the guest.
     pub(crate) fn send(&mut self, port: usize, event: u16, value: u16) {
         if let Ok(port) = u32::try_from(port)

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use isolab_wire::port as number;
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use virtio_queue::{Queue, QueueT};
 
@@ -74,7 +75,38 @@ pub(crate) struct Console {
     config: [u8; 12],
 }
 
+/// What the device knows of its guest, without the host's ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConsoleState {
+    control: Control,
+    guest_open: [bool; PORTS],
+    closing: [bool; OUTPUTS],
+}
+
 impl Console {
+    /// Its state; nothing while a port is not open on both sides or holds bytes of the guest: the ends of another host process
+    /// could not go on from there.
+    pub(crate) fn state(&self) -> Option<ConsoleState> {
+        let hosts = self.inputs.iter().all(|input| input.fd().is_some());
+        let idle = self.outputs.iter().all(|output| output.is_open() && output.is_idle());
+        (hosts && idle && self.guest_open == [true; PORTS]).then(|| ConsoleState {
+            control: self.control.clone(),
+            guest_open: self.guest_open,
+            closing: self.closing,
+        })
+    }
+
+    /// Takes over what another device of this kind knew. The guest was told that all ports are open; one without standard input
+    /// closes that port by itself when it has read its job.
+    pub(crate) fn set_state(&mut self, state: ConsoleState) -> Result<(), Malformed> {
+        if !state.control.is_possible() {
+            return Err(Malformed);
+        }
+        self.control = state.control;
+        (self.guest_open, self.closing) = (state.guest_open, state.closing);
+        Ok(())
+    }
+
     pub(crate) fn new(ends: Ends) -> Self {
         let mut config = [0; 12];
         config[4..8].copy_from_slice(&number::COUNT.to_le_bytes());

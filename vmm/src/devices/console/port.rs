@@ -150,6 +150,11 @@ impl Output {
         self.fd.as_ref().filter(|_| self.blocked)
     }
 
+    /// Whether nothing of the guest is on its way.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.in_flight.is_none()
+    }
+
     pub(crate) const fn is_open(&self) -> bool {
         self.fd.is_some()
     }
