@@ -140,9 +140,11 @@ fn the_table_names_the_suite_its_workloads_and_the_unit() {
     let result =
         run(&["bench", "--on", "host", "--levels", "process,container", "--pairs", "1", "syscall", "demo"]);
     assert!(matches!(result.status, Some(0 | 3)), "{}", result.stderr);
-    for words in ["sys null", "ns/op", "container vs process", "verdict"] {
+    for words in ["sys null", "ns/op", "verdict"] {
         assert!(result.stdout.contains(words), "{words}: {}", result.stdout);
     }
+    // A machine that others slow down gets numbers, and no sentence about them.
+    assert_eq!(result.stdout.contains("container vs process"), result.status == Some(0), "{}", result.stdout);
 }
 
 #[test]
