@@ -296,9 +296,9 @@ pub(crate) struct RunArgs {
     /// Write a report of the run as one JSON line to this descriptor (used by compare)
     #[arg(long, hide = true, value_name = "FD")]
     pub(crate) report_fd: Option<i32>,
-    /// Make a phase of a measured start longer by so many milliseconds (a test of the timeline)
+    /// Make a phase of a measured start longer by so many milliseconds (a test of the timeline; repeatable)
     #[arg(long, hide = true, value_name = "PHASE=MS")]
-    pub(crate) test_delay: Option<Delay>,
+    pub(crate) test_delay: Vec<Delay>,
     /// Leave a mechanism of the container out: seccomp=off, net=host, limits=off (used by compare --vary)
     #[arg(long, hide = true, value_name = "KNOB=VALUE")]
     pub(crate) knob: Vec<String>,
@@ -348,9 +348,9 @@ pub(crate) struct CompareArgs {
     /// Print no table
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// Make a phase of each start longer by so many milliseconds (a test of the timeline)
+    /// Make a phase of each start longer by so many milliseconds (a test of the timeline; repeatable)
     #[arg(long, hide = true, value_name = "PHASE=MS")]
-    pub(crate) test_delay: Option<Delay>,
+    pub(crate) test_delay: Vec<Delay>,
     /// Tell on standard output of each run that is done, one line of JSON (used by compare in the lab)
     #[arg(long, hide = true)]
     pub(crate) progress_lines: bool,

@@ -1,4 +1,4 @@
-//! `--test-delay`: makes one subphase of a start longer, to see that it and no other grows.
+//! `--test-delay`: makes subphases of a start longer, to see that they and no others grow.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use isolab_wire::trace::Subphase;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Delay {
     pub(crate) subphase: Subphase,
-    pub(crate) ms: u32,
+    pub(crate) ms: u16,
 }
 
 impl FromStr for Delay {
@@ -30,10 +30,15 @@ impl Delay {
         format!("{}={}", self.subphase.key(), self.ms)
     }
 
-    /// What tells `isolab-work` of a delay that it has to make itself.
-    pub(crate) fn for_workload(self) -> Option<String> {
-        let own = matches!(self.subphase, Subphase::WorkloadReady | Subphase::WorkloadRun);
-        own.then(|| format!("{DELAY_ENV}={}", self.text()))
+    /// What tells `isolab-work` of the delay that it has to make itself, one at most.
+    pub(crate) fn for_workload(all: &[Self]) -> Option<String> {
+        let own = |delay: &&Self| matches!(delay.subphase, Subphase::WorkloadReady | Subphase::WorkloadRun);
+        all.iter().find(own).map(|delay| format!("{DELAY_ENV}={}", delay.text()))
+    }
+
+    /// The options that say the same.
+    pub(crate) fn options(all: &[Self]) -> impl Iterator<Item = String> + '_ {
+        all.iter().map(|delay| format!("--test-delay={}", delay.text()))
     }
 }
 

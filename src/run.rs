@@ -37,7 +37,7 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     // Not before: importing an image may take long, and a signal then ends us as it ends any program.
     let mut signals = Signals::catch().context("catch signals")?;
     let mut job = resolve::job(config, &image, report_to.is_some())?;
-    job.env.extend(args.test_delay.and_then(Delay::for_workload));
+    job.env.extend(Delay::for_workload(&args.test_delay));
     let setup = Setup {
         image_name: image.entry.reference().to_owned(),
         image: image.file,
@@ -82,8 +82,8 @@ fn tracer(args: &RunArgs, measured: bool) -> anyhow::Result<Tracer> {
         "vm" => trace::shared().context("make the page of the timeline")?,
         _ => trace::own(),
     };
-    if let (Some(trace), Some(delay)) = (tracer.trace(), args.test_delay) {
-        trace.set_delay(delay.subphase, delay.ms);
+    if let Some(trace) = tracer.trace() {
+        args.test_delay.iter().for_each(|delay| trace.set_delay(delay.subphase, delay.ms));
     }
     Ok(tracer)
 }

@@ -24,12 +24,12 @@ pub const fn own() -> Tracer {
     Tracer::new(&TRACE, now_ns, pause_ms)
 }
 
-/// The part of a test's delay that process 1 has to make: number of the subphase and milliseconds.
+/// The test's delay that process 1 has to make, one at most: number of the subphase and milliseconds.
 #[must_use]
 pub fn delay_inside(tracer: &Tracer) -> (u8, u16) {
     let asked = |s: &Subphase| tracer.trace().map_or(0, |trace| trace.delay_of(*s));
-    let found = Subphase::ALL.iter().find(|s| asked(s) > 0);
-    found.map_or((0, 0), |s| (*s as u8, u16::try_from(asked(s)).unwrap_or(u16::MAX)))
+    let found = Subphase::OF_INIT.iter().find(|s| asked(s) > 0);
+    found.map_or((0, 0), |s| (*s as u8, asked(s)))
 }
 
 /// Makes system calls only, so that a child may call it before it executes another program.

@@ -43,8 +43,8 @@ pub(crate) struct RunExecutor {
     pub(crate) arms: BTreeMap<String, (String, Vec<String>)>,
     /// Where the clock counts instructions.
     pub(crate) settle: Option<Settle>,
-    /// A phase that is made longer, where that is tested.
-    pub(crate) delay: Option<Delay>,
+    /// Phases that are made longer, where that is tested.
+    pub(crate) delays: Vec<Delay>,
     /// What asks us to end.
     pub(crate) signals: Signals,
     /// The signal that did.
@@ -120,7 +120,7 @@ impl RunExecutor {
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["run", "--on", "host", "--level", level, "--report-fd", &number])
-            .args(self.delay.map(|delay| format!("--test-delay={}", delay.text())))
+            .args(Delay::options(&self.delays))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -133,8 +133,8 @@ impl RunExecutor {
             settle.wait();
         }
         let request_ns = now_ns();
-        if let Some(Delay { subphase: Subphase::ExecSelf, ms }) = self.delay {
-            std::thread::sleep(Duration::from_millis(ms.into()));
+        if let Some(delay) = self.delays.iter().find(|delay| delay.subphase == Subphase::ExecSelf) {
+            std::thread::sleep(Duration::from_millis(delay.ms.into()));
         }
         let mut child = command.spawn()?;
         drop(write);

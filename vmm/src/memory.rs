@@ -1,7 +1,7 @@
 //! Guest RAM.
 
 use kvm_ioctls::VmFd;
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::layout;
 use crate::sys;
@@ -38,12 +38,13 @@ pub(crate) fn map(bytes: u64) -> Result<GuestRam, MemoryError> {
 /// The same before [`protect`], which is for what is mapped in the end.
 pub(crate) fn reserve(bytes: u64) -> Result<GuestRam, MemoryError> {
     let refused = |source| MemoryError::Map { bytes, source };
-    let ranges = layout::ram_ranges(bytes)
-        .into_iter()
-        .map(|(start, len)| usize::try_from(len).map(|len| (start, len)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| refused(std::io::Error::other(e)))?;
-    GuestRam::from_ranges(&ranges).map_err(|e| refused(std::io::Error::other(e)))
+    let mut regions = Vec::new();
+    for (start, len) in layout::ram_ranges(bytes) {
+        let len = usize::try_from(len).map_err(|e| refused(std::io::Error::other(e)))?;
+        let region = GuestRegionMmap::new(sys::map_aligned(len).map_err(refused)?, start);
+        regions.push(region.ok_or_else(|| refused(std::io::ErrorKind::InvalidInput.into()))?);
+    }
+    GuestRam::from_regions(regions).map_err(|e| refused(std::io::Error::other(e)))
 }
 
 /// Keeps it out of core dumps and page merging.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::ptr;
 use std::thread::JoinHandle;
 
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET};
@@ -12,7 +13,8 @@ use kvm_bindings::{KVMIO, kvm_device_attr, kvm_userspace_memory_region, kvm_xsav
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, ReadVolatile, VolatileMemoryError, VolatileSlice,
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion, ReadVolatile, VolatileMemoryError,
+    VolatileSlice,
 };
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
@@ -144,8 +146,43 @@ pub(crate) fn advise_ram(ram: &GuestRam) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of a large page.
+pub(crate) const LARGE_PAGE: usize = 2 << 20;
+
+/// Maps fresh memory that begins at a multiple of [`LARGE_PAGE`]; it stays mapped until this process ends.
+pub(crate) fn map_aligned(len: usize) -> io::Result<MmapRegion> {
+    let room = len.checked_add(LARGE_PAGE).ok_or(io::ErrorKind::InvalidInput)?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: demands nothing: the kernel chooses the place.
+    let start = unsafe { libc::mmap(ptr::null_mut(), room, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let before = start.align_offset(LARGE_PAGE);
+    let aligned = start.wrapping_byte_add(before);
+    // SAFETY: demands that nothing uses what is unmapped: both ranges are what this mapping has more than `len`, and nobody knows
+    // of it yet.
+    let cut = unsafe {
+        [(start, before), (aligned.wrapping_byte_add(len), LARGE_PAGE - before)]
+            .map(|(from, bytes)| bytes == 0 || libc::munmap(from, bytes) == 0)
+    };
+    if cut.contains(&false) {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: demands a range that is mapped like that for as long as the region lives: it is never unmapped.
+    unsafe { MmapRegion::build_raw(aligned.cast(), len, protection, flags) }.map_err(io::Error::other)
+}
+
+/// Asks for one large page here; says whether the host may give one.
+pub(crate) fn prefer_large<B: BitmapSlice>(memory: &VolatileSlice<'_, B>) -> bool {
+    let place = memory.ptr_guard_mut();
+    // SAFETY: demands a mapped range: a `VolatileSlice` is one. The advice does not change what it holds.
+    unsafe { libc::madvise(place.as_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE) == 0 }
+}
+
 /// Reads a file at an offset without its cursor, which other processes may share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FileAt<'a> {
     file: &'a File,
     position: u64,

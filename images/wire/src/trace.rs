@@ -3,7 +3,7 @@
 //! Whoever ends a [`Subphase`] stores the time; nothing is sent and nobody is woken. Who is not measured has no page, and
 //! then [`Tracer::end`] is one branch.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 macro_rules! subphases {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $key:literal;)*) => {
@@ -121,6 +121,19 @@ subphases! {
 }
 
 impl Subphase {
+    /// What process 1 of a container or a guest does.
+    pub const OF_INIT: [Self; 9] = [
+        Self::GuestInit,
+        Self::InitJob,
+        Self::RootMounts,
+        Self::KernelMounts,
+        Self::Pivot,
+        Self::Masks,
+        Self::Workspace,
+        Self::Privileges,
+        Self::Exec,
+    ];
+
     /// The one of a number.
     #[must_use]
     pub fn from_number(n: u8) -> Option<Self> {
@@ -191,7 +204,7 @@ const UNKNOWN: u64 = u64::MAX;
 #[repr(C)]
 pub struct Trace {
     ends: [AtomicU64; SLOTS],
-    delayed: AtomicU64,
+    delays: [AtomicU16; SLOTS],
     ram: [[AtomicU64; 2]; RANGES],
     counters: [[AtomicU64; 16]; 2],
 }
@@ -218,7 +231,7 @@ impl Trace {
     pub const fn new() -> Self {
         Self {
             ends: [const { AtomicU64::new(0) }; SLOTS],
-            delayed: AtomicU64::new(0),
+            delays: [const { AtomicU16::new(0) }; SLOTS],
             ram: [const { [const { AtomicU64::new(0) }; 2] }; RANGES],
             counters: [const { [const { AtomicU64::new(0) }; 16] }; 2],
         }
@@ -249,15 +262,16 @@ impl Trace {
     }
 
     /// Makes every stretch of a subphase longer by so many milliseconds: a test of the timeline.
-    pub fn set_delay(&self, subphase: Subphase, ms: u32) {
-        self.delayed.store(u64::from(ms) << 8 | subphase as u64, Ordering::Release);
+    pub fn set_delay(&self, subphase: Subphase, ms: u16) {
+        if let Some(slot) = self.delays.get(usize::from(subphase as u8)) {
+            slot.store(ms, Ordering::Release);
+        }
     }
 
     /// How many milliseconds a subphase is to be made longer.
     #[must_use]
-    pub fn delay_of(&self, subphase: Subphase) -> u64 {
-        let delayed = self.delayed.load(Ordering::Acquire);
-        if delayed & 0xff == subphase as u64 { delayed >> 8 } else { 0 }
+    pub fn delay_of(&self, subphase: Subphase) -> u16 {
+        self.delays.get(usize::from(subphase as u8)).map_or(0, |slot| slot.load(Ordering::Acquire))
     }
 
     /// Publishes where guest RAM lies in the address space of the VMM: first address and length. Ranges beyond
@@ -342,7 +356,7 @@ impl Tracer {
     pub fn delay(&self, subphase: Subphase) {
         let ms = self.trace.map_or(0, |trace| trace.delay_of(subphase));
         if ms > 0 {
-            (self.pause_ms)(ms);
+            (self.pause_ms)(ms.into());
         }
     }
 }
