@@ -64,7 +64,10 @@ fn sets<'a>(names: &[&'a str]) -> Vec<Vec<&'a str>> {
     let mut sets = vec![Vec::new(); most(0).max(most(1)).max(2)];
     let mut taken = [0, 0];
     for (i, name) in names.iter().enumerate() {
-        let place = alone(name).map_or(i, |group| std::mem::replace(&mut taken[group], taken[group] + 1));
+        let place = alone(name).map_or(i, |group| {
+            taken[group] += 1;
+            taken[group]
+        });
         let count = sets.len();
         sets[place % count].push(*name);
     }

@@ -174,15 +174,15 @@ pub(crate) fn map_aligned(len: usize) -> io::Result<MmapRegion> {
     unsafe { MmapRegion::build_raw(aligned.cast(), len, protection, flags) }.map_err(io::Error::other)
 }
 
-/// Asks for one large page here; says whether the host may give one.
-pub(crate) fn prefer_large<B: BitmapSlice>(memory: &VolatileSlice<'_, B>) -> bool {
+/// Asks for large pages here; a host that has none gives small ones.
+pub(crate) fn prefer_large<B: BitmapSlice>(memory: &VolatileSlice<'_, B>) {
     let place = memory.ptr_guard_mut();
     // SAFETY: demands a mapped range: a `VolatileSlice` is one. The advice does not change what it holds.
-    unsafe { libc::madvise(place.as_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE) == 0 }
+    unsafe { libc::madvise(place.as_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE) };
 }
 
 /// Reads a file at an offset without its cursor, which other processes may share.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct FileAt<'a> {
     file: &'a File,
     position: u64,

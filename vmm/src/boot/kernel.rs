@@ -8,6 +8,7 @@ use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{ByteValued, GuestAddress};
 
+use crate::boot::large;
 use crate::boot::sparse::SparseReader;
 use crate::layout;
 use crate::memory::GuestRam;
@@ -37,6 +38,8 @@ pub struct KernelInfo {
     pub(crate) entry: u64,
     /// Highest address for the initramfs.
     pub(crate) initramfs_max: u64,
+    /// What is loaded of an ELF file.
+    pub(crate) segments: Vec<Segment>,
 }
 
 impl KernelInfo {
@@ -147,6 +150,7 @@ fn check_bzimage(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
         memory_start: layout::HIGH_MEMORY,
         entry: layout::HIGH_MEMORY + ENTRY_64,
         initramfs_max: u64::from(header.initrd_addr_max),
+        segments: Vec::new(),
     })
 }
 
@@ -189,11 +193,12 @@ fn bzimage_version(file: &File, header: &setup_header, len: u64) -> Result<Strin
 }
 
 /// The fields of a program header that matter here.
-struct Segment {
-    offset: u64,
-    place: u64,
-    file_bytes: u64,
-    memory_bytes: u64,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) offset: u64,
+    pub(crate) place: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) memory_bytes: u64,
 }
 
 fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
@@ -211,7 +216,8 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
     }
     let (mut memory_start, mut memory_end) = (u64::MAX, 0);
     let mut holds_entry = false;
-    for segment in load_segments(file, &head, len)? {
+    let segments = load_segments(file, &head, len)?;
+    for segment in &segments {
         let end = segment.place.saturating_add(segment.memory_bytes);
         if segment.place < layout::HIGH_MEMORY
             || end > MAX_MEMORY_END
@@ -238,6 +244,7 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
         memory_start,
         entry,
         initramfs_max: max,
+        segments,
     })
 }
 
@@ -275,6 +282,7 @@ pub(crate) fn load(
     file: &File,
     info: &KernelInfo,
 ) -> Result<Option<setup_header>, KernelError> {
+    large::prefer(ram, file, info)?;
     let len = file.metadata().map_err(KernelError::Read)?.len();
     let mut reader = SparseReader::new(FileAt::new(file, 0, len));
     let high = Some(GuestAddress(layout::HIGH_MEMORY));

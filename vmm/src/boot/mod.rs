@@ -2,4 +2,5 @@
 
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
+pub(crate) mod large;
 mod sparse;
