@@ -20,7 +20,7 @@ pub(super) fn body(record: &ProbeRecord) -> Result<Markup, ProbeRecordError> {
                 span class="pill" { @if record.as_published() { "as published" } @else { "not as published" } }
                 p { b { "Result. " } (verdict(record)) "." }
                 p { b { "Where. " } (place(record)) }
-                p { b { "Program. " } "One static program at every level, handed in by descriptor and part of no image: sha256:" (printable(&record.program.sha256)) "." }
+                p { b { "Program. " } "One static program at every level, handed in by descriptor and part of no image: sha256:" code { (printable(&record.program.sha256)) } "." }
             }
             (list("Findings", "Cells that are not as published, and probes that show nothing.", &findings(record)))
             (matrix(record))
@@ -68,7 +68,7 @@ fn matrix(record: &ProbeRecord) -> Markup {
             h2 { "The matrix" }
             p class="caption" { "What of the host is visible, reachable or allowed at each level. Each cell leads to its evidence." }
             div class="scroll" {
-                table class="matrix" {
+                table class="cards matrix" {
                     thead { tr { th { "Probe" } @for run in &record.levels { th { (printable(&run.level)) } } } }
                     tbody {
                         @for row in record.rows() {
@@ -76,7 +76,7 @@ fn matrix(record: &ProbeRecord) -> Markup {
                                 th { (row.id) " " (row.title) span class="meaning" { (row.question) } }
                                 @for run in &record.levels {
                                     @if let Some(cell) = record.cell(row.id, &run.level) {
-                                        td class={ "cell " (tone(cell)) } {
+                                        td class={ "cell " (tone(cell)) } data-label=(printable(&run.level)) {
                                             a href={ "#" (row.id) "-" (printable(&run.level)) } { (word(cell)) }
                                         }
                                     } @else { td {} }
