@@ -16,8 +16,8 @@ use isolab_images::source::{self, Imported, Options, Progress};
 use isolab_images::store::{self, Entry, NewImage, Removed, Store, StoreError};
 
 use crate::cli::{ExportFormat, ImageCommand, JsonArg};
-use crate::resolve;
 use crate::units::parse_size;
+use crate::{escape, resolve};
 
 /// Carries out the command.
 ///
@@ -46,7 +46,7 @@ pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
         }
         ImageCommand::Ls(json) => list(&store, json.json),
         ImageCommand::Inspect { image, json: _ } => {
-            println!("{}", serde_json::to_string_pretty(&resolve::image(&image)?.entry)?);
+            println!("{}", escape::json(&resolve::image(&image)?.entry)?);
             Ok(())
         }
         ImageCommand::Export { image, output, format } => export(&image, &output, format),
@@ -69,7 +69,7 @@ fn remove(store: &Store, images: &[String], json: JsonArg) -> anyhow::Result<()>
         }
     }
     if json.json {
-        println!("{}", serde_json::to_string_pretty(&removed)?);
+        println!("{}", escape::json(&removed)?);
     } else {
         for Removed { what, path, .. } in removed {
             println!("removed {what} {}", path.display());
@@ -261,7 +261,7 @@ fn name_of(path: &Path) -> anyhow::Result<String> {
 
 fn announce(entry: &Entry, json: JsonArg) -> anyhow::Result<()> {
     if json.json {
-        println!("{}", serde_json::to_string_pretty(entry)?);
+        println!("{}", escape::json(entry)?);
         return Ok(());
     }
     // A report that we can't read is one of another version's: nothing to tell.
@@ -278,7 +278,7 @@ fn announce(entry: &Entry, json: JsonArg) -> anyhow::Result<()> {
 fn list(store: &Store, json: bool) -> anyhow::Result<()> {
     let entries = store.list()?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&entries)?);
+        println!("{}", escape::json(&entries)?);
         return Ok(());
     }
     let width = entries.iter().map(|e| e.name.as_deref().map_or(1, str::len)).max().unwrap_or(0).max(4);

@@ -13,6 +13,7 @@ mod config;
 mod delay;
 mod diff;
 pub mod doctor;
+mod escape;
 pub mod explain;
 mod gc;
 pub mod hint;
@@ -43,6 +44,8 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use cli::{Cli, Command};
+use escape::escaped;
+use rustix::process::{getegid, geteuid, getgid, getuid};
 
 /// isolab's own error.
 const OWN_ERROR: u8 = 125;
@@ -52,6 +55,13 @@ const REFUSED: u8 = 3;
 fn main() -> ExitCode {
     let main_ns = clock::now_ns();
     reach_stack();
+    if has_borrowed_rights() {
+        eprintln!(
+            "isolab: as a set-user-id or set-group-id program isolab would let its callers act as another user; take the bits \
+             away (chmod ug-s) and start it as that user"
+        );
+        return ExitCode::from(OWN_ERROR);
+    }
     isolab_container::child::keep_children();
     if let Some(status) = lab::take_over() {
         return ExitCode::from(status);
@@ -88,9 +98,9 @@ fn reach_stack() {
     black_box(&room);
 }
 
-/// Control characters escaped: file names, images and commands have a say in what is told.
-fn escaped(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
+/// Whether the file of this program gave it another user's or group's rights than its caller has.
+fn has_borrowed_rights() -> bool {
+    getuid() != geteuid() || getgid() != getegid()
 }
 
 /// Advice for who gives the command without `--` before it, as other tools take it.

@@ -2,8 +2,10 @@
 
 mod support;
 
-use support::lab::each_in_lab;
-use support::{GUESTS, at_every_level, run};
+use std::process::Command;
+
+use support::lab::{Session, each_in_lab};
+use support::{GUESTS, at_every_level, busybox, import, run};
 
 /// Signals whose default is to end the process.
 const DEADLY: [u8; 23] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31];
@@ -109,6 +111,34 @@ fn only_the_vm_has_a_kernel_of_its_own() {
         let same = result[0].stdout.contains(release.trim());
         assert_eq!(same, !level.ends_with("vm"), "{level}: {}", result[0].stdout);
     }
+}
+
+#[test]
+fn nothing_of_the_job_is_on_the_guests_command_line() {
+    busybox();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (layout, _) = support::samples::busybox(dir.path());
+    let mut hostile = Command::new("umoci");
+    hostile.args(["config", "--image", "layout:latest", "--config.workingdir", "/etc/ loglevel=7"]);
+    hostile.args(["--config.env", "init=/bin/sh", "--config.label", "quiet=panic=0", "--config.user", "0:0"]);
+    assert!(hostile.current_dir(dir.path()).status().expect("umoci starts").success());
+    let image = import(&layout, "wordy");
+    let options = ["--hostname", "loglevel.7", "--env", "quiet=1 init=/bin/busybox"];
+    let cat = ["--", "/bin/busybox", "cat", "/proc/cmdline"];
+    let vm = ["run", "--level", "vm"];
+    let commands = [[&vm[..], &["busybox"], &cat].concat(), [&vm[..], &options, &[image], &cat].concat()];
+    let results = (0..8).find_map(|_| {
+        let mut session = Session::start(&["busybox", image], &WALL);
+        let results: Option<Vec<_>> = commands.iter().map(|args| session.run(args)).collect();
+        session.end(results.is_some());
+        results
+    });
+    let results = results.expect("one session in eight that does not get stuck");
+    let [plain, wordy] = &results[..] else { panic!("two results") };
+    assert_eq!((plain.status, wordy.status), (Some(0), Some(0)), "{}{}", plain.stderr, wordy.stderr);
+    assert!(plain.stdout.contains("panic=-1"), "{}", plain.stdout);
+    assert_eq!(plain.stdout, wordy.stdout);
+    assert_eq!(run(&["image", "rm", image]).status, Some(0));
 }
 
 #[test]

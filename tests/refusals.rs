@@ -14,6 +14,7 @@ use support::{binary, home, isolab, run};
 fn bad_input_is_refused_with_one_line_and_125() {
     assert_eq!(run(&["run", "demo"]).status, Some(0));
     let before = store();
+    let long = "a".repeat(65);
     let table: &[(&[&str], &str)] = &[
         (&["run", "no-such-image"], "no-such-image"),
         (&["run", "--memory", "1M", "demo"], "--memory"),
@@ -35,6 +36,11 @@ fn bad_input_is_refused_with_one_line_and_125() {
         (&["run", "--level", "unikernel", "demo"], "process, container, vm"),
         (&["run", "--env", "novalue", "demo"], "--env"),
         (&["run", "--workdir", "here", "demo"], "--workdir"),
+        (&["run", "--hostname", "", "demo"], "--hostname"),
+        (&["run", "--hostname", "../x", "demo"], "--hostname"),
+        (&["run", "--hostname", "a b", "demo"], "--hostname"),
+        (&["run", "--hostname", "a\nb", "demo"], "--hostname"),
+        (&["run", "--hostname", &long, "demo"], "--hostname"),
         (&["run", "--user", "nobody-here", "demo"], "nobody-here"),
         (&["run", "--timeout", "0", "demo"], "--timeout"),
         (&["run", "-t", "demo"], "-t"),
@@ -43,6 +49,9 @@ fn bad_input_is_refused_with_one_line_and_125() {
         (&["image", "build", "nosuch"], "nosuch"),
         (&["image", "rm", "no-such-image"], "no-such-image"),
         (&["kernel", "inspect", "no-such-kernel"], "no-such-kernel"),
+        (&["kernel", "inspect", "../stock"], "can't be a kernel name"),
+        (&["kernel", "rm", "../stock"], "can't be a kernel name"),
+        (&["snapshot", "rm", "../images"], "isolab snapshot ls"),
         (&["kernel", "add", "/etc/passwd", "--name", "x"], "/etc/passwd"),
         (&["explain", "labb"], "lab"),
     ];

@@ -221,10 +221,11 @@ impl Entry<'_> {
 
     fn prepare(&self, parents_end: BorrowedFd<'_>) -> Result<(), Failed> {
         let at = |step| move |errno| (step, errno);
+        // First: the directories of the skeleton give the root its mode.
+        umask(Mode::from_raw_mode(0o022));
         self.build_root()?;
         self.tracer.end(Subphase::RootMounts);
         let _ = setsid();
-        umask(Mode::from_raw_mode(0o022));
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number).map_err(at(Step::Channels))?;
         }
@@ -376,6 +377,8 @@ fn bind(source: &CStr, target: &CStr, read_only: bool) -> Result<(), Errno> {
             mkdir(target, Mode::from_raw_mode(0o755))?;
             attach()
         }
+        // What the kernel says of a place that is no directory.
+        Err(Errno::INVAL) => Err(Errno::NOTDIR),
         other => other,
     }
 }
@@ -389,7 +392,7 @@ fn temporary(size: &CStr) -> Result<(), Errno> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     match move_mount(&tree, c"", CWD, c"tmp", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL) => Ok(()),
         other => other,
     }
 }

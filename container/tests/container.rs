@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use fixture::{Pipes, TempDir, image, shell};
 use isolab_container::instance::{End, Outcome};
 use isolab_container::launch::{ContainerConfig, job_limits, start};
+use isolab_container::root::{RootSource, mount_erofs};
 use isolab_images::job::{Job, Stdio};
 use isolab_images::programs::INIT;
 use isolab_wire::mark::{Code, Exit, Failure, Step};
@@ -127,6 +128,17 @@ fn outside_it_is_an_unprivileged_user() {
     let fields: Vec<u32> = out.split_whitespace().map(|n| n.parse().expect("a number")).collect();
     assert_eq!((fields[0], fields[2], fields.len()), (0, 65_536, 3));
     assert!(fields[1] >= 0x4000_0000, "{out}");
+}
+
+#[test]
+fn two_mounts_of_one_image_are_two_file_systems() {
+    require!();
+    let dir = TempDir::new("mounts");
+    let RootSource::Erofs(file) = image(&dir) else { panic!("a file") };
+    let mounts = [0, 1].map(|_| mount_erofs(&file).expect("mount"));
+    let devices = mounts.each_ref().map(|mount| rustix::fs::fstat(mount).expect("stat").st_dev);
+    // A page cache belongs to a file of a file system: what is in that of one is not in that of the other.
+    assert_ne!(devices[0], devices[1]);
 }
 
 #[test]

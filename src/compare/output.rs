@@ -88,3 +88,39 @@ pub(crate) fn put(path: &Path, content: &str) -> anyhow::Result<()> {
     }
     written.with_context(|| format!("write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_or_stays_as_it_was() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("record.json");
+        let names = || {
+            let mut names: Vec<_> = std::fs::read_dir(dir.path())
+                .expect("list")
+                .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+                .collect();
+            names.sort();
+            names
+        };
+        for content in ["first", "second"] {
+            put(&path, content).expect("written");
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), content);
+            assert_eq!(names(), ["record.json"]);
+        }
+        // What lies at the name of the unfinished file is not written to.
+        let unfinished = format!("record.json.{}.tmp", std::process::id());
+        std::fs::create_dir(dir.path().join(&unfinished)).expect("directory");
+        let error = put(&path, "third").expect_err("the name is taken");
+        assert!(error.to_string().contains("record.json"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "second");
+        std::fs::remove_dir(dir.path().join(&unfinished)).expect("removed");
+        // It can't be renamed over a directory, and is gone.
+        put(dir.path(), "fourth").expect_err("a directory");
+        std::fs::create_dir(dir.path().join("page.html")).expect("directory");
+        put(&dir.path().join("page.html"), "fifth").expect_err("a directory");
+        assert_eq!(names(), ["page.html", "record.json"]);
+    }
+}

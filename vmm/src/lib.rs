@@ -7,7 +7,7 @@
 //! 1. the kernel file is checked and everything is seen to fit, before KVM is opened;
 //! 2. KVM makes the machine: RAM, interrupt controllers, processors;
 //! 3. kernel, initramfs, ACPI tables (for a kernel without ACPI: a multiprocessor table) and boot parameters are written into RAM;
-//! 4. processors run in their threads, devices in the calling one;
+//! 4. capabilities are given up; processors run in their threads, devices in the calling one;
 //! 5. the guest's last mark (or its death) ends it: output is drained, the mark is sent, [`run`] returns.
 //!
 //! A [`template`] stands in for 3: its memory is mapped, and processors and devices are what they were when it was made.
@@ -24,6 +24,7 @@ mod devices;
 mod layout;
 mod machine;
 mod memory;
+mod privileges;
 pub mod probe;
 mod service;
 mod statistics;

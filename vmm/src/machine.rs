@@ -31,6 +31,7 @@ use crate::devices::rng::Rng;
 use crate::devices::serial::DebugPort;
 use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
+use crate::privileges;
 use crate::service::Devices;
 use crate::statistics::Statistics;
 use crate::template::{self, MachineState, Processor, TemplateError};
@@ -242,6 +243,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         marks: Marks::new(config.marks, config.hold, statistics, making.is_some()),
         debug: DebugPort::new(config.console_log),
     });
+    privileges::give_up().map_err(host("give up capabilities"))?;
     let mut threads = Vec::new();
     for (cpu, vcpu) in (0..config.cpus).zip(vcpus).rev() {
         threads.push(start(vcpu, cpu, Arc::clone(&bus), Arc::clone(&end), tracer)?);

@@ -67,3 +67,31 @@ pub(crate) fn host_ranges(ram: &GuestRam) -> impl Iterator<Item = (u64, u64)> + 
         Some((host.addr() as u64, region.len()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_ram_is_in_no_core_dump_and_is_not_merged() {
+        let ram = map(4 << 20).unwrap();
+        let (start, len) = host_ranges(&ram).next().unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut inside = false;
+        let mut found = Vec::new();
+        for line in smaps.lines() {
+            let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+            let number = |text| u64::from_str_radix(text, 16).ok();
+            if let Some((from, to)) = range.and_then(|(from, to)| number(from).zip(number(to))) {
+                inside = from < start + len && start < to;
+            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| inside) {
+                found.push(flags.split_whitespace().collect::<Vec<_>>());
+            }
+        }
+        // `dd`: not in a core dump; `mg`: may be merged.
+        assert!(
+            !found.is_empty() && found.iter().all(|f| f.contains(&"dd") && !f.contains(&"mg")),
+            "{found:?}"
+        );
+    }
+}

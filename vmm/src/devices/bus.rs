@@ -79,3 +79,70 @@ impl Bus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use isolab_wire::trace::Tracer;
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+    use crate::statistics::Statistics;
+
+    /// A device that remembers where it was read and written.
+    #[derive(Default)]
+    struct Touched(Mutex<Vec<u64>>);
+
+    impl Mmio for Touched {
+        fn read(&self, at: u64, data: &mut [u8]) {
+            self.0.lock().unwrap().push(at);
+            data.fill(7);
+        }
+
+        fn write(&self, at: u64, _data: &[u8]) {
+            self.0.lock().unwrap().push(at);
+        }
+    }
+
+    fn bus() -> (Bus, [Arc<Touched>; 3]) {
+        let devices = [0; 3].map(|_| Arc::new(Touched::default()));
+        let (_, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let marks = Marks::new(pipe, None, Statistics::open(&[], Tracer::OFF), false);
+        let on_bus = devices.each_ref().map(|device| Arc::clone(device) as Arc<dyn Mmio>);
+        (Bus { devices: on_bus, marks, debug: DebugPort::new(false) }, devices)
+    }
+
+    #[test]
+    fn what_belongs_to_no_device_reads_as_ones_and_takes_nothing() {
+        let (bus, devices) = bus();
+        let owned = |at: u16| {
+            matches!(at, CODE_PORT | VALUE_PORT | port::SLEEP | port::RESET)
+                || (port::SERIAL..=port::SERIAL_END).contains(&at)
+        };
+        for at in (0..=u16::MAX).filter(|at| !owned(*at)) {
+            for width in [1, 2, 4] {
+                let mut data = [0; 4];
+                bus.port_read(at, &mut data[..width]);
+                assert!(data[..width].iter().all(|&byte| byte == 0xff), "port {at:#x}");
+                assert_eq!(bus.port_write(at, &[RESET_COMMAND; 4][..width]), None, "port {at:#x}");
+            }
+        }
+        // Of its own ports too it takes only what it knows.
+        for (at, data) in [(port::RESET, &[0xff][..]), (port::RESET, &[0xfe, 0xfe]), (port::SLEEP, &[1])] {
+            assert_eq!(bus.port_write(at, data), None, "port {at:#x}");
+        }
+        let end = layout::VIRTIO.start + 3 * layout::VIRTIO_STRIDE;
+        for at in [0, 0xfee0_0000, layout::VIRTIO.start - 1, end, end + 0x1000, u64::MAX] {
+            let mut data = [0; 8];
+            bus.memory_read(at, &mut data);
+            assert_eq!(data, [0xff; 8], "{at:#x}");
+            bus.memory_write(at, &data);
+        }
+        assert!(devices.iter().all(|device| device.0.lock().unwrap().is_empty()));
+        bus.memory_read(end - 4, &mut [0; 4]);
+        bus.memory_write(layout::VIRTIO.start, &[0; 4]);
+        let touched = devices.each_ref().map(|device| device.0.lock().unwrap().clone());
+        assert_eq!(touched, [vec![0], vec![], vec![layout::VIRTIO_STRIDE - 4]]);
+    }
+}

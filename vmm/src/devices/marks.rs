@@ -113,3 +113,73 @@ impl Marks {
         rustix::io::retry_on_intr(|| rustix::io::write(&self.pipe, &mark.encode())).map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use isolab_wire::mark::{Exit, RECORD_LEN};
+    use isolab_wire::trace::Tracer;
+    use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+    use super::*;
+
+    /// The device, and the read end of its pipe.
+    fn marks() -> (Marks, OwnedFd) {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        fcntl_setpipe_size(&write, 1 << 20).unwrap();
+        (Marks::new(write, None, Statistics::open(&[], Tracer::OFF), false), read)
+    }
+
+    /// The records that were sent since.
+    fn sent(read: &OwnedFd) -> Vec<Mark> {
+        let mut bytes = vec![0; 1 << 20];
+        let n = rustix::io::read(read, &mut bytes).unwrap_or(0);
+        let (records, rest) = bytes[..n].as_chunks::<RECORD_LEN>();
+        assert!(rest.is_empty());
+        records.iter().map(|record| Mark::decode(record).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_flood_of_marks_ends_and_the_last_one_passes() {
+        let (marks, read) = marks();
+        for _ in 0..MAX_MARKS + 1000 {
+            assert_eq!(marks.write(CODE_PORT, b"R"), None);
+        }
+        assert_eq!(sent(&read).len(), usize::try_from(MAX_MARKS).unwrap());
+        marks.write(VALUE_PORT, &Exit::Code(9).encode().to_le_bytes());
+        let Some(Stopping::Last(last)) = marks.write(CODE_PORT, b"X") else { panic!("no last mark") };
+        assert_eq!((last.code, Exit::decode(last.value)), (Code::Exit, Some(Exit::Code(9))));
+        assert!(sent(&read).is_empty(), "it is sent when all output is out");
+    }
+
+    #[test]
+    fn what_only_the_host_may_say_and_what_means_nothing_is_ignored() {
+        let (marks, read) = marks();
+        for byte in 0..=u8::MAX {
+            let code = Code::from_byte(byte);
+            let guests = code.is_some_and(|code| !code.is_of_host() && code != Code::Subphase);
+            if matches!(code, Some(Code::Exit | Code::Failed)) {
+                continue;
+            }
+            marks.write(VALUE_PORT, &HOLDS.to_le_bytes());
+            assert_eq!(marks.write(CODE_PORT, &[byte]), None, "{byte}");
+            let sent = sent(&read);
+            // A template is made only of a guest that was started for it.
+            assert_eq!(sent.len(), usize::from(guests && code != Some(Code::Template)), "{byte}");
+            for mark in sent {
+                // It waits for nothing that it was not given, and has no time of its own.
+                let counts = matches!(mark.code, Code::Ram | Code::FreeRam);
+                assert_eq!(mark.value, if counts { HOLDS } else { 0 }, "{byte}");
+                assert!(mark.clock == Clock::Monotonic && mark.stamp <= now_ns(), "{byte}");
+            }
+        }
+        // Other widths and ports are nothing.
+        marks.write(VALUE_PORT, &[1, 1]);
+        for data in [&b""[..], b"XX", b"X\0\0\0"] {
+            assert_eq!(marks.write(CODE_PORT, data), None);
+        }
+        assert_eq!(marks.write(CODE_PORT + 1, b"X"), None);
+        assert!(sent(&read).is_empty());
+        let Some(Stopping::Last(last)) = marks.write(CODE_PORT, b"X") else { panic!("no last mark") };
+        assert_eq!(last.value, 0, "a value of another width, and one that belonged to an earlier code");
+    }
+}

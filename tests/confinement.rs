@@ -1,0 +1,287 @@
+//! What levels process and container keep from a hostile image and from a hostile start, where no other test shows it.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use isolab_images::programs::WORK;
+use support::samples::tool;
+use support::{Done, binary, busybox, done, import, isolab, run};
+
+const LEVELS: [&str; 2] = ["process", "container"];
+
+/// Ends the test where users can't be changed.
+macro_rules! root_or_skip {
+    () => {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: rootless: needs root to become other users");
+            return;
+        }
+    };
+}
+
+/// isolab as bash starts it after some preparation: `exec` with these redirections.
+fn after(preparation: &str, redirections: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", &format!("{preparation}\nexec \"$0\" \"$@\" {redirections}")])
+        .arg(binary())
+        .args(args);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What a workload can see of its start.
+const SEEN: &str = "umask; env | sort; pwd; id; stat -c '%a %u' / /tmp; ls /proc/self/fd; exit 7";
+
+#[test]
+fn a_hostile_start_changes_nothing_for_the_workload() {
+    busybox();
+    // Who is not root can't use what he makes himself without any right, wherever he runs it.
+    let (user, umask): (&[&str], _) = match rustix::process::geteuid().is_root() {
+        true => (&["--user", "1000:1000"], "umask 0777"),
+        false => (&[], "umask 0077"),
+    };
+    let signals = "--ignore-signal=HUP,INT,QUIT,TERM,USR1,PIPE,CHLD";
+    for level in LEVELS {
+        let args = [&["run", "--level", level], user, &["busybox", "--", "sh", "-c", SEEN]].concat();
+        let clean = run(&args);
+        assert_eq!((clean.status, clean.stderr.as_str()), (Some(7), ""), "{level}: {}", clean.stdout);
+        assert!(clean.stdout.starts_with("0022\n"), "{level}: {}", clean.stdout);
+        let mut environment = isolab(&args);
+        environment.env("LD_PRELOAD", "/no/such/library.so").env("LD_LIBRARY_PATH", "/tmp");
+        environment
+            .env("PATH", "/no/such/dir")
+            .env("TMPDIR", "/no/such/dir")
+            .env("IFS", "/")
+            .env_remove("HOME");
+        let mut signalled = Command::new("env");
+        signalled.args([signals, "--block-signal"]).arg(binary()).args(&args).stdin(Stdio::null());
+        let starts = [
+            ("a umask that takes all it can", after(umask, "", &args)),
+            ("no standard input", after("", "<&-", &args)),
+            ("no standard error", after("", "2>&-", &args)),
+            ("neither", after("", "<&- 2>&-", &args)),
+            ("descriptors of the host", after("", "5</ 17</etc/passwd 99</", &args)),
+            ("few descriptors", after("ulimit -n 64", "", &args)),
+            ("a directory that is gone", after("d=$(mktemp -d); cd $d; rmdir $d", "", &args)),
+            ("no signals", signalled),
+            ("an environment", environment),
+        ];
+        for (name, mut command) in starts {
+            let hostile = done(command.output().expect("bash and env start"));
+            let seen = (hostile.status, hostile.stdout.as_str(), hostile.stderr.as_str());
+            assert_eq!(seen, (Some(7), clean.stdout.as_str(), ""), "{level}: {name}");
+        }
+        let silent = done(after("", ">&-", &args).output().expect("bash starts"));
+        assert_eq!((silent.status, silent.stderr.as_str()), (Some(7), ""), "{level}: no standard output");
+    }
+}
+
+/// A directory with everything in it, and what is mounted on or below it in this mount namespace.
+fn state(dir: &Path) -> (Vec<PathBuf>, Vec<String>) {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+    names.sort();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc");
+    let here = |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(dir));
+    (names, mounts.lines().filter(here).map(str::to_owned).collect())
+}
+
+/// A root directory with busybox, in a directory of its own.
+fn root(dir: &Path, name: &str) -> PathBuf {
+    let root = dir.join(name);
+    fs::create_dir_all(root.join("bin")).expect("directories");
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    symlink("busybox", root.join("bin/sh")).expect("a link");
+    root
+}
+
+fn shell(level: &str, more: &[&str], image: &str, script: &str) -> Done {
+    run(&[&["run", "--level", level], more, &[image, "--", "/bin/sh", "-c", script]].concat())
+}
+
+#[test]
+fn a_mount_point_that_leads_elsewhere_ends_the_start_and_touches_nothing() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).expect("directory");
+    fs::write(outside.join("there"), "").expect("file");
+    let before = state(&outside);
+    let outside_text = outside.to_str().expect("UTF-8");
+    let relative = format!("../../../../..{outside_text}");
+    let through = format!("/proc/1/root{outside_text}");
+    let links = [outside_text, &relative, &through, "/", "..", "/no/such/place"];
+    let mut n = 0;
+    for point in ["proc", "dev"] {
+        for kind in links.iter().map(|target| Some(*target)).chain([None]) {
+            let name = format!("point-{n}");
+            n += 1;
+            let root = root(dir.path(), &name);
+            match kind {
+                Some(target) => symlink(target, root.join(point)).expect("a link"),
+                None => fs::write(root.join(point), "a file").expect("a file"),
+            }
+            let image = import(&root, &name);
+            for level in LEVELS {
+                let refused = shell(level, &[], image, "exit 0");
+                let case = format!("{level}: {point} is {kind:?}: {}", refused.stderr);
+                assert_eq!((refused.status, refused.stdout.as_str()), (Some(125), ""), "{case}");
+                assert_eq!(refused.stderr.lines().count(), 1, "{case}");
+                assert_eq!(state(&outside), before, "{case}");
+            }
+            assert_eq!(run(&["image", "rm", image]).status, Some(0));
+        }
+    }
+    // Without an overlay something is mounted on /tmp as well, and only where that is a directory.
+    let root = root(dir.path(), "point-tmp");
+    for name in ["proc", "dev", "sys"] {
+        fs::create_dir(root.join(name)).expect("directory");
+    }
+    symlink(&outside, root.join("tmp")).expect("a link");
+    let image = import(&root, "point-tmp");
+    for level in LEVELS {
+        let result = shell(level, &["--read-only"], image, "echo x > /tmp/made; exit 3");
+        assert_eq!(result.status, Some(3), "{level}: {}", result.stderr);
+        assert!(result.stderr.contains("/tmp/made"), "{level}: {}", result.stderr);
+        assert_eq!(state(&outside), before, "{level}");
+    }
+    assert_eq!(run(&["image", "rm", image]).status, Some(0));
+}
+
+#[test]
+fn no_descriptor_is_a_way_out_as_working_directory() {
+    busybox();
+    for number in 0..32 {
+        let path = format!("/proc/self/fd/{number}");
+        let args = ["run", "--workdir", &path, "busybox", "--", "sh", "-c", "pwd"];
+        // Directories of the host, among them its root, at many numbers.
+        let open = (3..32).step_by(2).map(|n| format!("{n}</ ")).collect::<String>();
+        let result = done(after("", &open, &args).output().expect("bash starts"));
+        assert_eq!((result.status, result.stdout.as_str()), (Some(125), ""), "{path}");
+        assert!(result.stderr.contains("can't be entered"), "{path}: {}", result.stderr);
+    }
+    // A link that leads upwards from where it seems to be stays inside.
+    let inside =
+        run(&["run", "--workdir", "/proc/self/root/../../tmp", "busybox", "--", "sh", "-c", "pwd -P"]);
+    assert_eq!((inside.status, inside.stdout.as_str()), (Some(0), "/tmp\n"), "{}", inside.stderr);
+}
+
+#[test]
+fn a_set_id_program_of_the_image_gives_nobody_anything() {
+    root_or_skip!();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let program = dir.path().join("root/work");
+    fs::create_dir(dir.path().join("root")).expect("directory");
+    fs::write(&program, WORK).expect("program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).expect("mode");
+    let image = import(&dir.path().join("root"), "set-id");
+    for level in LEVELS {
+        let result = run(&["run", "--level", level, "--user", "1000:1001", image, "--", "/work", "id"]);
+        let expected = "uid=1000 euid=1000 gid=1001 egid=1001 groups=\n";
+        assert_eq!(
+            (result.status, result.stdout.as_str()),
+            (Some(0), expected),
+            "{level}: {}",
+            result.stderr
+        );
+    }
+    assert_eq!(run(&["image", "rm", image]).status, Some(0));
+}
+
+#[test]
+fn a_crash_starts_no_handler_of_the_host_and_descriptors_are_limited() {
+    busybox();
+    let script = "ulimit -Sc; ulimit -Hc; (ulimit -c 1) 2>/dev/null && echo raised; ulimit -Sn";
+    let result = run(&["run", "busybox", "--", "sh", "-c", script]);
+    let lines: Vec<&str> = result.stdout.lines().collect();
+    let ["0", "0", descriptors] = lines[..] else { panic!("{} {}", result.stdout, result.stderr) };
+    assert!(descriptors.parse::<u32>().is_ok_and(|n| n <= 1024), "{descriptors}");
+}
+
+#[test]
+fn a_set_id_isolab_refuses_to_do_anything() {
+    root_or_skip!();
+    // Not $TMPDIR, which may be root's alone.
+    let dir = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o711))
+        .tempdir_in("/var/tmp")
+        .expect("temporary directory");
+    let as_nobody = |program: &Path, args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(args);
+        command.env("ISOLAB_HOME", dir.path().join("home")).current_dir("/").stdin(Stdio::null());
+        done(command.output().expect("setpriv starts"))
+    };
+    let id = dir.path().join("id");
+    fs::copy("/usr/bin/id", &id).expect("a copy");
+    fs::set_permissions(&id, fs::Permissions::from_mode(0o4755)).expect("mode");
+    if as_nobody(&id, &["-u"]).stdout != "0\n" {
+        println!("skipped: set-user-id programs have no effect here");
+        return;
+    }
+    let copy = dir.path().join("isolab");
+    fs::copy(binary(), &copy).expect("a copy");
+    for (mode, status) in [(0o755, 0), (0o4755, 125), (0o2755, 125)] {
+        fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).expect("mode");
+        for args in [&["--version"][..], &["explain"]] {
+            let result = as_nobody(&copy, args);
+            assert_eq!(result.status, Some(status), "{mode:o} {args:?}: {}", result.stderr);
+            assert_eq!(result.stdout.is_empty(), status != 0, "{mode:o} {args:?}");
+            let lines = usize::from(status != 0);
+            assert_eq!(result.stderr.lines().count(), lines, "{mode:o} {args:?}: {}", result.stderr);
+        }
+    }
+}
+
+#[test]
+fn isolab_needs_no_library_and_lies_at_a_random_address() {
+    const DYNAMIC: u64 = 3;
+    const INTERPRETER: u64 = 3;
+    const STACK: u64 = 0x6474_e551;
+    const EXECUTE: u64 = 1;
+    const WRITE: u64 = 2;
+    let mut head = Vec::new();
+    fs::File::open(binary()).expect("isolab").take(4096).read_to_end(&mut head).expect("its head");
+    let number =
+        |at: usize, n: usize| head[at..at + n].iter().rev().fold(0, |sum, b| sum << 8 | u64::from(*b));
+    assert_eq!(number(16, 2), DYNAMIC, "an address of its own");
+    let index = |at, n| usize::try_from(number(at, n)).expect("small");
+    let (first, size, count) = (index(32, 8), index(54, 2), index(56, 2));
+    let segments: BTreeMap<u64, u64> = (0..count)
+        .map(|i| first + i * size)
+        .map(|at| (number(at, 4), number(at + 4, 4)))
+        .inspect(|(kind, flags)| assert_ne!(flags & (EXECUTE | WRITE), EXECUTE | WRITE, "segment {kind:#x}"))
+        .collect();
+    assert!(segments.len() > 3, "{segments:?}");
+    assert!(!segments.contains_key(&INTERPRETER), "{segments:?}");
+    assert_eq!(segments.get(&STACK).map(|flags| flags & EXECUTE), Some(0), "{segments:?}");
+}
+
+#[test]
+fn a_label_of_an_image_steers_no_terminal() {
+    const LABEL: &str = "\u{1b}[2J\u{7f}\u{9b}31m\u{202e}gr\u{fc}n";
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for line in ["umoci init --layout layout", "umoci new --image layout:latest"] {
+        tool(dir.path(), line);
+    }
+    let mut command = Command::new("umoci");
+    command.args(["config", "--image", "layout:latest", "--config.label", &format!("odd={LABEL}")]);
+    assert!(command.current_dir(dir.path()).status().expect("umoci starts").success());
+    let image = import(&dir.path().join("layout"), "odd-label");
+    for args in [&["image", "inspect", image][..], &["image", "ls", "--json"], &["image", "ls"]] {
+        let result = run(args);
+        let odd = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
+        assert!(!result.stdout.contains(odd), "{args:?}: {:?}", result.stdout);
+        assert!(args.len() == 2 || result.stdout.contains("\\u009b31m\\u202egr\u{fc}n"), "{}", result.stdout);
+    }
+    let entry: serde_json::Value =
+        serde_json::from_str(&run(&["image", "inspect", image]).stdout).expect("JSON");
+    assert_eq!(entry["config"]["labels"]["odd"], LABEL);
+    assert_eq!(run(&["image", "rm", image]).status, Some(0));
+}
