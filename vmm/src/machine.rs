@@ -29,6 +29,7 @@ use crate::devices::mmio::VirtioMmio;
 use crate::devices::registers::offset;
 use crate::devices::rng::Rng;
 use crate::devices::serial::DebugPort;
+use crate::filter::{Filter, FilterError};
 use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
 use crate::privileges;
@@ -69,6 +70,15 @@ pub enum Stop {
         cpu: u8,
         /// The exit.
         exit: String,
+    },
+    /// Its thread could not be confined, and never ran it.
+    #[error("cpu {cpu}")]
+    Unconfined {
+        /// Which processor.
+        cpu: u8,
+        /// Why.
+        #[source]
+        why: FilterError,
     },
     /// `KVM_RUN` itself failed.
     #[error("run cpu {cpu}")]
@@ -123,6 +133,9 @@ pub enum VmError {
     /// A template.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// The system calls of its threads can't be confined.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// The guest ended without its last mark.
     #[error("guest stopped without a result{}", quote(.last_words))]
     Stopped {
@@ -244,9 +257,12 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         debug: DebugPort::new(config.console_log),
     });
     privileges::give_up().map_err(host("give up capabilities"))?;
+    let of_processor = Arc::new(Filter::of_processor()?);
+    Filter::of_devices()?.apply()?;
     let mut threads = Vec::new();
     for (cpu, vcpu) in (0..config.cpus).zip(vcpus).rev() {
-        threads.push(start(vcpu, cpu, Arc::clone(&bus), Arc::clone(&end), tracer)?);
+        let shared = (Arc::clone(&bus), Arc::clone(&end), Arc::clone(&of_processor));
+        threads.push(start(vcpu, cpu, shared, tracer)?);
     }
 
     // Its life and its end.
@@ -371,13 +387,16 @@ fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8) -> Result<Vec<Processor>
 fn start(
     vcpu: VcpuFd,
     cpu: u8,
-    bus: Arc<Bus>,
-    end: Arc<End>,
+    (bus, end, filter): (Arc<Bus>, Arc<End>, Arc<Filter>),
     tracer: Tracer,
 ) -> Result<JoinHandle<VcpuFd>, VmError> {
     /// A processor's thread needs little: its exits are served without recursion.
     const STACK: usize = 64 << 10;
     let body = move || {
+        if let Err(why) = filter.apply() {
+            end.report(Ending::Stopped(Stop::Unconfined { cpu, why }));
+            return vcpu;
+        }
         if cpu == 0 {
             tracer.delay(Subphase::VcpuStart);
             let begin = Mark { code: Code::RunBegin, clock: Clock::Monotonic, value: 0, stamp: now_ns() };
