@@ -43,14 +43,14 @@ pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
         items.push(item("unfinished snapshot", &path, 0));
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&items)?);
+        say!("{}", serde_json::to_string_pretty(&items)?);
     } else {
         let verb = if args.dry_run { "would remove" } else { "removed" };
         for item in &items {
-            println!("{verb} {} {}", item.what, item.path.escape_debug());
+            say!("{verb} {} {}", item.what, item.path.escape_debug());
         }
         if items.is_empty() {
-            println!("nothing to remove");
+            say!("nothing to remove");
         }
     }
     Ok(0)

@@ -46,7 +46,7 @@ pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
         }
         ImageCommand::Ls(json) => list(&store, json.json),
         ImageCommand::Inspect { image, json: _ } => {
-            println!("{}", escape::json(&resolve::image(&image)?.entry)?);
+            say!("{}", escape::json(&resolve::image(&image)?.entry)?);
             Ok(())
         }
         ImageCommand::Export { image, output, format } => export(&image, &output, format),
@@ -69,10 +69,10 @@ fn remove(store: &Store, images: &[String], json: JsonArg) -> anyhow::Result<()>
         }
     }
     if json.json {
-        println!("{}", escape::json(&removed)?);
+        say!("{}", escape::json(&removed)?);
     } else {
         for Removed { what, path, .. } in removed {
-            println!("removed {what} {}", path.display());
+            say!("removed {what} {}", path.display());
         }
     }
     Ok(())
@@ -261,7 +261,7 @@ fn name_of(path: &Path) -> anyhow::Result<String> {
 
 fn announce(entry: &Entry, json: JsonArg) -> anyhow::Result<()> {
     if json.json {
-        println!("{}", escape::json(entry)?);
+        say!("{}", escape::json(entry)?);
         return Ok(());
     }
     // A report that we can't read is one of another version's: nothing to tell.
@@ -271,21 +271,21 @@ fn announce(entry: &Entry, json: JsonArg) -> anyhow::Result<()> {
         }
     }
     let name = entry.name.as_deref().unwrap_or("-");
-    println!("{name} {} {:.1} MiB, {} inodes", entry.digest, mib(entry.size), entry.inodes);
+    say!("{name} {} {:.1} MiB, {} inodes", entry.digest, mib(entry.size), entry.inodes);
     Ok(())
 }
 
 fn list(store: &Store, json: bool) -> anyhow::Result<()> {
     let entries = store.list()?;
     if json {
-        println!("{}", escape::json(&entries)?);
+        say!("{}", escape::json(&entries)?);
         return Ok(());
     }
     let width = entries.iter().map(|e| e.name.as_deref().map_or(1, str::len)).max().unwrap_or(0).max(4);
-    println!("{:width$}  {:19}  {:>9}  SOURCE", "NAME", "DIGEST", "MiB");
+    say!("{:width$}  {:19}  {:>9}  SOURCE", "NAME", "DIGEST", "MiB");
     for entry in entries {
         let name = entry.name.as_deref().unwrap_or("-");
-        println!(
+        say!(
             "{name:width$}  {:19}  {:>9.1}  {}",
             entry.digest.get(..19).unwrap_or(&entry.digest),
             mib(entry.size),

@@ -38,31 +38,31 @@ pub(crate) fn fetch_stock() -> anyhow::Result<KernelEntry> {
 pub(crate) fn kernel(command: KernelCommand) -> anyhow::Result<u8> {
     let store = store()?;
     match command {
-        KernelCommand::Fetch => announce(&fetch_stock()?),
+        KernelCommand::Fetch => announce(&fetch_stock()?)?,
         KernelCommand::Build { jobs } => return build_tuned(&store, jobs),
         KernelCommand::Add { path, name, modules } => {
-            announce(&add(&store, &AddKernel { path, name: Some(name), modules })?);
+            announce(&add(&store, &AddKernel { path, name: Some(name), modules })?)?;
         }
         KernelCommand::Ls(json) => {
             let infos: Vec<_> = store.list()?.iter().map(|entry| entry.info().clone()).collect();
             if json.json {
-                println!("{}", serde_json::to_string_pretty(&infos)?);
+                say!("{}", serde_json::to_string_pretty(&infos)?);
             } else {
-                println!("{:12}  {:28}  {:8}  {:>7}  MODULES", "NAME", "VERSION", "FORMAT", "MiB");
+                say!("{:12}  {:28}  {:8}  {:>7}  MODULES", "NAME", "VERSION", "FORMAT", "MiB");
                 for info in infos {
                     let (name, version, mib) = (&info.name, &info.version, info.size_bytes >> 20);
                     let format = format!("{:?}", info.format).to_lowercase();
-                    println!("{name:12}  {version:28}  {format:8}  {mib:>7}  {}", info.modules.len());
+                    say!("{name:12}  {version:28}  {format:8}  {mib:>7}  {}", info.modules.len());
                 }
             }
         }
         KernelCommand::Inspect { name } => {
-            println!("{}", serde_json::to_string_pretty(store.get(&name)?.info())?);
+            say!("{}", serde_json::to_string_pretty(store.get(&name)?.info())?);
         }
         KernelCommand::Rm { names } => {
             for name in names {
                 store.remove(&name)?;
-                println!("removed kernel {name}");
+                say!("removed kernel {name}");
             }
         }
     }
@@ -80,7 +80,7 @@ fn build_tuned(store: &KernelStore, jobs: Option<u16>) -> anyhow::Result<u8> {
     };
     shown.bar.finish_and_clear();
     match result {
-        Ok(entry) => announce(&entry),
+        Ok(entry) => announce(&entry)?,
         Err(KernelBuildError::Stopped) => {
             let signal = signals.pending().first().copied().unwrap_or_default();
             eprintln!("isolab: the build was stopped; the store is as it was");
@@ -138,7 +138,8 @@ fn told(step: &FetchStep) -> String {
     }
 }
 
-fn announce(entry: &KernelEntry) {
+fn announce(entry: &KernelEntry) -> anyhow::Result<()> {
     let info = entry.info();
-    println!("{} {} {:?}, {} guest modules", info.name, info.version, info.format, info.modules.len());
+    say!("{} {} {:?}, {} guest modules", info.name, info.version, info.format, info.modules.len());
+    Ok(())
 }

@@ -2,6 +2,9 @@
 //! levels.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod say;
+
 mod arguments;
 mod batch;
 mod bench;
@@ -192,7 +195,9 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "isolab", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "isolab", &mut script);
+            std::io::stdout().write_all(&script)?;
             Ok(0)
         }
         Command::Man { command } => {

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     }
     check_lab_options(&args.job)?;
     if args.job.print_config {
-        println!("{}", serde_json::to_string_pretty(&config)?);
+        say!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
     }
     match choose(args.job.on, args.level == "vm") {

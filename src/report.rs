@@ -9,7 +9,7 @@ use isolab_bench::export;
 use isolab_bench::record::Record;
 use isolab_bench::recorded::Recorded;
 use isolab_bench::report::{html, markdown, suite, text};
-use isolab_bench::summary::{METRICS, Metric, metric};
+use isolab_bench::summary::{METRICS, Metric, Unit, metric};
 
 use crate::bench::output::COLUMNS;
 use crate::cli::{ReportArgs, ReportFormat};
@@ -24,6 +24,12 @@ const MAX_BYTES: u64 = 1 << 30;
 /// A file is no record, or can't be written.
 pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<u8> {
     let metric = args.metric.as_deref().map(named).transpose()?;
+    if let Some(metric) = metric.filter(|metric| metric.unit != Unit::Ns) {
+        bail!(
+            "--metric {} is no time, and hyperfine's results are times; give a startup metric",
+            metric.name
+        );
+    }
     if metric.is_some() && args.format != ReportFormat::Hyperfine {
         bail!("--metric is for --format hyperfine; the other formats hold every metric");
     }

@@ -97,7 +97,7 @@ pub(crate) fn command(args: &SnapshotArgs) -> anyhow::Result<u8> {
             let store = store()?;
             for name in names {
                 store.remove(name)?;
-                println!("removed snapshot {name}");
+                say!("removed snapshot {name}");
             }
         }
         None => {
@@ -110,9 +110,9 @@ pub(crate) fn command(args: &SnapshotArgs) -> anyhow::Result<u8> {
                 Err(signal) => return Ok(128 + signal),
             };
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&described(&name, Some(&info)))?);
+                say!("{}", serde_json::to_string_pretty(&described(&name, Some(&info)))?);
             } else {
-                println!("{name} {} MiB", bytes(&info).div_ceil(1 << 20));
+                say!("{name} {} MiB", bytes(&info).div_ceil(1 << 20));
             }
         }
     }
@@ -211,20 +211,20 @@ fn list(as_json: bool) -> anyhow::Result<()> {
     let all = store()?.list()?;
     if as_json {
         let all: Vec<_> = all.iter().map(|(name, info)| described(name, info.as_ref())).collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
-    println!("{:32}  {:28}  {:>7}  {:>4}  {:>8}", "NAME", "KERNEL", "MEMORY", "CPUS", "SIZE MiB");
+    say!("{:32}  {:28}  {:>7}  {:>4}  {:>8}", "NAME", "KERNEL", "MEMORY", "CPUS", "SIZE MiB");
     for (name, info) in all {
         let name = crate::escaped(&name);
         let Some(info) = info else {
-            println!("{name:32}  damaged: `isolab snapshot rm` removes it");
+            say!("{name:32}  damaged: `isolab snapshot rm` removes it");
             continue;
         };
         let (subject, mib) = (&info.subject, bytes(&info).div_ceil(1 << 20));
         let (kernel, memory, cpus) =
             (crate::escaped(&subject.kernel_version), subject.memory_bytes >> 20, subject.cpus);
-        println!("{name:32}  {kernel:28}  {memory:>6}M  {cpus:>4}  {mib:>8}");
+        say!("{name:32}  {kernel:28}  {memory:>6}M  {cpus:>4}  {mib:>8}");
     }
     Ok(())
 }

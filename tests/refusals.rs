@@ -66,6 +66,24 @@ fn bad_input_is_refused_with_one_line_and_125() {
 }
 
 /// Names and sizes of all that is in the store.
+#[test]
+fn output_that_can_not_be_written_is_an_error_in_one_line() {
+    for args in [
+        &["image", "ls"][..],
+        &["image", "ls", "--json"],
+        &["kernel", "ls"],
+        &["gc", "--dry-run"],
+        &["completions", "bash"],
+        &["man"],
+        &["explain", "lab"],
+        &["run", "--print-config", "demo"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+        let output = isolab(args).stdout(full).output().expect("starts");
+        assert_refused(&output, "No space left", &format!("{args:?}"));
+    }
+}
+
 fn store() -> BTreeMap<PathBuf, u64> {
     let mut found = BTreeMap::new();
     let mut open = vec![home()];

@@ -96,18 +96,21 @@ pub struct NoiseFloor {
 }
 
 impl NoiseFloor {
-    /// The band of ratios that say nothing: at least the point 1.
+    /// The band of ratios that say nothing: as far to either side of 1 as the interval reaches to one. Which of two equal runs was the
+    /// slower one is chance, so what it could be is no finding in the other direction either.
     #[must_use]
     pub fn band(&self) -> Option<[f64; 2]> {
         let [low, high] = self.ratio?.ci95?;
-        Some([low.min(1.0), high.max(1.0)])
+        let reach = high.max(low.recip()).max(1.0);
+        Some([reach.recip(), reach])
     }
 
-    /// The band of differences that say nothing: at least the point 0.
+    /// The band of differences that say nothing: as far to either side of 0.
     #[must_use]
     pub fn difference_band(&self) -> Option<[f64; 2]> {
         let [low, high] = self.difference.ci95?;
-        Some([low.min(0.0), high.max(0.0)])
+        let reach = high.max(-low).max(0.0);
+        Some([-reach, reach])
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the results go: the table to standard output, the record and the page to files.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -68,7 +68,8 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Whole or not at all: written beside its place and renamed; `-`: to standard output.
+/// Whole or not at all: written beside its place and renamed, with the mode of what was there; a link is followed. What is there and is no
+/// file (a device, a pipe) is written to. `-`: to standard output.
 ///
 /// # Errors
 /// It can't be written.
@@ -76,12 +77,25 @@ pub(crate) fn put(path: &Path, content: &str) -> anyhow::Result<()> {
     if is_stdout(path) {
         return std::io::stdout().write_all(content.as_bytes()).context("write to standard output");
     }
-    let mut name = path.file_name().context("a file name is missing")?.to_owned();
+    let there = std::fs::metadata(path).ok();
+    if there.as_ref().is_some_and(|it| !it.is_file() && !it.is_dir()) {
+        let written = File::options().write(true).open(path);
+        return written
+            .and_then(|mut file| file.write_all(content.as_bytes()))
+            .with_context(|| format!("write {}", path.display()));
+    }
+    let target = if there.is_some() { std::fs::canonicalize(path) } else { Ok(path.to_owned()) };
+    let target = target.with_context(|| format!("write {}", path.display()))?;
+    let mut name = target.file_name().context("a file name is missing")?.to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(content.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
+    let temporary = target.with_file_name(name);
+    let whole = |mut file: File| {
+        file.write_all(content.as_bytes())?;
+        there.filter(Metadata::is_file).map_or(Ok(()), |it| file.set_permissions(it.permissions()))?;
+        file.sync_all()
+    };
+    let written =
+        File::create_new(&temporary).and_then(whole).and_then(|()| std::fs::rename(&temporary, &target));
     if written.is_err() {
         // Best effort: the error that counts is the first.
         let _ = std::fs::remove_file(&temporary);
@@ -92,6 +106,33 @@ pub(crate) fn put(path: &Path, content: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_followed_a_mode_stays_and_what_is_no_file_is_written_to() {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (file, link, pipe) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("pipe"));
+        std::fs::write(&file, "before").expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        symlink("file", &link).expect("link");
+        put(&link, "after").expect("written");
+        assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "after");
+        assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+        let made =
+            rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+        made.expect("a pipe");
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read_to_string(pipe).expect("read")
+        });
+        put(&pipe, "through").expect("written");
+        assert_eq!(reader.join().expect("a reader"), "through");
+        assert!(std::fs::metadata(&pipe).expect("there").file_type().is_fifo());
+        let full = put(Path::new("/dev/full"), "nothing fits").expect_err("a full device");
+        assert!(format!("{full:#}").contains("No space left"), "{full:#}");
+    }
 
     #[test]
     fn a_file_is_written_whole_or_stays_as_it_was() {

@@ -367,8 +367,12 @@ fn noise_floor(record: &Record) -> Option<String> {
     let metrics = [leading_metric(record), record.headline().memory()];
     let parts: Vec<String> = metrics.into_iter().filter_map(part).collect();
     let arm = printable(record.run.plan.control.as_deref()?);
-    (!parts.is_empty())
-        .then(|| format!("Noise floor, {arm} against itself: {}. No claim is smaller.", parts.join("; ")))
+    (!parts.is_empty()).then(|| {
+        format!(
+            "Noise floor, {arm} against itself: {}. No claim is smaller, in either direction.",
+            parts.join("; ")
+        )
+    })
 }
 
 /// Levels that could not run, each with reason and remedy.
