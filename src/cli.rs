@@ -39,7 +39,7 @@ Examples:
   isolab run demo -- /isolab-work help           what the image demo can do
   isolab run --level vm --memory 256M debian -- python3 -c 'print(1)'
   tar c . | isolab run -i --level vm debian -- tar t
-  isolab snapshot debian && isolab run --level vm --from-snapshot debian -- uname -r
+  isolab run --level vm --from-snapshot debian -- uname -r
   isolab run -it debian -- bash";
 
 /// Run a command in an image at one level
@@ -339,15 +339,9 @@ pub(crate) struct CompareArgs {
     /// Seed of the order (default: from the clock; stored in the record)
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Write the result record here (`-`: standard output, and nothing else there)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write the HTML report here
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
-    /// Print no table
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    /// Where the results go.
+    #[command(flatten)]
+    pub(crate) output: OutputOptions,
     /// Make a phase of each start longer by so many milliseconds (a test of the timeline; repeatable)
     #[arg(long, hide = true, value_name = "PHASE=MS")]
     pub(crate) test_delay: Vec<Delay>,
@@ -357,6 +351,20 @@ pub(crate) struct CompareArgs {
     /// The job.
     #[command(flatten)]
     pub(crate) job: JobArgs,
+}
+
+/// Where the results of a measurement or a probe go.
+#[derive(Debug, Args)]
+pub(crate) struct OutputOptions {
+    /// Write the record here, of bench as JSON Lines (`-`: standard output, and nothing else there)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the HTML report here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print no table
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// `isolab bench`.
@@ -381,15 +389,9 @@ pub(crate) struct BenchArgs {
     /// Seed of the order (default: from the clock; stored in the record)
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Write the record as JSON Lines here (`-`: standard output, and nothing else there)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write the HTML report here
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
-    /// Print no table
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    /// Where the results go.
+    #[command(flatten)]
+    pub(crate) output: OutputOptions,
     /// The job.
     #[command(flatten)]
     pub(crate) options: JobOptions,

@@ -25,6 +25,7 @@ mod kernel;
 mod knobs;
 mod lab;
 mod levels;
+mod output;
 mod place;
 mod probe;
 mod report;

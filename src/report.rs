@@ -13,7 +13,7 @@ use isolab_bench::summary::{METRICS, Metric, Unit, metric};
 
 use crate::bench::output::COLUMNS;
 use crate::cli::{ReportArgs, ReportFormat};
-use crate::compare::output::{is_stdout, put, text_style};
+use crate::output::{is_stdout, put, text_style};
 
 /// Most bytes of a record file: more than the largest plan gives.
 const MAX_BYTES: u64 = 1 << 30;

@@ -73,12 +73,12 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
     }
     let levels = compare::levels_of(args.levels.as_ref())?;
     compare::check_snapshot(&config, &levels)?;
-    output::check(args)?;
+    args.output.check()?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
         Place::Host => {
             let record = on_host(args, (&suites, density), &levels, &job, &config, image)?;
-            if let Some(line) = ending(&record, output::silent(args)) {
+            if let Some(line) = ending(&record, args.output.silent()) {
                 eprintln!("isolab: {}", escaped(&line));
             }
             record
@@ -92,7 +92,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
             }
         }
     };
-    output::write(args, &record)?;
+    output::write(&args.output, &record)?;
     Ok(status(&record))
 }
 
@@ -177,7 +177,7 @@ fn from_lab(
     (record.run.id, record.run.started_unix_ns) = identity()?;
     record.run.argv = std::env::args().collect();
     record.run.image.clone_from(&job.image);
-    Sink::open(args)?.whole(&record.to_text()?)?;
+    Sink::open(&args.output)?.whole(&record.to_text()?)?;
     Ok(Ok(record))
 }
 
@@ -191,7 +191,7 @@ fn on_host(
 ) -> anyhow::Result<SuiteRecord> {
     snapshot::ensure_in_lab(config)?;
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
-    let silent = output::silent(args);
+    let silent = args.output.silent();
     let (runnable, skipped) = compare::split(args.levels.is_some(), silent, levels, config, &image)?;
     let pairs = args.pairs.unwrap_or_else(|| if hint::in_lab() { PAIRS_IN_LAB } else { PAIRS_ON_HOST });
     let warmup = args.warmup.unwrap_or_else(|| if hint::in_lab() { WARMUP_IN_LAB } else { WARMUP_ON_HOST });
@@ -211,7 +211,7 @@ fn on_host(
         job,
         reference,
     };
-    let mut sink = Sink::open(args)?;
+    let mut sink = Sink::open(&args.output)?;
     let plan = SuitePlan::new(suites, &base, |work| bench.calibrate(work, &runnable[0]))?;
     let (id, started_unix_ns) = identity()?;
     let run = RunLine {

@@ -7,8 +7,8 @@ use anyhow::Context;
 use isolab_bench::report;
 use isolab_bench::suite::lines::{Line, SuiteRecord};
 
-use crate::cli::BenchArgs;
-use crate::compare::output::{check_path, is_stdout, put};
+use crate::cli::OutputOptions;
+use crate::output::{is_stdout, put};
 
 /// Columns of the table.
 pub(crate) const COLUMNS: usize = 110;
@@ -21,8 +21,8 @@ impl Sink {
     ///
     /// # Errors
     /// The file can't be written.
-    pub(super) fn open(args: &BenchArgs) -> anyhow::Result<Self> {
-        Ok(Self(match &args.json {
+    pub(super) fn open(to: &OutputOptions) -> anyhow::Result<Self> {
+        Ok(Self(match &to.json {
             None => None,
             Some(path) if is_stdout(path) => Some(Box::new(io::stdout())),
             Some(path) => {
@@ -54,29 +54,16 @@ impl Sink {
     }
 }
 
-/// Refuses outputs that can't be written before anything is measured.
-///
-/// # Errors
-/// A directory is not there.
-pub(super) fn check(args: &BenchArgs) -> anyhow::Result<()> {
-    [&args.json, &args.html].into_iter().flatten().try_for_each(|path| check_path(path))
-}
-
 /// Writes the page and prints the table, where they are wanted.
 ///
 /// # Errors
 /// One can't be written.
-pub(super) fn write(args: &BenchArgs, record: &SuiteRecord) -> anyhow::Result<()> {
-    if let Some(path) = &args.html {
+pub(super) fn write(to: &OutputOptions, record: &SuiteRecord) -> anyhow::Result<()> {
+    if let Some(path) = &to.html {
         put(path, &report::html::render_bench(record)?)?;
     }
-    if silent(args) || record.end.interrupted.is_some() {
+    if to.silent() || record.end.interrupted.is_some() {
         return Ok(());
     }
     io::stdout().write_all(report::suite::render(record, COLUMNS).as_bytes()).context("write the table")
-}
-
-/// Whether no table is printed.
-pub(super) fn silent(args: &BenchArgs) -> bool {
-    args.quiet || [&args.json, &args.html].into_iter().flatten().any(|path| is_stdout(path))
 }

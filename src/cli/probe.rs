@@ -1,10 +1,8 @@
 //! `isolab probe`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
-use super::JobOptions;
+use super::{JobOptions, OutputOptions};
 
 /// `isolab probe`.
 #[derive(Debug, Args)]
@@ -21,15 +19,9 @@ pub(crate) struct ProbeArgs {
     /// Print the evidence of each cell below the matrix
     #[arg(long)]
     pub(crate) evidence: bool,
-    /// Write the record here (`-`: standard output, and nothing else there)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write the HTML report here
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
-    /// Print no matrix
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    /// Where the results go.
+    #[command(flatten)]
+    pub(crate) output: OutputOptions,
     /// Test the probes instead of the levels: whether each can say "reached" (on this host, level process)
     #[arg(long, conflicts_with_all = ["levels", "json", "html", "evidence", "quiet", "stress"])]
     pub(crate) self_test: bool,

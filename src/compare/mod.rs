@@ -3,7 +3,7 @@
 mod arms;
 pub(crate) mod executor;
 mod fixed_loop;
-pub(crate) mod output;
+mod output;
 pub(crate) mod page_cache;
 mod progress;
 pub(crate) mod settle;
@@ -71,7 +71,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
     if args.cold && config.from_snapshot {
         bail!("--cold does not reach the files of a snapshot, which running guests hold; leave it out");
     }
-    output::check(args)?;
+    args.output.check()?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
         Place::Host => on_host(args, (&levels, arms), &config, image)?,
@@ -84,10 +84,10 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
             }
         }
     };
-    output::write(args, &record)?;
+    output::write(&args.output, &record)?;
     let (status, line) = end(&record);
     // The table says why it is refused, where there is one.
-    let line = line.or_else(|| refusal(&record.comparability.checks).filter(|_| output::silent(args)));
+    let line = line.or_else(|| refusal(&record.comparability.checks).filter(|_| args.output.silent()));
     // In the lab the isolab outside says it, as the record reaches it.
     if let Some(line) = line.filter(|_| !args.progress_lines) {
         eprintln!("isolab: {}", escaped(&line));
@@ -251,7 +251,7 @@ fn on_host(
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
     let (runnable, skipped) =
-        split(args.levels.is_some() || !args.vary.is_empty(), output::silent(args), levels, config, &image)?;
+        split(args.levels.is_some() || !args.vary.is_empty(), args.output.silent(), levels, config, &image)?;
     arms.retain(|arm| runnable.contains(&arm.level));
     let plan = plan(args, arms.iter().map(|arm| arm.name.clone()).collect())?;
     let mut run = Run::starting_now(tool(), std::env::args().collect(), plan.clone())?;

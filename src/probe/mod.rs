@@ -78,7 +78,7 @@ pub(crate) fn probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         return self_test::run(args, &config, &rows);
     }
     let levels = compare::levels_of(args.levels.as_ref())?;
-    output::check(args)?;
+    args.output.check()?;
     let image = resolve::image(&config.image)?;
     let record = match choose(args.options.on, levels.iter().any(|level| level == "vm")) {
         Place::Host => match on_host(args, &levels, &config, image, &rows)? {

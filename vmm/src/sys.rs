@@ -74,8 +74,8 @@ pub(crate) fn overlay(
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
     // SAFETY: MAP_FIXED demands that what is mapped there may be replaced: the range lies in one region of `ram` (`get_slice`
-    // succeeded) and consists of whole pages, nobody holds a reference into it, and `ram` unmaps the whole region in the
-    // end, whatever it is made of. The descriptor is open for the length of the call.
+    // succeeded) and consists of whole pages, nobody holds a reference into it, and the range stays mapped as
+    // long as `ram` has it, whatever it is made of. The descriptor is open for the length of the call.
     let mapped = unsafe { libc::mmap(host.cast(), len, protection, flags, file.as_raw_fd(), from) };
     if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
