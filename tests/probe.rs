@@ -183,6 +183,7 @@ fn what_can_not_be_meant_is_refused_in_one_line() {
         (vec!["probe", "--levels", "jail", "demo"], "there is no level \"jail\""),
         (vec!["probe", "-i", "demo"], "leave -i and -t out"),
         (vec!["probe", "no-such-image"], "no-such-image"),
+        (vec!["probe", "--self-test", "--on", "lab", "demo"], "isolab lab -- probe --self-test"),
         (vec!["probe", "--json", "/no/such/dir/x.json", "demo"], "is not a directory"),
     ] {
         let done = run(&args);

@@ -36,7 +36,7 @@ use self::lines::Said;
 use self::plant::Plants;
 use self::truth::{Lines, Wanted};
 use crate::arguments;
-use crate::cli::{JobArgs, ProbeArgs};
+use crate::cli::{JobArgs, On, ProbeArgs};
 use crate::compare::{self, RECORD_IN_LAB};
 use crate::config::JobConfig;
 use crate::knobs::Knobs;
@@ -75,6 +75,9 @@ pub(crate) fn probe(args: &ProbeArgs) -> anyhow::Result<u8> {
     let config =
         JobConfig { user: config.user.or_else(|| Some("0:0".into())), stdio: Stdio::Interactive, ..config };
     if args.self_test {
+        if args.options.on == On::Lab {
+            bail!("--self-test is of this host; for that of the lab: isolab lab -- probe --self-test demo");
+        }
         return self_test::run(args, &config, &rows);
     }
     let levels = compare::levels_of(args.levels.as_ref())?;
@@ -126,6 +129,7 @@ fn from_lab(
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.extend(args.only.as_ref().map(|only| format!("--only={}", only.join(","))));
     arguments.extend(args.stress.then(|| "--stress".to_owned()));
+    arguments.extend(args.knob.iter().map(|knob| format!("--knob={knob}")));
     arguments.extend(arguments::of_job(job, image.entry.reference()));
     let name = args.image.clone();
     let seed = compare::seed(None);
