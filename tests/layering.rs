@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("isolab-container", &["isolab-images", "isolab-wire"]),
     ("isolab-vmm", &["isolab-images", "isolab-wire"]),
     ("isolab-images", &["isolab-wire"]),
+    ("isolab-bpf", &[]),
     ("isolab-wire", &[]),
     ("regex", &[]),
 ];

@@ -1,124 +1,46 @@
 //! The system calls that are left to the monitor's threads once the guest may run. Whoever gets into one of them through a device
 //! finds no other: any other call ends the process. No new program, no file, no socket, no memory that can be executed.
+//!
+//! The tables (`filter/table.rs`) are compiled when isolab is built: no start pays for that.
 
-use std::collections::BTreeMap;
+use seccompiler::{BpfProgram, sock_filter};
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
+#[cfg(test)]
+mod table;
 
-/// A filter can't be made or installed.
+/// A filter can't be installed.
 #[derive(Debug, thiserror::Error)]
-#[error("confine the monitor's system calls: {0}")]
-pub struct FilterError(String);
-
-/// What a processor's thread needs: the guest, its marks, the locks of devices, memory of the allocator, and its own end.
-const OF_PROCESSOR: &[i64] = &[
-    libc::SYS_ioctl,
-    libc::SYS_read,
-    libc::SYS_write,
-    libc::SYS_writev,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
-    libc::SYS_pread64,
-    libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_futex,
-    libc::SYS_mmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    libc::SYS_madvise,
-    libc::SYS_brk,
-    libc::SYS_close,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_nanosleep,
-    libc::SYS_restart_syscall,
-    libc::SYS_sched_yield,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_getpid,
-    libc::SYS_gettid,
-    libc::SYS_tgkill,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-];
-
-/// What the device thread needs besides: disk, streams, random numbers, and to start the processors' threads, which it confines
-/// further.
-const OF_DEVICES: &[i64] = &[
-    libc::SYS_readv,
-    libc::SYS_preadv,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_getrandom,
-    libc::SYS_fcntl,
-    libc::SYS_fstat,
-    libc::SYS_lseek,
-    libc::SYS_clone,
-    libc::SYS_clone3,
-    libc::SYS_set_robust_list,
-    libc::SYS_rseq,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_rt_sigaction,
-    libc::SYS_prctl,
-    libc::SYS_seccomp,
-];
+#[error("confine the monitor's system calls")]
+pub struct FilterError(#[source] seccompiler::Error);
 
 /// One thread's filter.
-#[derive(Clone, Debug)]
-pub(crate) struct Filter(BpfProgram);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter(&'static [u8]);
+
+/// Of the device thread, and of the threads that it starts.
+pub(crate) const OF_DEVICES: Filter = Filter(include_bytes!(concat!(env!("OUT_DIR"), "/devices.bpf")));
+
+/// Of a processor's thread, which has that one already.
+pub(crate) const OF_PROCESSOR: Filter = Filter(include_bytes!(concat!(env!("OUT_DIR"), "/processor.bpf")));
 
 impl Filter {
-    /// Of the device thread, and of the threads that it starts.
-    pub(crate) fn of_devices() -> Result<Self, FilterError> {
-        Self::new(OF_PROCESSOR.iter().chain(OF_DEVICES), SeccompAction::KillProcess)
-    }
-
-    /// Of a processor's thread, which has that one already.
-    pub(crate) fn of_processor() -> Result<Self, FilterError> {
-        Self::new(OF_PROCESSOR.iter(), SeccompAction::KillProcess)
-    }
-
-    fn new<'a>(calls: impl Iterator<Item = &'a i64>, otherwise: SeccompAction) -> Result<Self, FilterError> {
-        let failed = |e: seccompiler::BackendError| FilterError(e.to_string());
-        let mut rules = BTreeMap::new();
-        for call in calls {
-            rules.insert(*call, conditions(*call).map_err(failed)?);
-        }
-        let filter = SeccompFilter::new(rules, otherwise, SeccompAction::Allow, TargetArch::x86_64);
-        Ok(Self(filter.and_then(TryInto::try_into).map_err(failed)?))
-    }
-
     /// Confines the calling thread.
-    pub(crate) fn apply(&self) -> Result<(), FilterError> {
-        seccompiler::apply_filter(&self.0).map_err(|e| FilterError(e.to_string()))
+    pub(crate) fn apply(self) -> Result<(), FilterError> {
+        seccompiler::apply_filter(&self.program()).map_err(FilterError)
     }
-}
 
-/// Under which arguments a call is allowed: any of these; all arguments where there are none.
-fn conditions(call: i64) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    /// Type of KVM's requests, in bits 8 to 15.
-    const KVM: u64 = kvm_bindings::KVMIO as u64;
-    let bits = SeccompCmpOp::MaskedEq;
-    let allowed: &[(u8, SeccompCmpOp, u64)] = match call {
-        libc::SYS_ioctl => &[(1, bits(0xff00), KVM << 8), (1, SeccompCmpOp::Eq, libc::FIONREAD)],
-        libc::SYS_mmap | libc::SYS_mprotect => &[(2, bits(libc::PROT_EXEC as u64), 0)],
-        libc::SYS_prctl => &[
-            (0, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64),
-            (0, SeccompCmpOp::Eq, libc::PR_SET_NO_NEW_PRIVS as u64),
-        ],
-        libc::SYS_fcntl => &[(1, SeccompCmpOp::Eq, libc::F_GETFL as u64)],
-        _ => &[],
-    };
-    let rule = |(argument, compared, value): &(u8, SeccompCmpOp, u64)| {
-        let condition = SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, compared.clone(), *value)?;
-        SeccompRule::new(vec![condition])
-    };
-    allowed.iter().map(rule).collect()
+    /// The instructions in the kernel's form.
+    fn program(self) -> BpfProgram {
+        let insns = self.0.as_chunks::<8>().0.iter();
+        insns
+            .map(|&[c0, c1, jt, jf, k @ ..]| sock_filter {
+                code: u16::from_le_bytes([c0, c1]),
+                jt,
+                jf,
+                k: u32::from_le_bytes(k),
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
@@ -135,12 +57,51 @@ mod tests {
 
     use super::*;
 
-    /// In a thread with these calls, of which the others fail instead of ending the tests.
-    fn confined<T: Send + 'static>(calls: &'static [&[i64]], body: impl FnOnce() -> T + Send + 'static) -> T {
-        let refuse = SeccompAction::Errno(Errno::PERM.raw_os_error().unsigned_abs());
-        let filter = Filter::new(calls.iter().copied().flatten(), refuse).unwrap();
+    #[test]
+    fn what_is_left_of_arguments_is_what_the_headers_call_so() {
+        let of = |call| table::conditions(call).iter().map(|&(_, _, value)| value).collect::<Vec<_>>();
+        let known = |numbers: &[i32]| numbers.iter().map(|n| n.unsigned_abs()).collect::<Vec<_>>();
+        let fionread = u32::try_from(libc::FIONREAD).unwrap();
+        assert_eq!(of(libc::SYS_ioctl), [kvm_bindings::KVMIO << 8, fionread]);
+        assert_eq!(table::conditions(libc::SYS_mmap), [(2, libc::PROT_EXEC.unsigned_abs(), 0)]);
+        assert_eq!(of(libc::SYS_prctl), known(&[libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS]));
+        assert_eq!(of(libc::SYS_fcntl), known(&[libc::F_GETFL]));
+    }
+
+    #[test]
+    fn each_call_is_answered_by_the_table() {
+        const ALLOWED: u32 = 0x7fff_0000;
+        const KILLED: u32 = 0x8000_0000;
+        let all = [table::OF_PROCESSOR, table::OF_DEVICES].concat();
+        for (filter, calls) in [(OF_PROCESSOR, table::OF_PROCESSOR), (OF_DEVICES, &all)] {
+            for number in 0..1200 {
+                let call = i64::from(number);
+                let answer = |args| isolab_bpf::answer(filter.0, number, args);
+                let conditions = table::conditions(call);
+                if !calls.contains(&call) {
+                    assert_eq!(answer([0; 6]), Some(KILLED), "{call}");
+                } else if conditions.is_empty() {
+                    assert_eq!(answer([u32::MAX; 6]), Some(ALLOWED), "{call}");
+                }
+                for &(argument, bits, value) in conditions.iter().filter(|_| calls.contains(&call)) {
+                    let mut args = [u32::MAX; 6];
+                    assert_eq!(answer(args), Some(KILLED), "{call}");
+                    args[usize::try_from(argument).unwrap()] = value | !bits;
+                    assert_eq!(answer(args), Some(ALLOWED), "{call}");
+                }
+            }
+        }
+    }
+
+    /// In a thread with this filter, in which other calls fail instead of ending the tests.
+    fn confined<T: Send + 'static>(filter: Filter, body: impl FnOnce() -> T + Send + 'static) -> T {
+        const RETURN: u16 = 0x06;
+        let refused = 0x5_0000 | Errno::PERM.raw_os_error().unsigned_abs();
+        let mut program = filter.program();
+        let kills = |insn: &&mut sock_filter| insn.code == RETURN && insn.k == 0x8000_0000;
+        program.iter_mut().filter(kills).for_each(|insn| insn.k = refused);
         let thread = thread::spawn(move || {
-            filter.apply().unwrap();
+            seccompiler::apply_filter(&program).unwrap();
             body()
         });
         thread.join().unwrap()
@@ -157,8 +118,8 @@ mod tests {
 
     #[test]
     fn no_file_no_program_no_socket_and_no_code_for_any_thread() {
-        for calls in [&[OF_PROCESSOR][..], &[OF_PROCESSOR, OF_DEVICES]] {
-            confined(calls, || {
+        for filter in [OF_PROCESSOR, OF_DEVICES] {
+            confined(filter, || {
                 let refused = [
                     File::open("/dev/null").map(drop),
                     TcpListener::bind("127.0.0.1:0").map(drop),
@@ -180,7 +141,7 @@ mod tests {
     fn of_requests_to_devices_only_those_to_kvm_pass() {
         let (read, mut write) = std::io::pipe().unwrap();
         write.write_all(b"abc").unwrap();
-        confined(&[OF_PROCESSOR, OF_DEVICES], move || {
+        confined(OF_DEVICES, move || {
             assert_eq!(rustix::io::ioctl_fionread(&read), Ok(3));
             assert_eq!(rustix::io::ioctl_fionbio(&read, true), Err(Errno::PERM));
             assert_eq!(rustix::io::fcntl_setfd(&read, FdFlags::empty()), Err(Errno::PERM));
@@ -189,9 +150,9 @@ mod tests {
 
     #[test]
     fn a_processors_thread_starts_no_other() {
-        let spawned = confined(&[OF_PROCESSOR], || thread::Builder::new().spawn(|| ()).map(drop));
+        let spawned = confined(OF_PROCESSOR, || thread::Builder::new().spawn(|| ()).map(drop));
         assert_eq!(spawned.unwrap_err().kind(), ErrorKind::PermissionDenied);
-        let spawned = confined(&[OF_PROCESSOR, OF_DEVICES], || thread::spawn(|| 7).join().unwrap());
+        let spawned = confined(OF_DEVICES, || thread::spawn(|| 7).join().unwrap());
         assert_eq!(spawned, 7);
     }
 }

@@ -1,6 +1,5 @@
 //! The boot sequence.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -16,8 +15,8 @@ use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::arch::{self, ArchError, acpi, boot_params, cpuid, mptable, regs};
-use crate::boot::initramfs::{self, InitramfsError, Placed};
-use crate::boot::kernel::{self, KernelError, KernelInfo};
+use crate::boot::initramfs::{self, InitramfsError};
+use crate::boot::kernel::{self, KernelError};
 use crate::cmdline;
 use crate::config::{Begin, Boot, MAX_CPUS, VmConfig};
 use crate::devices::VirtioDevice;
@@ -29,7 +28,7 @@ use crate::devices::mmio::VirtioMmio;
 use crate::devices::registers::offset;
 use crate::devices::rng::Rng;
 use crate::devices::serial::DebugPort;
-use crate::filter::{Filter, FilterError};
+use crate::filter::{self, FilterError};
 use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
 use crate::privileges;
@@ -171,53 +170,24 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     }
     let memory_bytes = config.memory_bytes & !0xfff;
     let tracer = config.tracer;
-    // KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks after its large
-    // pages joins our cgroup), so that a template is read meanwhile.
-    let maker = match config.begin {
-        Begin::Restore(_) => Some(thread::spawn(move || create_machine(tracer))),
-        Begin::Boot(_) => None,
-    };
-    let content = content(&config.begin, memory_bytes, config.cpus)?;
-
-    // The machine.
-    let restored = match &content {
-        Content::Kernel { .. } => None,
-        Content::Template { state, memory } => Some(
-            template::map(memory_bytes, &state.pieces, memory)
-                .inspect(|_| tracer.end(Subphase::TemplateRead))?,
-        ),
-    };
-    let (kvm_fd, vm) = match maker {
-        Some(maker) => maker.join().map_err(|_| host("create virtual machine")(io::Error::other("panic")))?,
-        None => create_machine(tracer),
-    }?;
-    let ram = restored.map_or_else(|| memory::map(memory_bytes), Ok)?;
+    // Up to Linux 6.11 KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks
+    // after its large pages joins our cgroup); its memory is filled meanwhile.
+    let (begin, cpus, log) = (&config.begin, config.cpus, config.console_log);
+    let (filled, made) = thread::scope(|scope| {
+        let filler = scope.spawn(move || fill(begin, memory_bytes, cpus, log, tracer));
+        let made = create_machine();
+        (filler.join(), made)
+    });
+    let (content, ram) = filled.map_err(|_| host("fill guest memory")(io::Error::other("panic")))??;
+    let (kvm_fd, vm) = made?;
+    tracer.end(Subphase::CreateVm);
     memory::register(&vm, &ram)?;
     if let Some(trace) = tracer.trace() {
         trace.set_ram(memory::host_ranges(&ram));
     }
-    tracer.end(Subphase::Ram);
+    tracer.end(Subphase::RamRegister);
     create_interrupt_controllers(&vm)?;
     tracer.end(Subphase::Irqchip);
-
-    // What is in its memory, where no template has put it.
-    if let Content::Kernel { boot, info, placed } = &content {
-        let header = kernel::load(&ram, &boot.kernel, info)?;
-        tracer.end(Subphase::KernelLoad);
-        initramfs::load(&ram, &boot.initramfs, *placed)?;
-        tracer.end(Subphase::InitramfsLoad);
-        regs::write_tables(&ram)?;
-        let acpi_root = describe(&ram, boot.discovery, config.cpus)?;
-        let told = boot_params::Told {
-            header,
-            cmdline: &cmdline::line(boot.discovery, &windows(), config.console_log),
-            initramfs: *placed,
-            acpi_root,
-            memory_bytes,
-        };
-        boot_params::write(&ram, &told)?;
-        tracer.end(Subphase::BootParams);
-    }
 
     // Its devices.
     let ends =
@@ -235,13 +205,13 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     let end = Arc::new(End::new(EventFd::new(EFD_NONBLOCK).map_err(host("create event"))?));
     let processors = create_processors(&kvm_fd, &vm, config.cpus)?;
     let (making, done) = match &content {
-        Content::Kernel { boot, info, .. } => {
+        Content::Kernel { boot, entry } => {
             for (cpu, processor) in (0..).zip(&processors) {
-                arch::regs::set_up(&processor.vcpu, cpu, info.entry)?;
+                arch::regs::set_up(&processor.vcpu, cpu, *entry)?;
             }
             (boot.template.as_ref(), Subphase::Vcpus)
         }
-        Content::Template { state, .. } => {
+        Content::Template(state) => {
             state.check_features(&kvm_fd, &processors)?;
             state.give(&vm, &processors)?;
             state.give_devices(&devices)?;
@@ -257,11 +227,10 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         debug: DebugPort::new(config.console_log),
     });
     privileges::give_up().map_err(host("give up capabilities"))?;
-    let of_processor = Arc::new(Filter::of_processor()?);
-    Filter::of_devices()?.apply()?;
+    filter::OF_DEVICES.apply()?;
     let mut threads = Vec::new();
     for (cpu, vcpu) in (0..config.cpus).zip(vcpus).rev() {
-        let shared = (Arc::clone(&bus), Arc::clone(&end), Arc::clone(&of_processor));
+        let shared = (Arc::clone(&bus), Arc::clone(&end));
         threads.push(start(vcpu, cpu, shared, tracer)?);
     }
 
@@ -285,33 +254,56 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     bus.marks.send(mark).map_err(host("send the last mark"))
 }
 
-/// What a machine begins with, checked.
+/// What its memory was filled with.
 enum Content<'a> {
-    Kernel { boot: &'a Boot, info: KernelInfo, placed: Placed },
-    Template { state: Box<MachineState>, memory: &'a File },
+    Kernel { boot: &'a Boot, entry: u64 },
+    Template(Box<MachineState>),
 }
 
-fn content(begin: &Begin, memory_bytes: u64, cpus: u8) -> Result<Content<'_>, VmError> {
+/// Checks what a machine begins with, and fills its memory.
+fn fill(
+    begin: &Begin,
+    memory_bytes: u64,
+    cpus: u8,
+    console_log: bool,
+    tracer: Tracer,
+) -> Result<(Content<'_>, GuestRam), VmError> {
     match begin {
         Begin::Boot(boot) => {
             let info = kernel::check_kernel(&boot.kernel)?;
             let placed = initramfs::place(&info, memory_bytes, boot.initramfs.len()?)?;
-            Ok(Content::Kernel { boot, info, placed })
+            let ram = memory::map(memory_bytes)?;
+            tracer.end(Subphase::Ram);
+            let header = kernel::load(&ram, &boot.kernel, &info)?;
+            tracer.end(Subphase::KernelLoad);
+            initramfs::load(&ram, &boot.initramfs, placed)?;
+            tracer.end(Subphase::InitramfsLoad);
+            regs::write_tables(&ram)?;
+            let told = boot_params::Told {
+                header,
+                cmdline: &cmdline::line(boot.discovery, &windows(), console_log),
+                initramfs: placed,
+                acpi_root: describe(&ram, boot.discovery, cpus)?,
+                memory_bytes,
+            };
+            boot_params::write(&ram, &told)?;
+            tracer.end(Subphase::BootParams);
+            Ok((Content::Kernel { boot, entry: info.entry }, ram))
         }
         Begin::Restore(files) => {
             let state = template::read(&files.state)?;
             state.check(memory_bytes, cpus)?;
-            Ok(Content::Template { state: Box::new(state), memory: &files.memory })
+            let ram = template::map(memory_bytes, &state.pieces, &files.memory)?;
+            tracer.end(Subphase::TemplateRead);
+            Ok((Content::Template(Box::new(state)), ram))
         }
     }
 }
 
 /// Opens KVM and has it make a machine.
-fn create_machine(tracer: Tracer) -> Result<(Kvm, VmFd), VmError> {
+fn create_machine() -> Result<(Kvm, VmFd), VmError> {
     let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
-    tracer.end(Subphase::KvmOpen);
     let vm = kvm_fd.create_vm().map_err(kvm("create virtual machine"))?;
-    tracer.end(Subphase::CreateVm);
     Ok((kvm_fd, vm))
 }
 
@@ -387,13 +379,13 @@ fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8) -> Result<Vec<Processor>
 fn start(
     vcpu: VcpuFd,
     cpu: u8,
-    (bus, end, filter): (Arc<Bus>, Arc<End>, Arc<Filter>),
+    (bus, end): (Arc<Bus>, Arc<End>),
     tracer: Tracer,
 ) -> Result<JoinHandle<VcpuFd>, VmError> {
     /// A processor's thread needs little: its exits are served without recursion.
     const STACK: usize = 64 << 10;
     let body = move || {
-        if let Err(why) = filter.apply() {
+        if let Err(why) = filter::OF_PROCESSOR.apply() {
             end.report(Ending::Stopped(Stop::Unconfined { cpu, why }));
             return vcpu;
         }

@@ -4,7 +4,7 @@ use kvm_ioctls::VmFd;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::layout;
-use crate::sys;
+use crate::sys::{self, Advice};
 
 /// Guest RAM: private memory, taken from the host as the guest touches it (of a restored guest: as it writes to it).
 pub(crate) type GuestRam = GuestMemoryMmap<()>;
@@ -28,15 +28,8 @@ pub enum MemoryError {
     Register(#[source] std::io::Error),
 }
 
-/// Maps RAM of this many bytes.
+/// Maps RAM of this many bytes, in no core dump, in small pages and never merged with others'.
 pub(crate) fn map(bytes: u64) -> Result<GuestRam, MemoryError> {
-    let ram = reserve(bytes)?;
-    protect(&ram)?;
-    Ok(ram)
-}
-
-/// The same before [`protect`], which is for what is mapped in the end.
-pub(crate) fn reserve(bytes: u64) -> Result<GuestRam, MemoryError> {
     let refused = |source| MemoryError::Map { bytes, source };
     let mut regions = Vec::new();
     for (start, len) in layout::ram_ranges(bytes) {
@@ -44,12 +37,17 @@ pub(crate) fn reserve(bytes: u64) -> Result<GuestRam, MemoryError> {
         let region = GuestRegionMmap::new(sys::map_aligned(len).map_err(refused)?, start);
         regions.push(region.ok_or_else(|| refused(std::io::ErrorKind::InvalidInput.into()))?);
     }
-    GuestRam::from_regions(regions).map_err(|e| refused(std::io::Error::other(e)))
+    let ram = GuestRam::from_regions(regions).map_err(|e| refused(std::io::Error::other(e)))?;
+    // Page merging is a side channel between guests; large pages would hide which ones the guest touches.
+    for advice in [Advice::NoDump, Advice::NoMerging, Advice::SmallPages] {
+        sys::advise(&ram, advice).map_err(MemoryError::Advise)?;
+    }
+    Ok(ram)
 }
 
-/// Keeps it out of core dumps and page merging.
-pub(crate) fn protect(ram: &GuestRam) -> Result<(), MemoryError> {
-    sys::advise_ram(ram).map_err(MemoryError::Advise)
+/// Keeps what was laid over it out of core dumps, too.
+pub(crate) fn hide(ram: &GuestRam) -> Result<(), MemoryError> {
+    sys::advise(ram, Advice::NoDump).map_err(MemoryError::Advise)
 }
 
 /// Gives all of it to the guest.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr;
@@ -127,20 +128,30 @@ pub(crate) fn interrupt<T>(thread: &JoinHandle<T>) -> io::Result<()> {
     thread.kill(SIGRTMIN()).map_err(io::Error::from)
 }
 
-/// Keeps guest RAM out of core dumps and away from page merging, which is a side channel between guests.
-pub(crate) fn advise_ram(ram: &GuestRam) -> io::Result<()> {
+/// What the host is asked to do with guest RAM. None of it changes what the RAM holds.
+#[derive(Clone, Copy, Debug)]
+#[repr(i32)]
+pub(crate) enum Advice {
+    /// Keep it out of core dumps.
+    NoDump = libc::MADV_DONTDUMP,
+    /// Never merge its pages with others of the same content.
+    NoMerging = libc::MADV_UNMERGEABLE,
+    /// Small pages.
+    SmallPages = libc::MADV_NOHUGEPAGE,
+}
+
+/// Gives the host this advice on all of guest RAM.
+pub(crate) fn advise(ram: &GuestRam, advice: Advice) -> io::Result<()> {
     for region in ram.iter() {
         let host = ram.get_host_address(region.start_addr()).map_err(io::Error::other)?;
         let len = usize::try_from(region.len()).map_err(io::Error::other)?;
-        for advice in [libc::MADV_DONTDUMP, libc::MADV_UNMERGEABLE, libc::MADV_NOHUGEPAGE] {
-            // SAFETY: demands a mapped range: `host` and `len` are one whole region of `ram`. No advice
-            // changes what the memory holds.
-            let result = unsafe { libc::madvise(host.cast(), len, advice) };
-            let error = io::Error::last_os_error();
-            // EINVAL: a host without KSM or huge pages has nothing to switch off.
-            if result != 0 && error.raw_os_error() != Some(libc::EINVAL) {
-                return Err(error);
-            }
+        // SAFETY: demands a mapped range: `host` and `len` are one whole region of `ram`. No such advice
+        // changes what the memory holds.
+        let result = unsafe { libc::madvise(host.cast(), len, advice as libc::c_int) };
+        let error = io::Error::last_os_error();
+        // EINVAL: a host without KSM or huge pages has nothing to switch off.
+        if result != 0 && error.raw_os_error() != Some(libc::EINVAL) {
+            return Err(error);
         }
     }
     Ok(())
@@ -193,6 +204,11 @@ impl<'a> FileAt<'a> {
     /// A reader from `position` on, for a file of `len` bytes.
     pub(crate) const fn new(file: &'a File, position: u64, len: u64) -> Self {
         Self { file, position, len }
+    }
+
+    /// What it reads from, and which bytes of that are still to come.
+    pub(crate) const fn rest(&self) -> (&'a File, Range<u64>) {
+        (self.file, self.position..self.len)
     }
 }
 

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::compressed::expand;
 use super::config::discovery;
 use super::format::{KernelFormatError, inspect, unpack};
+use super::holes::dig;
 use super::modules::{GUEST, LAB, MAX_MODULE, ModuleError, ModuleInfo, load_order, modinfo, slim};
 use super::store::check_name;
 use super::{KernelEntry, KernelFormat, KernelInfo, KernelStore, KernelStoreError, ModuleSet, Origin};
@@ -84,9 +85,9 @@ pub(super) fn assemble(store: &KernelStore, parts: &Parts) -> Result<KernelEntry
     let staging = store.stage()?;
     let dir = staging.path().join("entry");
     create_dir(&dir)?;
-    write(&dir.join("kernel"), &parts.kernel)?;
+    write_with_holes(&dir.join("kernel"), &parts.kernel)?;
     if let Some(vmlinux) = &unpacked {
-        write(&dir.join("vmlinux"), vmlinux)?;
+        write_with_holes(&dir.join("vmlinux"), vmlinux)?;
     }
     if let Some(config) = &parts.config {
         write(&dir.join("config"), config)?;
@@ -174,8 +175,26 @@ fn create_dir(path: &Path) -> Result<(), KernelAssembleError> {
 
 /// Writes a file and sees to it that it is on the disk before the entry gets its name.
 fn write(path: &Path, content: &[u8]) -> Result<(), KernelAssembleError> {
-    let mut file = File::create_new(path).map_err(|source| write_error(path, source))?;
-    file.write_all(content).and_then(|()| file.sync_data()).map_err(|source| write_error(path, source))
+    write_then(path, content, |_| Ok(()))
+}
+
+/// The same; pages of zeros are holes.
+fn write_with_holes(path: &Path, content: &[u8]) -> Result<(), KernelAssembleError> {
+    write_then(path, content, dig)
+}
+
+fn write_then(
+    path: &Path,
+    content: &[u8],
+    then: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<(), KernelAssembleError> {
+    let create = || {
+        let mut file = File::options().read(true).write(true).create_new(true).open(path)?;
+        file.write_all(content)?;
+        then(&file)?;
+        file.sync_data()
+    };
+    create().map_err(|source| write_error(path, source))
 }
 
 fn write_error(path: &Path, source: io::Error) -> KernelAssembleError {

@@ -13,6 +13,7 @@ mod compressed;
 mod config;
 mod fetch;
 mod format;
+mod holes;
 mod modules;
 mod package;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use assemble::KernelAssembleError;
 pub use build::{BuildKernel, BuildStep, KernelBuildError, MakeError, SourceError, build};
 pub use fetch::{FetchStep, KernelFetchError, PACKAGES, fetch};
 pub use format::{KernelFormat, KernelFormatError};
+pub use holes::dig;
 pub use modules::ModuleError;
 pub use package::KernelPackageError;
 pub use store::{KernelStore, KernelStoreError};

@@ -76,12 +76,12 @@ subphases! {
     Workspace = 20, "workspace";
     /// workload's process, limits, user, capabilities, system call filter
     Privileges = 21, "caps_seccomp";
-    /// guest kernel checked, /dev/kvm opened
-    KvmOpen = 22, "kvm_open";
-    /// virtual machine made
+    /// guest kernel checked, guest RAM mapped
+    Ram = 22, "ram";
+    /// what KVM took to make the virtual machine beyond the VMM's work beside it
     CreateVm = 23, "create_vm";
-    /// guest RAM mapped and given to the machine
-    Ram = 24, "ram";
+    /// guest RAM given to the machine
+    RamRegister = 24, "ram_register";
     /// interrupt controllers made
     Irqchip = 25, "irqchip";
     /// guest kernel copied into guest RAM

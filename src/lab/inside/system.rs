@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use isolab_images::kernels::KernelStore;
 use rustix::fs::inotify;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 use rustix::system::finit_module;
@@ -30,6 +31,7 @@ pub(super) fn set_up(job: &LabJob) -> Result<Vec<String>> {
     mounts()?;
     delegate_controllers()?;
     leave_room()?;
+    dig_holes()?;
     let now = Timespec { tv_sec: i64::try_from(job.now_s).unwrap_or(0), tv_nsec: 0 };
     if let Err(errno) = clock_settime(ClockId::Realtime, now) {
         warnings.push(format!("set the clock: {errno}"));
@@ -95,7 +97,7 @@ fn mounts() -> Result<()> {
         ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
         ("devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, c"ptmxmode=0666,mode=0620"),
         ("tmpfs", "/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
-        ("cgroup2", "/sys/fs/cgroup", quiet, c""),
+        ("cgroup2", "/sys/fs/cgroup", quiet, c"favordynmods"),
         ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
     ];
     for (kind, target, flags, data) in table {
@@ -143,6 +145,18 @@ fn leave_room() -> Result<()> {
     create(&of("lab-fence".to_owned()))?;
     gone.iter()
         .try_for_each(|path| fs::remove_dir(path).with_context(|| format!("remove {}", path.display())))
+}
+
+/// Gives the kernels the holes again that their files have in the store of the host: an initramfs has none.
+fn dig_holes() -> Result<()> {
+    let kernels = KernelStore::new(Path::new(HOME).join("kernels")).list().context("list the kernels")?;
+    for kernel in kernels {
+        let path = kernel.vmlinux().unwrap_or_else(|| kernel.kernel());
+        let file = File::options().read(true).write(true).open(&path);
+        let dug = file.and_then(|file| isolab_images::kernels::dig(&file));
+        dug.with_context(|| format!("make holes in {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Shows each image's drive, or its copy in memory, as the image's file in the store.

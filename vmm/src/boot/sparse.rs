@@ -1,41 +1,38 @@
-//! Reads a kernel file into guest memory without touching the pages that stay zero.
+//! Reads a kernel file into guest memory and passes over the holes of the file.
 //!
 //! Fresh guest memory is zero, and a page that nobody writes costs the host nothing. About a third of an unpacked
-//! distribution kernel is zeros (its bss is in the file).
+//! distribution kernel is zeros (its bss is in the file), and entries of the store have holes there (`isolab_images::kernels::dig`).
 
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 
+use rustix::fs::{SeekFrom as Find, seek};
+use rustix::io::Errno;
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
 use crate::sys::FileAt;
 
-const PAGE: usize = 4096;
-/// Bytes of one read: large enough that calls do not count, small enough for the CPU's cache.
-const CHUNK: usize = 16 * PAGE;
-
 /// The reader.
-pub(crate) struct SparseReader<'a> {
-    file: FileAt<'a>,
-    chunk: Vec<u8>,
-}
+pub(crate) struct SparseReader<'a>(FileAt<'a>);
 
 impl<'a> SparseReader<'a> {
     /// What is read from `file` must go to memory that is zero.
-    pub(crate) fn new(file: FileAt<'a>) -> Self {
-        Self { file, chunk: vec![0; CHUNK] }
+    pub(crate) const fn new(file: FileAt<'a>) -> Self {
+        Self(file)
     }
 }
 
 impl Read for SparseReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buf)
+        self.0.read(buf)
     }
 }
 
 impl Seek for SparseReader<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        self.0.seek(to)
     }
 }
 
@@ -44,26 +41,37 @@ impl ReadVolatile for SparseReader<'_> {
         &mut self,
         buf: &mut VolatileSlice<'_, B>,
     ) -> Result<usize, VolatileMemoryError> {
-        const ZEROS: [u8; PAGE] = [0; PAGE];
-        let mut done = 0;
-        while done < buf.len() {
-            let want = CHUNK.min(buf.len() - done);
-            let chunk = &mut self.chunk[..want];
-            let n = match self.file.read(chunk) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(VolatileMemoryError::IOError(e)),
-            };
-            for (i, page) in chunk[..n].chunks(PAGE).enumerate() {
-                if *page != ZEROS[..page.len()] {
-                    buf.subslice(done + i * PAGE, page.len())?.copy_from(page);
-                }
-            }
-            done += n;
+        let (file, rest) = self.0.rest();
+        let end = rest.end.min(rest.start.saturating_add(buf.len() as u64));
+        let place = |at: u64| usize::try_from(at - rest.start).unwrap_or(buf.len());
+        let mut at = rest.start;
+        while at < end {
+            let piece = data(file, at..end).map_err(VolatileMemoryError::IOError)?;
+            self.0.seek(SeekFrom::Start(piece.start)).map_err(VolatileMemoryError::IOError)?;
+            let mut part = buf.subslice(place(piece.start), place(piece.end) - place(piece.start))?;
+            self.0.read_exact_volatile(&mut part)?;
+            at = piece.end;
         }
-        Ok(done)
+        Ok(place(at))
     }
+}
+
+/// The first piece of this range of a file that is not a hole; an empty one at its end where all of it is. Moves the cursor of the
+/// file, which nothing here reads by.
+pub(crate) fn data(file: &File, range: Range<u64>) -> io::Result<Range<u64>> {
+    let found = |find, otherwise: u64| match seek(file, find) {
+        // There is none up to the end of the file.
+        Err(Errno::NXIO) => Ok(otherwise),
+        found => found,
+    };
+    if range.is_empty() {
+        return Ok(range.end..range.end);
+    }
+    let start = found(Find::Data(range.start), range.end)?;
+    if start >= range.end {
+        return Ok(range.end..range.end);
+    }
+    Ok(start..found(Find::Hole(start), range.end)?.min(range.end))
 }
 
 #[cfg(test)]
@@ -77,6 +85,7 @@ mod tests {
     use super::*;
     use crate::memory::GuestRam;
 
+    const PAGE: usize = 4096;
     const RAM: usize = 64 * PAGE;
 
     /// Pages of RAM that the host had to provide (bit 63 of an entry of `pagemap`).
@@ -88,9 +97,15 @@ mod tests {
         entries.chunks_exact(8).filter(|entry| entry[7] & 0x80 != 0).count()
     }
 
+    /// A file with holes where whole pages are zeros.
     fn file(bytes: &[u8]) -> File {
         let file = File::from(rustix::fs::memfd_create("kernel", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
-        file.write_all_at(bytes, 0).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        for (page, at) in bytes.chunks(PAGE).zip((0..).step_by(PAGE)) {
+            if page.iter().any(|byte| *byte != 0) {
+                file.write_all_at(page, at).unwrap();
+            }
+        }
         file
     }
 
@@ -103,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_zeros_take_no_memory() {
+    fn holes_take_no_memory() {
         let mut bytes = vec![0; RAM];
         bytes[5 * PAGE] = 1;
         bytes[20 * PAGE..30 * PAGE].fill(7);

@@ -93,7 +93,7 @@ pub(crate) fn map(bytes: u64, pieces: &[Piece], file: &File) -> Result<GuestRam,
     if len(file)? != total {
         return Err(damaged("its memory is cut short or longer than it was").into());
     }
-    let ram = memory::reserve(bytes)?;
+    let ram = memory::map(bytes)?;
     let mut offset = 0;
     for piece in pieces {
         let refused = |source| MemoryError::Map { bytes: piece.len, source };
@@ -101,7 +101,7 @@ pub(crate) fn map(bytes: u64, pieces: &[Piece], file: &File) -> Result<GuestRam,
         sys::overlay(&ram, GuestAddress(piece.start), size, file, offset).map_err(refused)?;
         offset += piece.len;
     }
-    memory::protect(&ram)?;
+    memory::hide(&ram)?;
     Ok(ram)
 }
 
