@@ -199,6 +199,8 @@ pub(crate) struct Segment {
     pub(crate) place: u64,
     pub(crate) file_bytes: u64,
     pub(crate) memory_bytes: u64,
+    /// The kernel writes there: variables, not code.
+    pub(crate) writable: bool,
 }
 
 fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
@@ -259,6 +261,7 @@ fn u16_at(b: &[u8], at: usize) -> u16 {
 fn load_segments(file: &File, head: &[u8; 64], len: u64) -> Result<Vec<Segment>, KernelError> {
     const ENTRY_BYTES: usize = 56;
     const MAX_SEGMENTS: u16 = 64;
+    const PF_W: u8 = 2;
     let (table, entry_bytes, count) = (u64_at(head, 32), u16_at(head, 54), u16_at(head, 56));
     if usize::from(entry_bytes) != ENTRY_BYTES || count > MAX_SEGMENTS {
         return Err(KernelError::Unsupported("its program headers have an unknown size or number"));
@@ -272,6 +275,7 @@ fn load_segments(file: &File, head: &[u8; 64], len: u64) -> Result<Vec<Segment>,
             place: u64_at(h, 24),
             file_bytes: u64_at(h, 32),
             memory_bytes: u64_at(h, 40),
+            writable: h[4] & PF_W != 0,
         })
         .collect())
 }

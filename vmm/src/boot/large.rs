@@ -38,14 +38,14 @@ pub(crate) fn prefer(ram: &GuestRam, file: &File, info: &KernelInfo) -> Result<(
     Ok(())
 }
 
-/// Those of its image. Gaps between segments and what has no bytes in the file are touched: the kernel fills the gaps with a
-/// pattern before it gives them back, and its variables are spread. Holes in the file are padding, for the most part.
+/// Those of its image. Gaps between segments are touched, the kernel fills them with a pattern before it gives them back, and so are
+/// its variables, which are spread, whether the file has bytes for them or not. Holes in code and constants are padding.
 fn of_kernel(file: &File, info: &KernelInfo) -> io::Result<Vec<u64>> {
     let Some(last) = info.memory_end.checked_sub(1) else { return Ok(Vec::new()) };
     let first = info.memory_start / LARGE;
     let mut unused: Vec<usize> =
         (first..=last / LARGE).map(|n| outside(n * LARGE, &(info.memory_start..info.memory_end))).collect();
-    for segment in &info.segments {
+    for segment in info.segments.iter().filter(|segment| !segment.writable) {
         count_holes(file, segment, first, &mut unused)?;
     }
     let few = (first..).zip(unused).filter(|(_, count)| *count <= MOST_UNUSED);
@@ -100,12 +100,21 @@ mod tests {
         let file = File::from(rustix::fs::memfd_create("kernel", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         file.write_all_at(&vec![1; LARGE_PAGE + LARGE_PAGE / 4], 100).unwrap();
         file.write_all_at(&[2; 5 * PAGE], 100 + 2 * LARGE).unwrap();
-        let code = Segment { offset: 100, place: 16 * MIB, file_bytes: 2 * LARGE, memory_bytes: 2 * LARGE };
+        // A hole of its variables, which are touched all the same.
+        file.set_len(100 + 2 * LARGE + MIB).unwrap();
+        let code = Segment {
+            offset: 100,
+            place: 16 * MIB,
+            file_bytes: 2 * LARGE,
+            memory_bytes: 2 * LARGE,
+            writable: false,
+        };
         let data = Segment {
             offset: 100 + 2 * LARGE,
             place: 21 * MIB,
-            file_bytes: 5 * PAGE as u64,
+            file_bytes: MIB,
             memory_bytes: 5 * MIB - 2048,
+            writable: true,
         };
         let info = KernelInfo {
             format: KernelFormat::Elf,
