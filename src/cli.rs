@@ -3,6 +3,7 @@
 mod probe;
 mod records;
 mod store;
+mod surface;
 
 use std::ffi::OsString;
 use std::ops::Deref;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::probe::ProbeArgs;
 pub(crate) use self::records::{CheckArgs, DiffArgs, ReportArgs, ReportFormat};
 pub(crate) use self::store::{ExportFormat, ImageCommand, KernelCommand, SnapshotArgs, SnapshotCommand};
+pub(crate) use self::surface::SurfaceArgs;
 
 /// One image at three levels of isolation, measured side by side.
 #[derive(Debug, Parser)]
@@ -102,6 +104,16 @@ Examples:
 Exit status: 0 every cell as published, 1 a cell is not or a probe shows nothing, 125 isolab's own error.
 What each probe does and the published table: docs/probe.md.")]
     Probe(ProbeArgs),
+    /// Count the system calls that each level may ask of the host's kernel, and those that a command uses
+    #[command(after_help = "\
+Examples:
+  isolab surface demo -- /isolab-work tree /
+  isolab surface --on host --levels process,container --names debian -- python3 -c 'print(1)'
+  isolab surface --sweep demo                              each system call in turn, at each level
+  isolab surface --json surface.json demo
+
+Needs root and the kernel's trace (tracefs), which the lab has. Nothing is timed. What the numbers are not: docs/surface.md.")]
+    Surface(SurfaceArgs),
     /// Show records of `compare --json`, or export them for other tools
     #[command(after_help = "\
 Examples:

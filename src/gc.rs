@@ -9,7 +9,7 @@ use isolab_images::store::Store;
 use serde::Serialize;
 
 use crate::cli::GcArgs;
-use crate::{kernel, snapshot};
+use crate::{kernel, snapshot, surface};
 
 #[derive(Debug, Serialize)]
 struct Item {
@@ -41,6 +41,12 @@ pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
             std::fs::remove_dir_all(&path)?;
         }
         items.push(item("unfinished snapshot", &path, 0));
+    }
+    for path in surface::instance::stale() {
+        if !args.dry_run {
+            surface::instance::remove(&path)?;
+        }
+        items.push(item("trace", &path, 0));
     }
     if args.json {
         say!("{}", serde_json::to_string_pretty(&items)?);

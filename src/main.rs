@@ -36,6 +36,7 @@ mod signals;
 mod snapshot;
 mod stdio;
 mod supervise;
+mod surface;
 mod terminal;
 mod units;
 
@@ -139,6 +140,7 @@ const fn prints(command: &Command) -> bool {
         | Command::Compare(_)
         | Command::Bench(_)
         | Command::Probe(_)
+        | Command::Surface(_)
         | Command::Lab(_)
         | Command::Snapshot(_)
         | Command::Batch { .. } => false,
@@ -178,6 +180,7 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Compare(args) => compare::compare(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Probe(args) => probe::probe(&args),
+        Command::Surface(args) => surface::surface(&args),
         Command::Image(command) => image::image(command),
         Command::Kernel(command) => kernel::kernel(command),
         Command::Report(args) => report::report(&args),

@@ -28,7 +28,7 @@ impl OutputOptions {
 ///
 /// # Errors
 /// It is not.
-fn check_path(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_path(path: &Path) -> anyhow::Result<()> {
     if !is_stdout(path) {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         if !dir.is_dir() {

@@ -33,5 +33,6 @@ pub mod stop;
 pub mod subphase;
 pub mod suite;
 pub mod summary;
+pub mod surface;
 pub mod timeline;
 pub mod vary;

@@ -10,7 +10,7 @@ mod judge;
 mod lines;
 mod output;
 mod plant;
-mod run;
+pub(crate) mod run;
 mod self_test;
 mod truth;
 
@@ -19,14 +19,13 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use isolab_bench::environment::Host;
 use isolab_bench::probe::table::{ROWS, Row, is_stress};
 use isolab_bench::probe::{BASELINE, Cell, Config, LevelRun, Outcome, ProbeRecord, Program, SCHEMA};
 use isolab_images::job::{Job, Stdio};
-use isolab_images::probe::{HASHED, Spec, fnv};
+use isolab_images::probe::{HASHED, Planted, Spec, fnv};
 use isolab_images::programs::{PROBE, PROBE_DIGEST};
 use rustix::io::{FdFlags, fcntl_setfd};
 use sha2::{Digest, Sha256};
@@ -34,6 +33,7 @@ use sha2::{Digest, Sha256};
 use self::judge::{Context, HostTruth, plain, reason};
 use self::lines::Said;
 use self::plant::Plants;
+use self::run::Ran;
 use self::truth::{Lines, Wanted};
 use crate::arguments;
 use crate::cli::{JobArgs, On, ProbeArgs};
@@ -70,10 +70,7 @@ pub(crate) fn probe(args: &ProbeArgs) -> anyhow::Result<u8> {
     check_lab_options(&args.options)?;
     let rows = rows(args.only.as_deref(), args.stress)?;
     let job = JobArgs { options: args.options.clone(), image: args.image.clone(), command: vec![] };
-    let config = JobConfig::new(&job, None)?;
-    // Root inside: what it can't do, no other user can.
-    let config =
-        JobConfig { user: config.user.or_else(|| Some("0:0".into())), stdio: Stdio::Interactive, ..config };
+    let config = with_root_inside(JobConfig::new(&job, None)?);
     if args.self_test {
         if args.options.on == On::Lab {
             bail!("--self-test is of this host; for that of the lab: isolab lab -- probe --self-test demo");
@@ -139,21 +136,46 @@ fn from_lab(
     };
     let mut record = ProbeRecord::from_json(&bytes)?;
     // The lab's clock says the same in each run.
-    record.started_unix_ns = now_unix_ns()?;
+    record.started_unix_ns = compare::now_unix_ns()?;
     record.argv = std::env::args().collect();
     record.image = name;
     Ok(Ok(record))
-}
-
-fn now_unix_ns() -> anyhow::Result<u64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?;
-    u64::try_from(since.as_nanos()).context("read the clock")
 }
 
 /// The job of the probe program in this image.
 pub(super) fn job_of(config: &JobConfig, image: &Resolved) -> anyhow::Result<Job> {
     let config = JobConfig { command: vec![NAME.to_owned()], ..config.clone() };
     resolve::job(&config, image, false)
+}
+
+/// Tries each system call in turn at a level (P06), for who counts what reaches the host's kernel; nothing is planted and nothing judged.
+///
+/// # Errors
+/// The level can't be started, or breaks.
+pub(crate) fn sweep(
+    level: &str,
+    config: &JobConfig,
+    image: &Resolved,
+    signals: &mut Signals,
+) -> anyhow::Result<Ran> {
+    let config = with_root_inside(config.clone());
+    let job = job_of(&config, image)?;
+    let spec = Spec {
+        probes: vec!["P06".to_owned()],
+        limit_ms: LIMIT_MS,
+        planted: Planted::default(),
+        files: vec![],
+        image_file: String::new(),
+        isolab: (0, String::new()),
+        tmpfs_bytes: 0,
+        env_names: vec![],
+    };
+    run::at_level(level, Setup { program: Some(PROBE), ..Setup::of(&config, image)? }, &job, &spec, signals)
+}
+
+/// Root inside: what it can't do, no other user can.
+fn with_root_inside(config: JobConfig) -> JobConfig {
+    JobConfig { user: config.user.or_else(|| Some("0:0".into())), stdio: Stdio::Interactive, ..config }
 }
 
 /// What stays the same for all levels of a run.
@@ -197,7 +219,7 @@ fn on_host(
     image: Resolved,
     rows: &[&'static Row],
 ) -> anyhow::Result<Result<ProbeRecord, u8>> {
-    let started_unix_ns = now_unix_ns()?;
+    let started_unix_ns = compare::now_unix_ns()?;
     let (runnable, _) = compare::split(args.levels.is_some(), true, levels, config, &image)?;
     let job = job_of(config, &image)?;
     if args.stress && runnable.iter().any(|level| level == "container") {

@@ -26,13 +26,13 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// What the program said at a level, and how it ended.
 #[derive(Debug)]
-pub(super) struct Ran {
-    pub(super) said: Vec<u8>,
-    pub(super) status: u8,
+pub(crate) struct Ran {
+    pub(crate) said: Vec<u8>,
+    pub(crate) status: u8,
     /// The kernel ended the level at its limit of memory.
-    pub(super) out_of_memory: bool,
+    pub(crate) out_of_memory: bool,
     /// A signal asked us to end.
-    pub(super) interrupted: Option<u8>,
+    pub(crate) interrupted: Option<u8>,
 }
 
 /// Runs it.
@@ -103,7 +103,7 @@ pub(super) fn at_level(
 }
 
 /// Reads to the end, keeps so much, and throws away the rest: the writer must not wait.
-pub(super) fn reader(from: OwnedFd, most: u64) -> JoinHandle<std::io::Result<Vec<u8>>> {
+pub(crate) fn reader(from: OwnedFd, most: u64) -> JoinHandle<std::io::Result<Vec<u8>>> {
     std::thread::spawn(move || {
         let mut kept = Vec::new();
         let mut from = File::from(from);

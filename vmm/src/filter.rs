@@ -5,8 +5,7 @@
 
 use seccompiler::{BpfProgram, sock_filter};
 
-#[cfg(test)]
-mod table;
+pub(crate) mod table;
 
 /// A filter can't be installed.
 #[derive(Debug, thiserror::Error)]

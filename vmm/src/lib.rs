@@ -20,6 +20,7 @@ mod arch;
 mod boot;
 mod cmdline;
 mod config;
+pub mod confinement;
 mod devices;
 mod filter;
 mod layout;

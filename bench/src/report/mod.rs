@@ -6,6 +6,7 @@ pub mod markdown;
 pub mod probe;
 pub(crate) mod quantity;
 pub mod suite;
+pub mod surface;
 pub mod text;
 mod vary;
 pub(crate) mod words;

@@ -91,9 +91,10 @@ fn new_root() -> Result<()> {
 
 fn mounts() -> Result<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let table: [(&str, &str, MountFlags, &CStr); 7] = [
+    let table: [(&str, &str, MountFlags, &CStr); 8] = [
         ("proc", "/proc", quiet, c""),
         ("sysfs", "/sys", quiet, c""),
+        ("tracefs", "/sys/kernel/tracing", quiet, c""),
         ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
         ("devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, c"ptmxmode=0666,mode=0620"),
         ("tmpfs", "/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),

@@ -1,0 +1,269 @@
+//! `isolab surface`: which system calls of the host's kernel each level may ask for, and which it did.
+//!
+//! In order, for each level: what the filters allow, from the filters themselves ([`allowed`]); then runs, each traced by the kernel
+//! in a trace of its own ([`instance`]); their lines ([`events`]) are put down to the workload, the monitor's threads, or isolab
+//! ([`tally`]). No time and no memory is taken of such a run.
+
+mod events;
+pub(crate) mod instance;
+mod tally;
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use isolab_bench::environment::Host;
+use isolab_bench::report::surface as text;
+use isolab_bench::surface::{Allowed, BLIND_SPOTS, LevelSurface, Party, SCHEMA, SurfaceRecord};
+use isolab_container::seccomp::{GROUPS, Verdict};
+use isolab_vmm::confinement;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use self::instance::Instance;
+use self::tally::{Launcher, Shape, Tally, name};
+use crate::cli::SurfaceArgs;
+use crate::compare::{self, RECORD_IN_LAB};
+use crate::config::JobConfig;
+use crate::output::{is_stdout, put, text_style};
+use crate::place::{Place, check_lab_options, choose};
+use crate::resolve::{self, Resolved};
+use crate::signals::{ENDING, Signals};
+use crate::{arguments, escaped, probe};
+
+/// Most bytes of a run's complaints that are told.
+const MOST_COMPLAINTS: u64 = 4096;
+
+/// Traces, in its place.
+///
+/// # Errors
+/// isolab's own: status 125.
+pub(crate) fn surface(args: &SurfaceArgs) -> anyhow::Result<u8> {
+    if args.job.interactive || args.job.tty {
+        bail!("surface gives its runs no input of yours; leave -i and -t out");
+    }
+    if args.job.print_config {
+        bail!("--print-config is for run, compare and bench");
+    }
+    check_lab_options(&args.job)?;
+    let config = JobConfig::new(&args.job, None)?;
+    let levels = compare::levels_of(args.levels.as_ref())?;
+    if let Some(path) = &args.json {
+        crate::output::check_path(path)?;
+    }
+    let image = resolve::image(&config.image)?;
+    let record = match choose(args.job.on, levels.iter().any(|level| level == "vm")) {
+        Place::Host => match on_host(args, &levels, &config, &image)? {
+            Ok(record) => record,
+            Err(signal) => return Ok(128_u8.saturating_add(signal)),
+        },
+        Place::Lab(why) => {
+            eprintln!("isolab: running in the lab: {why}");
+            match from_lab(args, &config, image)? {
+                Ok(record) => record,
+                // The isolab inside has said on standard error what there is to say.
+                Err(status) => return Ok(status),
+            }
+        }
+    };
+    if let Some(path) = &args.json {
+        put(path, &record.to_json()?)?;
+    }
+    if !args.json.as_deref().is_some_and(is_stdout) {
+        let text = text::render(&record, text_style(true), args.names);
+        std::io::stdout().write_all(text.as_bytes()).context("write the table")?;
+    }
+    Ok(0)
+}
+
+/// The record of the same inside the lab, or the status of the isolab there.
+fn from_lab(
+    args: &SurfaceArgs,
+    config: &JobConfig,
+    image: Resolved,
+) -> anyhow::Result<Result<SurfaceRecord, u8>> {
+    let mut arguments = vec!["surface".to_owned(), format!("--json={RECORD_IN_LAB}")];
+    arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
+    arguments.push(format!("--runs={}", args.runs));
+    arguments.extend(args.sweep.then(|| "--sweep".to_owned()));
+    arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
+    let name = args.job.image.clone();
+    let seed = compare::seed(None);
+    let bytes = match compare::file_from_lab(&args.job, &name, &[config], seed, image, arguments)? {
+        Ok(bytes) => bytes,
+        Err(status) => return Ok(Err(status)),
+    };
+    let mut record = SurfaceRecord::from_json(&bytes).context("read the lab's record")?;
+    // The lab's clock says the same in each run.
+    record.started_unix_ns = compare::now_unix_ns()?;
+    record.argv = std::env::args().collect();
+    record.image = name;
+    Ok(Ok(record))
+}
+
+fn on_host(
+    args: &SurfaceArgs,
+    levels: &[String],
+    config: &JobConfig,
+    image: &Resolved,
+) -> anyhow::Result<Result<SurfaceRecord, u8>> {
+    let started_unix_ns = compare::now_unix_ns()?;
+    crate::snapshot::ensure_in_lab(config)?;
+    let (levels, _) = compare::split(args.levels.is_some(), true, levels, config, image)?;
+    let instance = Instance::new()?;
+    let mut signals = Signals::catch_ending().context("catch signals")?;
+    let (class, clock) = compare::class();
+    let mut surfaces = Vec::new();
+    for level in levels {
+        match at_level(args, &level, config, image, &instance, &mut signals)? {
+            Ok(surface) => surfaces.push(surface),
+            Err(signal) => return Ok(Err(signal)),
+        }
+    }
+    let command = if args.sweep { vec![] } else { resolve::job(config, image, false)?.argv };
+    Ok(Ok(SurfaceRecord {
+        schema: SCHEMA.to_owned(),
+        tool: compare::tool(),
+        started_unix_ns,
+        argv: std::env::args().collect(),
+        host: Host::read(Path::new("/"), class, clock),
+        image: config.image.clone(),
+        command,
+        runs: args.runs,
+        known_calls: GROUPS.iter().map(|group| group.calls.len()).sum(),
+        levels: surfaces,
+        blind_spots: BLIND_SPOTS.iter().map(|spot| (*spot).to_owned()).collect(),
+    }))
+}
+
+fn at_level(
+    args: &SurfaceArgs,
+    level: &str,
+    config: &JobConfig,
+    image: &Resolved,
+    instance: &Instance,
+    signals: &mut Signals,
+) -> anyhow::Result<Result<LevelSurface, u8>> {
+    let mut tally = Tally::new(shape(level, args.sweep));
+    let mut statuses = Vec::new();
+    let ours = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).context("our own number")?;
+    let launcher = if args.sweep { Launcher::Is(ours) } else { Launcher::StartedBy(ours) };
+    for _ in 0..args.runs {
+        instance.start()?;
+        let ran =
+            if args.sweep { sweep(level, config, image, signals) } else { run(args, level, image, signals) };
+        let trace = instance.stop()?;
+        let (status, said) = match ran? {
+            Ok(ended) => ended,
+            Err(signal) => return Ok(Err(signal)),
+        };
+        let Some(status) = status.filter(|status| *status != crate::OWN_ERROR) else {
+            bail!("a run at level {level} failed: {said}");
+        };
+        statuses.push(status);
+        let events: Vec<_> = events::read(&trace).collect();
+        tally.add(&events, launcher).map_err(|why| anyhow::anyhow!("level {level}: {why}: {said}"))?;
+    }
+    let (reached, door) = (tally.reached(), tally.door());
+    Ok(Ok(LevelSurface { level: level.to_owned(), allowed: allowed(level), reached, door, statuses }))
+}
+
+/// How a run ended and what it complained of, or the signal that asked for the end.
+type Ran = anyhow::Result<Result<(Option<u8>, String), u8>>;
+
+/// Each system call in turn, started from here: `isolab run` starts no program but the image's.
+fn sweep(level: &str, config: &JobConfig, image: &Resolved, signals: &mut Signals) -> Ran {
+    let ran = probe::sweep(level, config, image, signals)?;
+    Ok(ran.interrupted.map_or_else(|| Ok((Some(ran.status), String::new())), Err))
+}
+
+/// The command, by an isolab of its own; a signal that asks for the end is passed on to it.
+fn run(args: &SurfaceArgs, level: &str, image: &Resolved, signals: &mut Signals) -> Ran {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["run", "--on", "host", "--level", level]);
+    command.args(arguments::of_job(&args.job, image.entry.reference()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("start isolab for a traced run")?;
+    let stderr = child.stderr.take().context("a pipe for complaints")?;
+    let complaints = probe::run::reader(stderr.into(), MOST_COMPLAINTS);
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the run's number")?;
+    let ended = pidfd_open(pid, PidfdFlags::empty()).context("watch the run")?;
+    let mut interrupted = None;
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.event(), PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for the run"),
+        }
+        let over = !fds[0].revents().is_empty();
+        for number in signals.pending().into_iter().filter(|number| ENDING.contains(number)) {
+            interrupted = Some(number);
+            if let Some(signal) = Signal::from_named_raw(number.into()) {
+                // Not waited for yet, so the number is still its own.
+                let _ = kill_process(pid, signal);
+            }
+        }
+        if over {
+            break;
+        }
+    }
+    let status = child.wait().context("wait for the run")?;
+    let said = complaints.join().map_err(|_| anyhow::anyhow!("the reader of complaints panicked"))??;
+    let said = String::from_utf8_lossy(&said);
+    let said = escaped(said.trim().trim_start_matches("isolab: "));
+    let status = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(interrupted.map_or(Ok((status, said)), Err))
+}
+
+/// What becomes a program before the command: an isolab of its own where it has one, and process 1 of a container.
+fn shape(level: &str, from_here: bool) -> Shape {
+    match level {
+        "vm" => Shape::Guest,
+        "container" => Shape::Programs(2 - usize::from(from_here)),
+        _ => Shape::Programs(1 - usize::from(from_here)),
+    }
+}
+
+/// What may be asked of the host's kernel, by the filters that are shipped.
+fn allowed(level: &str) -> Vec<Allowed> {
+    let names = |calls: &[i64]| -> Vec<String> {
+        calls.iter().filter_map(|call| u32::try_from(*call).ok()).map(name).collect()
+    };
+    match level {
+        "container" => {
+            let with = |wanted: fn(Verdict) -> bool| {
+                let groups = GROUPS.iter().filter(move |group| wanted(group.verdict));
+                groups.flat_map(|group| group.calls).map(|(_, name)| (*name).to_owned()).collect()
+            };
+            vec![Allowed {
+                party: Party::Workload,
+                after_takeover: false,
+                filtered: true,
+                always: with(|verdict| verdict == Verdict::Allow),
+                by_argument: with(|verdict| matches!(verdict, Verdict::Check(_))),
+            }]
+        }
+        "vm" => confinement::all()
+            .map(|thread| Allowed {
+                party: if thread.of_processor { Party::Processors } else { Party::Devices },
+                after_takeover: true,
+                filtered: true,
+                always: names(&thread.always),
+                by_argument: names(&thread.by_argument),
+            })
+            .into(),
+        _ => vec![Allowed {
+            party: Party::Workload,
+            after_takeover: false,
+            filtered: false,
+            always: vec![],
+            by_argument: vec![],
+        }],
+    }
+}
