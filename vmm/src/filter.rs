@@ -103,6 +103,9 @@ impl Filter {
 fn conditions(call: i64) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     /// Type of KVM's requests, in bits 8 to 15.
     const KVM: u64 = kvm_bindings::KVMIO as u64;
+    /// Linux 6.13.
+    const MADV_GUARD_INSTALL: u64 = 102;
+    const MADV_GUARD_REMOVE: u64 = 103;
     let bits = SeccompCmpOp::MaskedEq;
     let allowed: &[(u8, SeccompCmpOp, u64)] = match call {
         libc::SYS_ioctl => &[(1, bits(0xff00), KVM << 8), (1, SeccompCmpOp::Eq, libc::FIONREAD)],
@@ -110,6 +113,12 @@ fn conditions(call: i64) -> Result<Vec<SeccompRule>, seccompiler::BackendError> 
         libc::SYS_prctl => &[
             (0, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64),
             (0, SeccompCmpOp::Eq, libc::PR_SET_NO_NEW_PRIVS as u64),
+        ],
+        // Reported pages, and the allocator's; and the guard pages with which newer C libraries (glibc 2.42) begin a thread's stack.
+        libc::SYS_madvise => &[
+            (2, SeccompCmpOp::Eq, libc::MADV_DONTNEED as u64),
+            (2, SeccompCmpOp::Eq, MADV_GUARD_INSTALL),
+            (2, SeccompCmpOp::Eq, MADV_GUARD_REMOVE),
         ],
         libc::SYS_fcntl => &[(1, SeccompCmpOp::Eq, libc::F_GETFL as u64)],
         _ => &[],
@@ -130,10 +139,11 @@ mod tests {
     use std::thread;
 
     use rustix::io::{Errno, FdFlags};
-    use vm_memory::MmapRegion;
     use vm_memory::mmap::MmapRegionError;
+    use vm_memory::{GuestAddress, MmapRegion};
 
     use super::*;
+    use crate::sys;
 
     /// In a thread with these calls, of which the others fail instead of ending the tests.
     fn confined<T: Send + 'static>(calls: &'static [&[i64]], body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -184,6 +194,16 @@ mod tests {
             assert_eq!(rustix::io::ioctl_fionread(&read), Ok(3));
             assert_eq!(rustix::io::ioctl_fionbio(&read, true), Err(Errno::PERM));
             assert_eq!(rustix::io::fcntl_setfd(&read, FdFlags::empty()), Err(Errno::PERM));
+        });
+    }
+
+    #[test]
+    fn of_advice_on_memory_only_that_it_can_go_passes() {
+        let ram = crate::memory::map(1 << 20).unwrap();
+        confined(&[OF_PROCESSOR, OF_DEVICES], move || {
+            sys::discard(&ram, GuestAddress(0), 0x1000).unwrap();
+            // Core dumps, merging, huge pages.
+            assert_eq!(sys::advise_ram(&ram).unwrap_err().kind(), ErrorKind::PermissionDenied);
         });
     }
 

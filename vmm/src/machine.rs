@@ -21,6 +21,7 @@ use crate::boot::kernel::{self, KernelError, KernelInfo};
 use crate::cmdline;
 use crate::config::{Begin, Boot, MAX_CPUS, VmConfig};
 use crate::devices::VirtioDevice;
+use crate::devices::balloon::Balloon;
 use crate::devices::block::Block;
 use crate::devices::bus::Bus;
 use crate::devices::console::{Console, Ends};
@@ -178,6 +179,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         Begin::Boot(_) => None,
     };
     let content = content(&config.begin, memory_bytes, config.cpus)?;
+    let windows = windows(config.free_page_reporting);
 
     // The machine.
     let restored = match &content {
@@ -207,10 +209,15 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         initramfs::load(&ram, &boot.initramfs, *placed)?;
         tracer.end(Subphase::InitramfsLoad);
         regs::write_tables(&ram)?;
-        let acpi_root = describe(&ram, boot.discovery, config.cpus)?;
+        let acpi_root = describe(&ram, boot.discovery, config.cpus, &windows)?;
+        let wanted = cmdline::Wanted {
+            discovery: boot.discovery,
+            console_log: config.console_log,
+            free_page_reporting: config.free_page_reporting,
+        };
         let told = boot_params::Told {
             header,
-            cmdline: &cmdline::line(boot.discovery, &windows(), config.console_log),
+            cmdline: &cmdline::line(wanted, &windows),
             initramfs: *placed,
             acpi_root,
             memory_bytes,
@@ -227,6 +234,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         console: attach(&vm, 0, Console::new(ends), &ram)?,
         block: attach(&vm, 1, block, &ram)?,
         rng: attach(&vm, 2, Rng, &ram)?,
+        balloon: config.free_page_reporting.then(|| attach(&vm, 3, Balloon, &ram)).transpose()?,
         ram,
     };
     tracer.end(Subphase::Devices);
@@ -337,19 +345,25 @@ fn switch(vm: &VmFd, cap: u32, argument: u64) -> Result<(), VmError> {
 }
 
 /// Writes the tables that tell the kernel of its machine; returns the root of the ACPI tables where that is how.
-fn describe(ram: &GuestRam, discovery: Discovery, cpus: u8) -> Result<Option<GuestAddress>, ArchError> {
+fn describe(
+    ram: &GuestRam,
+    discovery: Discovery,
+    cpus: u8,
+    windows: &[acpi::Window],
+) -> Result<Option<GuestAddress>, ArchError> {
     match discovery {
-        Discovery::Acpi => acpi::write(ram, cpus, &windows()).map(Some),
-        Discovery::CommandLine => mptable::write(ram, cpus, &windows()).map(|()| None),
+        Discovery::Acpi => acpi::write(ram, cpus, windows).map(Some),
+        Discovery::CommandLine => mptable::write(ram, cpus, windows).map(|()| None),
     }
 }
 
-/// Registers and interrupts of the three virtio devices.
-fn windows() -> [acpi::Window; 3] {
-    [0, 1, 2].map(|index: u32| acpi::Window {
-        address: u32::try_from(register_address(u64::from(index))).unwrap_or_default(),
-        gsi: layout::VIRTIO_GSI + index,
-    })
+/// Registers and interrupts of the virtio devices: three, and the balloon as the fourth.
+fn windows(balloon: bool) -> Vec<acpi::Window> {
+    let window = |(index, gsi)| acpi::Window {
+        address: u32::try_from(register_address(index)).unwrap_or_default(),
+        gsi,
+    };
+    (0..).zip(layout::VIRTIO_GSI).map(window).take(if balloon { 4 } else { 3 }).collect()
 }
 
 const fn register_address(index: u64) -> u64 {
@@ -359,7 +373,7 @@ const fn register_address(index: u64) -> u64 {
 /// Puts a device on the bus: KVM itself rings its doorbell and raises its interrupt, without an exit.
 fn attach<D: VirtioDevice>(
     vm: &VmFd,
-    index: u32,
+    index: u8,
     device: D,
     ram: &GuestRam,
 ) -> Result<Arc<VirtioMmio<D>>, VmError> {
@@ -367,7 +381,7 @@ fn attach<D: VirtioDevice>(
     let doorbell = IoEventAddress::Mmio(register_address(u64::from(index)) + offset::QUEUE_NOTIFY);
     vm.register_ioevent(&device.doorbell, &doorbell, NoDatamatch)
         .map_err(kvm("connect a device's doorbell"))?;
-    vm.register_irqfd(&device.irq, layout::VIRTIO_GSI + index)
+    vm.register_irqfd(&device.irq, layout::VIRTIO_GSI[usize::from(index)])
         .map_err(kvm("connect a device's interrupt"))?;
     Ok(Arc::new(device))
 }
