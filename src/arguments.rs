@@ -26,6 +26,7 @@ pub(crate) fn of_job(job: &JobArgs, image: &str) -> Vec<String> {
     let flags = [
         (job.read_only, "--read-only"),
         (job.from_snapshot, "--from-snapshot"),
+        (job.free_page_reporting, "--free-page-reporting"),
         (job.interactive, "-i"),
         (job.tty, "-t"),
     ];

@@ -276,6 +276,9 @@ pub(crate) struct JobOptions {
     /// Continue the snapshot of IMAGE (`isolab snapshot IMAGE`) instead of starting a guest kernel (vm)
     #[arg(long)]
     pub(crate) from_snapshot: bool,
+    /// Give memory that the guest frees back to the host, while it runs (vm)
+    #[arg(long)]
+    pub(crate) free_page_reporting: bool,
     /// Connect standard input
     #[arg(long, short)]
     pub(crate) interactive: bool,
@@ -326,7 +329,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
     /// Compare one level (default: container) with itself, one mechanism changed at a time (repeatable): seccomp=on,off
-    /// net=private,host (also uts, ipc, cgroupns) limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,..;
+    /// net=private,host (also uts, ipc, cgroupns) limits=on,off overlay=on,off console=off,on free-page-reporting=off,on memory=SIZE,..
+    /// cpus=N,.. pids=N,.. kernel=NAME,..;
     /// the first values are the base
     #[arg(long, value_name = "KNOB=A,B")]
     pub(crate) vary: Vec<String>,

@@ -37,6 +37,8 @@ pub(crate) struct Asked {
     pub(crate) kernel: bool,
     /// `--from-snapshot`.
     pub(crate) from_snapshot: bool,
+    /// `--free-page-reporting`.
+    pub(crate) free_page_reporting: bool,
 }
 
 /// The job options, checked; what depends on the image is resolved later.
@@ -72,6 +74,8 @@ pub(crate) struct JobConfig {
     pub(crate) kernel: Option<String>,
     /// Continue a snapshot instead of starting a guest kernel.
     pub(crate) from_snapshot: bool,
+    /// Memory that a guest frees returns to the host.
+    pub(crate) free_page_reporting: bool,
 }
 
 /// An option that is refused.
@@ -117,6 +121,7 @@ impl JobConfig {
             hostname: args.hostname.is_some(),
             kernel: args.kernel.is_some(),
             from_snapshot: args.from_snapshot,
+            free_page_reporting: args.free_page_reporting,
             memory: args.memory.is_some(),
             cpus: args.cpus.is_some(),
             pids: args.pids.is_some(),
@@ -161,6 +166,7 @@ impl JobConfig {
             timeout: args.timeout.as_deref().map(|t| parse_duration("--timeout", t)).transpose()?,
             kernel: args.kernel.clone(),
             from_snapshot: args.from_snapshot,
+            free_page_reporting: args.free_page_reporting,
         })
     }
 }

@@ -33,7 +33,7 @@ struct Knob {
     weak: Option<&'static str>,
 }
 
-const KNOBS: [Knob; 12] = [
+const KNOBS: [Knob; 13] = [
     Knob { name: "seccomp", values: &["on", "off"], levels: &["container"], weak: Some("off") },
     Knob { name: "net", values: &["private", "host"], levels: &["container"], weak: Some("host") },
     Knob { name: "uts", values: &["private", "host"], levels: &["container"], weak: Some("host") },
@@ -42,6 +42,7 @@ const KNOBS: [Knob; 12] = [
     Knob { name: "limits", values: &["on", "off"], levels: &["container"], weak: Some("off") },
     Knob { name: "overlay", values: &["on", "off"], levels: &["process", "container", "vm"], weak: None },
     Knob { name: "console", values: &["off", "on"], levels: &["vm"], weak: None },
+    Knob { name: "free-page-reporting", values: &["off", "on"], levels: &["vm"], weak: None },
     Knob { name: "memory", values: &[], levels: &["container", "vm"], weak: None },
     Knob { name: "cpus", values: &[], levels: &["container", "vm"], weak: None },
     Knob { name: "pids", values: &[], levels: &["container"], weak: None },
@@ -92,6 +93,7 @@ impl Setting {
         let value = || Some(self.value.clone());
         match self.knob {
             "overlay" => options.read_only = self.value == "off",
+            "free-page-reporting" => options.free_page_reporting = self.value == "on",
             "memory" => options.memory = value(),
             "cpus" => options.cpus = value(),
             "kernel" => options.kernel = value(),

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
         image: image.file,
         kernel: config.kernel.clone(),
         from_snapshot: config.from_snapshot,
+        free_page_reporting: config.free_page_reporting,
         guest_console: args.guest_console,
         asked: config.asked,
         tracer,

@@ -35,8 +35,9 @@ pub(crate) fn store() -> anyhow::Result<SnapshotStore> {
 }
 
 /// What the snapshot of this job is made of.
-pub(crate) fn subject(image_name: &str, job: &Job, kernel: &KernelInfo) -> Subject {
+pub(crate) fn subject(image_name: &str, job: &Job, kernel: &KernelInfo, reporting: bool) -> Subject {
     Subject {
+        free_page_reporting: reporting,
         memory_bytes: job.memory_bytes,
         cpus: job.cpus,
         read_only: job.read_only,
@@ -51,6 +52,7 @@ struct Guest {
     memory_bytes: u64,
     cpus: u32,
     read_only: bool,
+    free_page_reporting: bool,
 }
 
 impl Guest {
@@ -60,7 +62,12 @@ impl Guest {
             memory_bytes: config.memory_bytes,
             cpus: config.cpus,
             read_only: config.read_only,
+            free_page_reporting: config.free_page_reporting,
         }
+    }
+
+    fn subject(&self, image: &Resolved, job: &Job, kernel: &KernelInfo) -> Subject {
+        subject(image.entry.reference(), job, kernel, self.free_page_reporting)
     }
 
     /// A job of it, whose command is never run, but read into the guest's memory.
@@ -103,7 +110,8 @@ pub(crate) fn command(args: &SnapshotArgs) -> anyhow::Result<u8> {
         None => {
             let (memory_bytes, cpus) = config::machine(args.memory.as_deref(), args.cpus.as_deref())?;
             let (kernel, read_only) = (args.kernel.clone(), args.read_only);
-            let guest = Guest { kernel, memory_bytes, cpus, read_only };
+            let free_page_reporting = args.free_page_reporting;
+            let guest = Guest { kernel, memory_bytes, cpus, read_only, free_page_reporting };
             let image = resolve::image(args.image.as_deref().unwrap_or_default())?;
             let (name, info) = match make(&guest, &image)? {
                 Ok(made) => made,
@@ -129,7 +137,8 @@ pub(crate) fn ensure_in_lab(config: &JobConfig) -> anyhow::Result<()> {
     }
     let (guest, image) = (Guest::of(config), resolve::image(&config.image)?);
     let kernel = levels::guest_kernel(guest.kernel.as_deref())?;
-    if !store()?.contains(&subject(image.entry.reference(), &guest.job(&image), kernel.info())) {
+    let job = guest.job(&image);
+    if !store()?.contains(&guest.subject(&image, &job, kernel.info())) {
         eprintln!("isolab: a lab keeps no snapshots: making that of {} first", image.entry.reference());
         if make(&guest, &image)?.is_err() {
             bail!("interrupted while the snapshot was made");
@@ -152,12 +161,13 @@ fn make(guest: &Guest, image: &Resolved) -> anyhow::Result<Result<(String, Snaps
     let mut signals = Signals::catch_ending().context("catch signals")?;
     let job = guest.job(image);
     let kernel = levels::guest_kernel(guest.kernel.as_deref())?;
-    let new = store()?.create(subject(image.entry.reference(), &job, kernel.info()))?;
+    let new = store()?.create(guest.subject(image, &job, kernel.info()))?;
     let setup = Setup {
         image: image.file.try_clone().context("copy the image's descriptor")?,
         image_name: image.entry.reference().to_owned(),
         kernel: guest.kernel.clone(),
         from_snapshot: false,
+        free_page_reporting: guest.free_page_reporting,
         program: None,
         guest_console: false,
         asked: Asked::default(),
@@ -190,8 +200,8 @@ fn bytes(info: &SnapshotInfo) -> u64 {
 
 fn described(name: &str, info: Option<&SnapshotInfo>) -> serde_json::Value {
     let Some(info) = info else { return json!({ "name": name, "damaged": true }) };
-    let Subject { image_name, image, kernel, kernel_version, memory_bytes, cpus, read_only, format, .. } =
-        &info.subject;
+    let Subject { image_name, image, kernel, kernel_version, memory_bytes, cpus, .. } = &info.subject;
+    let Subject { read_only, free_page_reporting, format, .. } = &info.subject;
     json!({
         "name": name,
         "image": image_name,
@@ -201,6 +211,7 @@ fn described(name: &str, info: Option<&SnapshotInfo>) -> serde_json::Value {
         "memory_bytes": memory_bytes,
         "cpus": cpus,
         "read_only": read_only,
+        "free_page_reporting": free_page_reporting,
         "format": format,
         "size_bytes": bytes(info),
         "created_s": info.created_s,

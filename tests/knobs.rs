@@ -142,7 +142,7 @@ fn what_cannot_be_varied_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn kernels_are_varied_in_the_lab_and_an_unknown_one_is_refused_before_it_starts() {
+fn a_guests_kernel_and_device_are_varied_in_the_lab_and_an_unknown_kernel_is_refused_before_it_starts() {
     let common = ["compare", "--on", "lab", "--levels", "vm", "--pairs", "1", "--warmup", "0"];
     let refused = run(&[&common[..], &["--vary", "kernel=stock,nosuch", "demo"]].concat());
     assert_eq!((refused.status, refused.stdout.as_str()), (Some(125), ""));
@@ -154,12 +154,19 @@ fn kernels_are_varied_in_the_lab_and_an_unknown_one_is_refused_before_it_starts(
     let entry = std::fs::read_to_string(copy.join("entry.json")).expect("an entry");
     let entry = entry.replace("\"name\": \"stock\"", "\"name\": \"copy\"");
     std::fs::write(copy.join("entry.json"), entry).expect("written");
-    let varied = ["--vary", "kernel=stock,copy", "--json", "-", "demo"];
+    let varied =
+        ["--vary", "kernel=stock,copy", "--vary", "free-page-reporting=off,on", "--json", "-", "demo"];
     let result = run(&[&common[..], &varied].concat());
     let record: Value = serde_json::from_str(&result.stdout).expect("one JSON document");
     let samples = record["samples"].as_array().expect("samples");
-    assert!(samples.len() == 3 && samples.iter().all(|s| s["ok"] == true), "{}", result.stderr);
-    assert_eq!(record["run"]["plan"]["arms"], serde_json::json!(["vm", "vm kernel=copy"]));
-    assert_eq!(record["vary"][0]["to"], "copy");
+    assert!(samples.len() == 4 && samples.iter().all(|s| s["ok"] == true), "{}", result.stderr);
+    let arms = ["vm", "vm kernel=copy", "vm free-page-reporting=on"];
+    assert_eq!(record["run"]["plan"]["arms"], serde_json::json!(arms));
+    assert_eq!((&record["vary"][0]["to"], &record["vary"][1]["to"]), (&"copy".into(), &"on".into()));
+    let reports = arms.map(|arm| record["arms"][arm]["free_page_reporting"] == true);
+    assert_eq!(reports, [false, false, true]);
+    let checks = record["comparability"]["checks"].as_array().expect("checks");
+    let isolation = checks.iter().find(|check| check["id"] == "T18-isolation").expect("a check");
+    assert_eq!(isolation["status"], "pass", "{isolation}");
     std::fs::remove_dir_all(&copy).expect("removed");
 }

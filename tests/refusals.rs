@@ -23,6 +23,10 @@ fn bad_input_is_refused_with_one_line_and_125() {
         (&["run", "--cpus", "9", "demo"], "--cpus"),
         (&["run", "--cpus", "0.5", "demo"], "a whole number from 1 to 8"),
         (&["run", "--pids", "1", "demo"], "--pids"),
+        (
+            &["run", "--free-page-reporting", "demo"],
+            "no effect at level container; leave it out, or use --level vm",
+        ),
         (&["run", "dmeo"], "did you mean demo"),
         (&["run", "--memori", "1G", "demo"], "'--memory'"),
         (&["run", "--on", "moon", "demo"], "host, lab, auto"),

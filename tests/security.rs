@@ -9,7 +9,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 /// Attackers, with how many threats each has.
-const THREATS: [(&str, usize); 4] = [("I", 14), ("C", 15), ("G", 12), ("L", 8)];
+const THREATS: [(&str, usize); 4] = [("I", 14), ("C", 15), ("G", 13), ("L", 8)];
 
 /// What isolab does against a threat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

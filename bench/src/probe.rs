@@ -232,6 +232,9 @@ pub struct Config {
     pub pids: u32,
     /// No writable overlay.
     pub read_only: bool,
+    /// Memory that the guest frees returns to the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub free_page_reporting: bool,
     /// User and group inside.
     pub user: String,
     /// Guest kernel, where one was asked for.

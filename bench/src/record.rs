@@ -143,6 +143,9 @@ pub struct Arm {
     /// `cold`, or `snapshot` for an instance that continues from a stored state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
+    /// Memory that it frees while it runs returns to the host; of guests, whose kernel has to tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub free_page_reporting: bool,
     /// What stands between it and the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
@@ -333,6 +336,7 @@ impl Arm {
             mitigations: None,
             sharing: None,
             start: Some("cold".to_owned()),
+            free_page_reporting: false,
             isolation: Isolation::of(level),
             machine: None,
             phases: phases_of(level, false).iter().map(Phase::of).collect(),
@@ -349,6 +353,14 @@ impl Arm {
             phases: phases_of(&self.level, true).iter().map(Phase::of).collect(),
             ..self
         }
+    }
+
+    /// The same, with a device more by which memory that it frees returns to the host.
+    #[must_use]
+    pub fn reporting(self) -> Self {
+        let devices = "virtio block, console, rng and balloon".to_owned();
+        let isolation = self.isolation.map(|isolation| Isolation { devices, ..isolation });
+        Self { free_page_reporting: true, isolation, ..self }
     }
 
     /// Fills kernel and root from what the samples of `name` reported, and takes back limits that were not enforced.

@@ -76,6 +76,10 @@ fn excuse(arm: &mut Arm, base: &Arm, knob: &str) {
         "net" => arm.net.clone_from(&base.net),
         "console" => arm.console.clone_from(&base.console),
         "seccomp" => arm.seccomp.clone_from(&base.seccomp),
+        "free-page-reporting" => {
+            arm.free_page_reporting = base.free_page_reporting;
+            arm.isolation.clone_from(&base.isolation);
+        }
         "kernel" => arm.kernel.clone_from(&base.kernel),
         _ => {}
     }

@@ -68,6 +68,7 @@ fn record() -> ProbeRecord {
             cpus: 1,
             pids: 2,
             read_only: false,
+            free_page_reporting: false,
             user: "0:0".into(),
             kernel: None,
         },

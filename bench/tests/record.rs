@@ -10,6 +10,7 @@ use isolab_bench::plan::{PAIRS_IN_LAB, PAIRS_ON_HOST, Slot};
 use isolab_bench::record::{Record, RecordError};
 use isolab_bench::sample::Sample;
 use isolab_bench::statistics::MIN_FOR_INTERVAL;
+use isolab_bench::vary::Change;
 
 const LEVELS: [&str; 3] = ["process", "container", "vm"];
 
@@ -104,6 +105,29 @@ fn equal_arms_are_comparable() {
 fn failing(record: &Record) -> Vec<&str> {
     let failed = |c: &&isolab_bench::comparability::Check| c.status == CheckStatus::Fail;
     record.comparability.checks.iter().filter(failed).map(|c| c.id.as_str()).collect()
+}
+
+#[test]
+fn arms_with_and_without_returning_memory_differ_unless_that_is_what_is_varied() {
+    let arms = ["vm", "reporting"];
+    let record = synthetic::record(&arms, 30, HostClass::Hardware, ClockKind::Monotonic, 20);
+    let Record { run, host, mut arms, workload, samples, .. } = record;
+    let plain = arms["vm"].clone();
+    arms.insert("reporting".to_owned(), plain.reporting());
+    let judged = Record::new(run, host, arms, workload, samples);
+    assert_eq!(failing(&judged), ["T18-isolation"]);
+    let json = judged.to_json().expect("plain data");
+    assert_eq!((json.matches("\"free_page_reporting\": true").count(), problems(&json)), (1, vec![]));
+    let change = |knob: &str| Change {
+        arm: "reporting".to_owned(),
+        knob: knob.to_owned(),
+        from: "off".to_owned(),
+        to: "on".to_owned(),
+        weaker: false,
+    };
+    let varied = judged.clone().with_changes(vec![change("free-page-reporting")]);
+    assert_eq!(failing(&varied), [""; 0]);
+    assert_eq!(failing(&judged.with_changes(vec![change("kernel")])), ["T18-isolation"]);
 }
 
 #[test]

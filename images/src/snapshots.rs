@@ -51,6 +51,9 @@ pub struct Subject {
     pub cpus: u32,
     /// No writable overlay.
     pub read_only: bool,
+    /// Memory that the guest frees returns to the host.
+    #[serde(default)]
+    pub free_page_reporting: bool,
     /// Format of the two files ([`Subject::new`]).
     pub format: u32,
 }
@@ -150,6 +153,7 @@ impl Subject {
             memory_bytes: 0,
             cpus: 1,
             read_only: false,
+            free_page_reporting: false,
             format,
         }
     }
@@ -160,8 +164,8 @@ impl Subject {
         // A digest is a name that is too long to read.
         let image = self.image_name.get(..19).filter(|_| self.image_name.starts_with("sha256:"));
         let image = image.unwrap_or(&self.image_name).replace('/', "%2F");
-        let read_only = if self.read_only { ",read-only" } else { "" };
-        format!("{image}@{},{},{}{read_only}", self.kernel, self.memory(), self.cpus)
+        let options = self.options(|_, name| format!(",{name}"));
+        format!("{image}@{},{},{}{options}", self.kernel, self.memory(), self.cpus)
     }
 
     fn memory(&self) -> String {
@@ -170,18 +174,27 @@ impl Subject {
     }
 
     fn words(&self) -> String {
-        let read_only = if self.read_only { ", read-only" } else { "" };
+        let options = self.options(|words, _| format!(", {words}"));
         let Self { image_name, kernel, cpus, .. } = self;
-        format!("{image_name} with kernel {kernel}, memory {}, cpus {cpus}{read_only}", self.memory())
+        format!("{image_name} with kernel {kernel}, memory {}, cpus {cpus}{options}", self.memory())
+    }
+
+    /// The options that are on, each told by its words and its name.
+    fn options(&self, told: impl Fn(&str, &str) -> String) -> String {
+        let all = [
+            (self.read_only, "read-only", "read-only"),
+            (self.free_page_reporting, "free page reporting", "free-page-reporting"),
+        ];
+        all.into_iter().filter(|(on, ..)| *on).map(|(_, words, name)| told(words, name)).collect()
     }
 
     /// The command that makes it.
     #[must_use]
     pub fn remedy(&self) -> String {
-        let read_only = if self.read_only { "--read-only " } else { "" };
+        let options = self.options(|_, name| format!("--{name} "));
         let Self { image_name, kernel, cpus, .. } = self;
         format!(
-            "isolab snapshot --kernel {kernel} --memory {} --cpus {cpus} {read_only}{image_name}",
+            "isolab snapshot --kernel {kernel} --memory {} --cpus {cpus} {options}{image_name}",
             self.memory()
         )
     }

@@ -168,6 +168,9 @@ pub(crate) struct SnapshotArgs {
     /// Guests without a writable overlay
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Guests that give memory which they free back to the host
+    #[arg(long)]
+    pub(crate) free_page_reporting: bool,
     /// What was made as JSON
     #[arg(long)]
     pub(crate) json: bool,

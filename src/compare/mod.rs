@@ -256,7 +256,7 @@ fn on_host(
     config: &JobConfig,
     image: Resolved,
 ) -> anyhow::Result<Record> {
-    snapshot::ensure_in_lab(config)?;
+    arms.iter().try_for_each(|arm| snapshot::ensure_in_lab(arm.config()))?;
     let (digest, reference) = (image.entry.digest.clone(), image.entry.reference().to_owned());
     let job = resolve::job(config, &image, true)?;
     let (runnable, skipped) =
@@ -377,5 +377,6 @@ pub(crate) fn arm(level: &str, config: &JobConfig, digest: &str) -> Arm {
     arm.cpus = Some(config.cpus);
     arm.mem_limit_bytes = (level != "process").then_some(config.memory_bytes);
     arm.rootfs = Rootfs { digest: Some(digest.to_owned()), ..Rootfs::default() };
-    if config.from_snapshot { arm.restored() } else { arm }
+    let arm = if config.from_snapshot { arm.restored() } else { arm };
+    if config.free_page_reporting && level == "vm" { arm.reporting() } else { arm }
 }

@@ -51,7 +51,7 @@ pub(super) const TOPICS: &[Topic] = &[
         &[
             "isolab snapshot IMAGE boots a guest up to where it waits for its command and stores it; run --level vm --from-snapshot IMAGE -- CMD \
          continues a private copy. One snapshot serves any command, user, environment and kind of standard streams; memory, CPUs, \
-         kernel and --read-only are those that it was made with.",
+         kernel, --read-only and --free-page-reporting are those that it was made with.",
             "A restored guest gets random bytes of the host before it reads its job, and the host's wall clock. What the guest's \
          kernel drew before is the same in all guests of a snapshot (its place in memory, keys of its hash tables), and its uptime goes on from there. Where \
          guests must not know of each other's kernel, start them cold.",

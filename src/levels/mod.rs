@@ -37,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) kernel: Option<String>,
     /// Continue a snapshot instead of starting a guest kernel.
     pub(crate) from_snapshot: bool,
+    /// Memory that a guest frees returns to the host.
+    pub(crate) free_page_reporting: bool,
     /// Show the guest kernel's console.
     pub(crate) guest_console: bool,
     /// Which limits were asked for.
@@ -60,6 +62,7 @@ impl Setup {
             image_name: image.entry.reference().to_owned(),
             kernel: config.kernel.clone(),
             from_snapshot: config.from_snapshot,
+            free_page_reporting: config.free_page_reporting,
             guest_console: false,
             asked: config.asked,
             tracer: Tracer::OFF,
@@ -80,9 +83,11 @@ const LEVELS: &[(&str, &[&str], Make)] = &[
     (container::NAME, &["--memory", "--cpus", "--pids", "--hostname"], |setup| {
         Box::new(container::Container::new(setup))
     }),
-    (vm::NAME, &["--memory", "--cpus", "--hostname", "--kernel", "--from-snapshot"], |setup| {
-        Box::new(vm::Vm::new(setup))
-    }),
+    (
+        vm::NAME,
+        &["--memory", "--cpus", "--hostname", "--kernel", "--from-snapshot", "--free-page-reporting"],
+        |setup| Box::new(vm::Vm::new(setup)),
+    ),
 ];
 
 /// Refuses an option that was asked for and would have no effect at the level.
@@ -97,6 +102,7 @@ pub(crate) fn check_options(name: &str, asked: Asked) -> anyhow::Result<()> {
         ("--hostname", asked.hostname),
         ("--kernel", asked.kernel),
         ("--from-snapshot", asked.from_snapshot),
+        ("--free-page-reporting", asked.free_page_reporting),
     ];
     let has =
         |level: &str, option| LEVELS.iter().any(|(n, options, _)| *n == level && options.contains(option));

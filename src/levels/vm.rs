@@ -15,7 +15,7 @@ use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use isolab_container::trace;
 use isolab_images::initramfs;
 use isolab_images::job::{BlockOptions, Job};
-use isolab_images::kernels::{KernelEntry, KernelStore, ModuleSet, STOCK};
+use isolab_images::kernels::{KernelEntry, KernelInfo, KernelStore, ModuleSet, STOCK, TUNED};
 use isolab_images::programs::INIT;
 use isolab_images::snapshots::OpenSnapshot;
 use isolab_images::store::Store;
@@ -62,6 +62,21 @@ pub(super) fn guest_kernel(asked: Option<&str>) -> Result<KernelEntry, StartErro
     }
 }
 
+/// Whether a kernel can tell its host of free pages.
+///
+/// # Errors
+/// With the command that makes an entry which can.
+fn reports(entry: &KernelEntry) -> Result<(), StartError> {
+    let KernelInfo { name, reporting_modules, .. } = entry.info();
+    let remedy = match name.as_str() {
+        _ if reporting_modules.is_some() => return Ok(()),
+        STOCK => "fetch it anew: `isolab kernel fetch`",
+        TUNED => "build it anew: `isolab kernel build`",
+        _ => "add it with its virtio_balloon: `isolab kernel add PATH --name NAME --modules DIR`",
+    };
+    Err(format!("guest kernel {name} has no driver for --free-page-reporting in its entry; {remedy}").into())
+}
+
 fn refusal(hint: Hint) -> StartError {
     format!("{}; {}", hint.reason, hint.remedy).into()
 }
@@ -82,7 +97,8 @@ impl Level for Vm {
     fn start(&self, job: &Job, stdio: HostStdio) -> Result<Box<dyn Running>, StartError> {
         let entry = self.kernel()?;
         let (begin, restore) = if self.0.from_snapshot {
-            let subject = snapshot::subject(&self.0.image_name, job, entry.info());
+            let reporting = self.0.free_page_reporting;
+            let subject = snapshot::subject(&self.0.image_name, job, entry.info(), reporting);
             let OpenSnapshot { state, memory } = snapshot::store()?.open(&subject)?;
             self.0.tracer.end(Subphase::TemplateOpen);
             (Begin::Restore(TemplateFiles { state, memory }), true)
@@ -135,7 +151,13 @@ impl Vm {
     ) -> Result<Boot, StartError> {
         // The ELF kernel where there is one: a bzImage unpacks itself in the guest first.
         let kernel = File::open(entry.vmlinux().unwrap_or_else(|| entry.kernel()))?;
-        let mut archive = initramfs::start(entry, INIT, ModuleSet::Guest)?;
+        let modules = if self.0.free_page_reporting {
+            reports(entry)?;
+            ModuleSet::ReportingGuest
+        } else {
+            ModuleSet::Guest
+        };
+        let mut archive = initramfs::start(entry, INIT, modules)?;
         if let Some(program) = self.0.program {
             archive.file(GUEST_PROGRAM.to_str()?.trim_start_matches('/'), 0o755, program)?;
         }
@@ -175,6 +197,7 @@ impl Vm {
             memory_bytes: job.memory_bytes,
             cpus: u8::try_from(job.cpus)?,
             begin,
+            free_page_reporting: self.0.free_page_reporting,
             image: self.0.image.try_clone()?,
             stdin: stdio.stdin,
             stdout: stdio.stdout,

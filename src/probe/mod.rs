@@ -247,6 +247,7 @@ fn on_host(
         cpus: config.cpus,
         pids: config.pids,
         read_only: config.read_only,
+        free_page_reporting: config.free_page_reporting,
         user: config.user.clone().unwrap_or_default(),
         kernel: config.kernel.clone(),
     };

@@ -42,6 +42,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     });
     let result = run(VmConfig {
+        free_page_reporting: false,
         memory_bytes,
         cpus: cpus.parse()?,
         begin: Begin::Boot(Boot {

@@ -17,6 +17,8 @@ enum For {
     Acpi,
     /// The tuned one.
     CommandLine,
+    /// One whose free memory returns to the host.
+    Reporting,
 }
 
 const TOKENS: &[(For, &str, &str)] = &[
@@ -52,6 +54,16 @@ const TOKENS: &[(For, &str, &str)] = &[
         "initcall_blacklist=slab_late_init,param_sysfs_builtin_init",
         "no /sys/kernel/slab and no /sys/module/*/parameters, thousands of files that no workload reads",
     ),
+    (
+        For::Reporting,
+        "page_reporting.page_reporting_order=5",
+        "free blocks of 128 KiB and more return; else only those of 2 MiB, and none where fewer than 64 MiB are free",
+    ),
+    (
+        For::Reporting,
+        "isolab_reported_order=5",
+        "the same for process 1 to set: the driver of kernel 6.1 overwrites what is said here",
+    ),
     // Order matters: the level is read before the port starts to print.
     (For::All, "loglevel=1", "print only what precedes the end of the kernel"),
     (
@@ -64,12 +76,25 @@ const TOKENS: &[(For, &str, &str)] = &[
 /// Tokens that replace the level where the guest's console is wanted.
 const DEBUG_LEVEL: &str = "loglevel=8";
 
+/// What the line depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    /// How the kernel learns of its devices.
+    pub(crate) discovery: Discovery,
+    /// Its messages are wanted.
+    pub(crate) console_log: bool,
+    /// Its free memory is.
+    pub(crate) free_page_reporting: bool,
+}
+
 /// The whole line, without its final NUL.
-pub(crate) fn line(discovery: Discovery, devices: &[Window], console_log: bool) -> String {
+pub(crate) fn line(wanted: Wanted, devices: &[Window]) -> String {
+    let Wanted { discovery, console_log, free_page_reporting } = wanted;
     let wanted = |whom| match whom {
         For::All => true,
         For::Acpi => discovery == Discovery::Acpi,
         For::CommandLine => discovery == Discovery::CommandLine,
+        For::Reporting => free_page_reporting,
     };
     let tokens = TOKENS.iter().filter(|(whom, _, _)| wanted(*whom)).map(|&(_, token, _)| match token {
         "loglevel=1" if console_log => DEBUG_LEVEL,
@@ -100,23 +125,31 @@ mod tests {
 
     #[test]
     fn line_fits_its_area_and_each_token_has_a_reason() {
-        for (discovery, console_log) in
-            [Discovery::Acpi, Discovery::CommandLine].map(|d| [(d, false), (d, true)]).concat()
-        {
-            let line = line(discovery, &DEVICES, console_log);
+        let both = [Discovery::Acpi, Discovery::CommandLine].map(|d| [(d, false), (d, true)]);
+        for (discovery, on) in both.concat() {
+            let wanted = Wanted { discovery, console_log: on, free_page_reporting: on };
+            let line = line(wanted, &DEVICES);
             assert!(u64::try_from(line.len()).unwrap() < layout::CMDLINE.size);
             assert!(line.bytes().all(|b| b.is_ascii_graphic() || b == b' '));
         }
         assert!(TOKENS.iter().all(|(_, token, reason)| !token.contains(' ') && !reason.is_empty()));
-        let console = line(Discovery::Acpi, &DEVICES, true);
+        let console = line(Wanted { console_log: true, ..Wanted::default() }, &DEVICES);
         assert!(console.contains("loglevel=8") && !console.contains("loglevel=1 "));
     }
 
     #[test]
     fn devices_are_on_the_line_of_a_kernel_without_acpi_and_on_no_other() {
-        let without = line(Discovery::CommandLine, &DEVICES, false);
+        let by_line = Wanted { discovery: Discovery::CommandLine, ..Wanted::default() };
+        let without = line(by_line, &DEVICES);
         let devices = " virtio_mmio.device=0x1000@0xd0000000:5 virtio_mmio.device=0x1000@0xd0001000:6";
         assert!(without.ends_with(devices), "{without}");
-        assert!(!line(Discovery::Acpi, &DEVICES, false).contains("virtio_mmio"));
+        assert!(!line(Wanted::default(), &DEVICES).contains("virtio_mmio"));
+    }
+
+    #[test]
+    fn a_kernel_hears_of_free_blocks_only_where_it_is_to_tell_of_them() {
+        let told = line(Wanted { free_page_reporting: true, ..Wanted::default() }, &DEVICES);
+        assert_eq!(told.matches("order=5").count(), 2, "{told}");
+        assert!(!line(Wanted::default(), &DEVICES).contains("order"));
     }
 }

@@ -52,6 +52,8 @@ pub struct VmConfig {
     pub cpus: u8,
     /// Where it begins.
     pub begin: Begin,
+    /// Whether it has a device by which memory that it frees returns to the host.
+    pub free_page_reporting: bool,
     /// Image, opened read-only: the guest's first disk.
     pub image: File,
     /// Read for the workload's standard input; nothing: it reads end of file.

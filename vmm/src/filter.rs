@@ -51,10 +51,11 @@ mod tests {
     use std::thread;
 
     use rustix::io::{Errno, FdFlags};
-    use vm_memory::MmapRegion;
     use vm_memory::mmap::MmapRegionError;
+    use vm_memory::{GuestAddress, MmapRegion};
 
     use super::*;
+    use crate::sys;
 
     #[test]
     fn what_is_left_of_arguments_is_what_the_headers_call_so() {
@@ -65,6 +66,7 @@ mod tests {
         assert_eq!(table::conditions(libc::SYS_mmap), [(2, libc::PROT_EXEC.unsigned_abs(), 0)]);
         assert_eq!(of(libc::SYS_prctl), known(&[libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS]));
         assert_eq!(of(libc::SYS_fcntl), known(&[libc::F_GETFL]));
+        assert_eq!(of(libc::SYS_madvise)[..1], known(&[libc::MADV_DONTNEED]));
     }
 
     #[test]
@@ -144,6 +146,18 @@ mod tests {
             assert_eq!(rustix::io::ioctl_fionread(&read), Ok(3));
             assert_eq!(rustix::io::ioctl_fionbio(&read, true), Err(Errno::PERM));
             assert_eq!(rustix::io::fcntl_setfd(&read, FdFlags::empty()), Err(Errno::PERM));
+        });
+    }
+
+    #[test]
+    fn of_advice_on_memory_only_that_it_can_go_passes() {
+        let ram = crate::memory::map(1 << 20).unwrap();
+        confined(OF_DEVICES, move || {
+            sys::discard(&ram, GuestAddress(0), 0x1000).unwrap();
+            assert_eq!(
+                sys::advise(&ram, sys::Advice::NoDump).unwrap_err().kind(),
+                ErrorKind::PermissionDenied
+            );
         });
     }
 

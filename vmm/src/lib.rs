@@ -37,7 +37,7 @@ mod vcpu;
 /// The command line of a kernel with ACPI, for a fair comparison with other monitors.
 #[must_use]
 pub fn command_line() -> String {
-    cmdline::line(Discovery::Acpi, &[], false)
+    cmdline::line(cmdline::Wanted::default(), &[])
 }
 
 pub use arch::ArchError;

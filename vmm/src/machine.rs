@@ -18,8 +18,9 @@ use crate::arch::{self, ArchError, acpi, boot_params, cpuid, mptable, regs};
 use crate::boot::initramfs::{self, InitramfsError};
 use crate::boot::kernel::{self, KernelError};
 use crate::cmdline;
-use crate::config::{Begin, Boot, MAX_CPUS, VmConfig};
+use crate::config::{Begin, MAX_CPUS, VmConfig};
 use crate::devices::VirtioDevice;
+use crate::devices::balloon::Balloon;
 use crate::devices::block::Block;
 use crate::devices::bus::Bus;
 use crate::devices::console::{Console, Ends};
@@ -172,9 +173,8 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     let tracer = config.tracer;
     // Up to Linux 6.11 KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks
     // after its large pages joins our cgroup); its memory is filled meanwhile.
-    let (begin, cpus, log) = (&config.begin, config.cpus, config.console_log);
     let (filled, made) = thread::scope(|scope| {
-        let filler = scope.spawn(move || fill(begin, memory_bytes, cpus, log, tracer));
+        let filler = scope.spawn(|| fill(&config, memory_bytes));
         let made = create_machine();
         (filler.join(), made)
     });
@@ -197,6 +197,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         console: attach(&vm, 0, Console::new(ends), &ram)?,
         block: attach(&vm, 1, block, &ram)?,
         rng: attach(&vm, 2, Rng, &ram)?,
+        balloon: config.free_page_reporting.then(|| attach(&vm, 3, Balloon, &ram)).transpose()?,
         ram,
     };
     tracer.end(Subphase::Devices);
@@ -204,23 +205,27 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     // Its processors: prepared all, then started, the first one last.
     let end = Arc::new(End::new(EventFd::new(EFD_NONBLOCK).map_err(host("create event"))?));
     let processors = create_processors(&kvm_fd, &vm, config.cpus)?;
-    let (making, done) = match &content {
-        Content::Kernel { boot, entry } => {
+    let done = match &content {
+        Content::Kernel { entry } => {
             for (cpu, processor) in (0..).zip(&processors) {
                 arch::regs::set_up(&processor.vcpu, cpu, *entry)?;
             }
-            (boot.template.as_ref(), Subphase::Vcpus)
+            Subphase::Vcpus
         }
         Content::Template(state) => {
             state.check_features(&kvm_fd, &processors)?;
             state.give(&vm, &processors)?;
             state.give_devices(&devices)?;
-            (None, Subphase::RestoreState)
+            Subphase::RestoreState
         }
     };
     let vcpus: Vec<VcpuFd> = processors.into_iter().map(|processor| processor.vcpu).collect();
     let statistics = Statistics::open(&vcpus, tracer);
     tracer.end(done);
+    let making = match &config.begin {
+        Begin::Boot(boot) => boot.template.as_ref(),
+        Begin::Restore(_) => None,
+    };
     let bus = Arc::new(Bus {
         devices: devices.on_bus(),
         marks: Marks::new(config.marks, config.hold, statistics, making.is_some()),
@@ -255,20 +260,18 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
 }
 
 /// What its memory was filled with.
-enum Content<'a> {
-    Kernel { boot: &'a Boot, entry: u64 },
+enum Content {
+    /// A kernel that starts here.
+    Kernel {
+        entry: u64,
+    },
     Template(Box<MachineState>),
 }
 
 /// Checks what a machine begins with, and fills its memory.
-fn fill(
-    begin: &Begin,
-    memory_bytes: u64,
-    cpus: u8,
-    console_log: bool,
-    tracer: Tracer,
-) -> Result<(Content<'_>, GuestRam), VmError> {
-    match begin {
+fn fill(config: &VmConfig, memory_bytes: u64) -> Result<(Content, GuestRam), VmError> {
+    let (tracer, cpus) = (config.tracer, config.cpus);
+    match &config.begin {
         Begin::Boot(boot) => {
             let info = kernel::check_kernel(&boot.kernel)?;
             let placed = initramfs::place(&info, memory_bytes, boot.initramfs.len()?)?;
@@ -279,16 +282,22 @@ fn fill(
             initramfs::load(&ram, &boot.initramfs, placed)?;
             tracer.end(Subphase::InitramfsLoad);
             regs::write_tables(&ram)?;
+            let windows = windows(config.free_page_reporting);
+            let wanted = cmdline::Wanted {
+                discovery: boot.discovery,
+                console_log: config.console_log,
+                free_page_reporting: config.free_page_reporting,
+            };
             let told = boot_params::Told {
                 header,
-                cmdline: &cmdline::line(boot.discovery, &windows(), console_log),
+                cmdline: &cmdline::line(wanted, &windows),
                 initramfs: placed,
-                acpi_root: describe(&ram, boot.discovery, cpus)?,
+                acpi_root: describe(&ram, boot.discovery, cpus, &windows)?,
                 memory_bytes,
             };
             boot_params::write(&ram, &told)?;
             tracer.end(Subphase::BootParams);
-            Ok((Content::Kernel { boot, entry: info.entry }, ram))
+            Ok((Content::Kernel { entry: info.entry }, ram))
         }
         Begin::Restore(files) => {
             let state = template::read(&files.state)?;
@@ -329,19 +338,25 @@ fn switch(vm: &VmFd, cap: u32, argument: u64) -> Result<(), VmError> {
 }
 
 /// Writes the tables that tell the kernel of its machine; returns the root of the ACPI tables where that is how.
-fn describe(ram: &GuestRam, discovery: Discovery, cpus: u8) -> Result<Option<GuestAddress>, ArchError> {
+fn describe(
+    ram: &GuestRam,
+    discovery: Discovery,
+    cpus: u8,
+    windows: &[acpi::Window],
+) -> Result<Option<GuestAddress>, ArchError> {
     match discovery {
-        Discovery::Acpi => acpi::write(ram, cpus, &windows()).map(Some),
-        Discovery::CommandLine => mptable::write(ram, cpus, &windows()).map(|()| None),
+        Discovery::Acpi => acpi::write(ram, cpus, windows).map(Some),
+        Discovery::CommandLine => mptable::write(ram, cpus, windows).map(|()| None),
     }
 }
 
-/// Registers and interrupts of the three virtio devices.
-fn windows() -> [acpi::Window; 3] {
-    [0, 1, 2].map(|index: u32| acpi::Window {
-        address: u32::try_from(register_address(u64::from(index))).unwrap_or_default(),
-        gsi: layout::VIRTIO_GSI + index,
-    })
+/// Registers and interrupts of the virtio devices: three, and the balloon as the fourth.
+fn windows(balloon: bool) -> Vec<acpi::Window> {
+    let window = |(index, gsi)| acpi::Window {
+        address: u32::try_from(register_address(index)).unwrap_or_default(),
+        gsi,
+    };
+    (0..).zip(layout::VIRTIO_GSI).map(window).take(if balloon { 4 } else { 3 }).collect()
 }
 
 const fn register_address(index: u64) -> u64 {
@@ -351,7 +366,7 @@ const fn register_address(index: u64) -> u64 {
 /// Puts a device on the bus: KVM itself rings its doorbell and raises its interrupt, without an exit.
 fn attach<D: VirtioDevice>(
     vm: &VmFd,
-    index: u32,
+    index: u8,
     device: D,
     ram: &GuestRam,
 ) -> Result<Arc<VirtioMmio<D>>, VmError> {
@@ -359,7 +374,7 @@ fn attach<D: VirtioDevice>(
     let doorbell = IoEventAddress::Mmio(register_address(u64::from(index)) + offset::QUEUE_NOTIFY);
     vm.register_ioevent(&device.doorbell, &doorbell, NoDatamatch)
         .map_err(kvm("connect a device's doorbell"))?;
-    vm.register_irqfd(&device.irq, layout::VIRTIO_GSI + index)
+    vm.register_irqfd(&device.irq, layout::VIRTIO_GSI[usize::from(index)])
         .map_err(kvm("connect a device's interrupt"))?;
     Ok(Arc::new(device))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::devices::balloon::Balloon;
 use crate::devices::block::Block;
 use crate::devices::console::{Console, PORTS};
 use crate::devices::mmio::{Mmio, VirtioMmio};
@@ -19,13 +20,18 @@ pub(crate) struct Devices {
     pub(crate) console: Arc<VirtioMmio<Console>>,
     pub(crate) block: Arc<VirtioMmio<Block>>,
     pub(crate) rng: Arc<VirtioMmio<Rng>>,
+    /// Where free memory is to return.
+    pub(crate) balloon: Option<Arc<VirtioMmio<Balloon>>>,
     pub(crate) ram: GuestRam,
 }
 
 impl Devices {
     /// As the bus sees them.
-    pub(crate) fn on_bus(&self) -> [Arc<dyn Mmio>; 3] {
-        [self.console.clone(), self.block.clone(), self.rng.clone()]
+    pub(crate) fn on_bus(&self) -> Vec<Arc<dyn Mmio>> {
+        let mut devices: Vec<Arc<dyn Mmio>> =
+            vec![self.console.clone(), self.block.clone(), self.rng.clone()];
+        devices.extend(self.balloon.clone().map(|balloon| balloon as Arc<dyn Mmio>));
+        devices
     }
 
     /// Serves until the machine ends.
@@ -41,6 +47,11 @@ impl Devices {
                 PollFd::from_borrowed_fd(sys::borrow(&self.block.doorbell), PollFlags::IN),
                 PollFd::from_borrowed_fd(sys::borrow(&self.rng.doorbell), PollFlags::IN),
             ];
+            let balloon = self.balloon.as_ref().map(|balloon| {
+                fds.push(PollFd::from_borrowed_fd(sys::borrow(&balloon.doorbell), PollFlags::IN));
+                (fds.len() - 1, balloon)
+            });
+            let first_port = fds.len();
             let polled = add_ports(&mut fds, &ports);
             wait(&mut fds)?;
             let is_ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
@@ -56,7 +67,13 @@ impl Devices {
                 silence(&self.rng.doorbell);
                 self.rng.serve();
             }
-            for (i, port) in (4..).zip(polled) {
+            if let Some((i, balloon)) = balloon
+                && is_ready(i)
+            {
+                silence(&balloon.doorbell);
+                balloon.serve();
+            }
+            for (i, port) in (first_port..).zip(polled) {
                 if is_ready(i) {
                     self.port_ready(port);
                 }
@@ -93,8 +110,12 @@ impl Devices {
         let rung = |doorbell: &vmm_sys_util::eventfd::EventFd| doorbell.read().is_ok();
         loop {
             let rings = [&self.console.doorbell, &self.block.doorbell, &self.rng.doorbell].map(rung);
-            if rings == [false; 3] {
+            let balloon = self.balloon.as_ref().filter(|balloon| rung(&balloon.doorbell));
+            if rings == [false; 3] && balloon.is_none() {
                 return;
+            }
+            if let Some(balloon) = balloon {
+                balloon.serve();
             }
             self.console.serve();
             self.block.serve();

@@ -157,6 +157,21 @@ pub(crate) fn advise(ram: &GuestRam, advice: Advice) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives whole pages of guest RAM back to the host. They hold zeros after that, and what the file holds where one is laid over
+/// guest RAM.
+pub(crate) fn discard(ram: &GuestRam, at: GuestAddress, len: usize) -> io::Result<()> {
+    let page = |n: u64| n.is_multiple_of(4096);
+    let host = ram.get_slice(at, len).map_err(io::Error::other)?.ptr_guard_mut().as_ptr();
+    if len == 0 || !page(at.0) || !page(len as u64) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: demands a mapped range that holds nothing but what may be lost: the range lies in one region of `ram` (`get_slice`
+    // succeeded) and consists of whole pages, as each region begins with a whole page. Nobody holds a reference into guest RAM: it
+    // is read and written through volatile copies, to which this is one more write that the guest asked for.
+    let result = unsafe { libc::madvise(host.cast(), len, libc::MADV_DONTNEED) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Bytes of a large page.
 pub(crate) const LARGE_PAGE: usize = 2 << 20;
 

@@ -38,6 +38,7 @@ fn config(kernel: &[u8]) -> VmConfig {
     let null = || File::options().read(true).write(true).open("/dev/null").expect("/dev/null");
     let (control, _) = io::pipe().expect("pipe");
     VmConfig {
+        free_page_reporting: false,
         memory_bytes: 128 * MIB,
         cpus: 1,
         begin: Begin::Boot(Boot {

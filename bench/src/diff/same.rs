@@ -69,6 +69,9 @@ pub(super) fn differences(a: &Record, b: &Record) -> Vec<String> {
         unequal(&mut found, &format!("system call filter of {name}"), &one.seccomp, &other.seccomp);
         unequal(&mut found, &format!("network of {name}"), &one.net, &other.net);
         unequal(&mut found, &format!("console of {name}"), &one.console, &other.console);
+        let reporting = |arm: &Arm| if arm.free_page_reporting { "on" } else { "off" }.to_owned();
+        let what = format!("free page reporting of {name}");
+        unequal(&mut found, &what, &reporting(one), &reporting(other));
     }
     found
 }

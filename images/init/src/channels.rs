@@ -3,9 +3,9 @@
 use isolab_bare::cell::Once;
 use isolab_bare::sys::io::{self, open};
 use isolab_bare::sys::{CWD, Errno, Fd};
+use isolab_wire::GUEST_PROGRAM;
 use isolab_wire::control::{MESSAGE_LEN, Message};
 use isolab_wire::fd;
-use isolab_wire::GUEST_PROGRAM;
 use isolab_wire::job::{HEADER_LEN, Header, Job, MAX_LEN, flag};
 use isolab_wire::mark::{Failure, Step};
 

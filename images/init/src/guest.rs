@@ -18,6 +18,9 @@ use crate::channels::{self, Channels};
 /// machines that keep port 0 for themselves, as QEMU does, need it.
 const FIRST_PORT: &str = "isolab_first_port";
 
+/// The smallest free block of memory that the kernel tells the host of, as a power of two of pages, in the same way.
+const REPORTED_ORDER: &str = "isolab_reported_order";
+
 /// Milliseconds that the driver may take between a port's node and the port.
 const PORT_TRIES: u32 = 2000;
 
@@ -28,6 +31,7 @@ pub(crate) fn prepare(start: &Start) -> Result<Channels, Failure> {
         .at(Step::Channels)?;
     channels::occupy_standard_descriptors().at(Step::Channels)?;
     load_modules().at(Step::Modules)?;
+    set_reported_order(start).at(Step::Modules)?;
     let first = start.var(FIRST_PORT).and_then(text::parse).unwrap_or_default();
     let open = |number: u32, flags: i32| {
         let mut suffix = Text::<16>::new();
@@ -94,6 +98,25 @@ fn load_modules() -> Result<(), Errno> {
     }
     io::close(dir);
     Ok(())
+}
+
+/// Sets how small a free block may be of which the kernel tells the host, where it is to tell: kernel 6.1 overwrites what its command
+/// line says of that when the driver starts, and reports for the first time two seconds later.
+fn set_reported_order(start: &Start) -> Result<(), Errno> {
+    let Some(order) = start.var(REPORTED_ORDER) else { return Ok(()) };
+    let flags = flag::NOSUID | flag::NODEV | flag::NOEXEC;
+    mount::mount(Some(c"sys"), c"/sys", Some(c"sysfs"), flags, None)?;
+    let path = c"/sys/module/page_reporting/parameters/page_reporting_order";
+    match io::open(CWD, path, open::WRONLY | open::CLOEXEC, 0) {
+        Ok(file) => {
+            io::write_all(file, order)?;
+            io::close(file);
+        }
+        // A kernel that shows no parameters has kept what its command line says.
+        Err(Errno::NOENT) => {}
+        Err(e) => return Err(e),
+    }
+    mount::detach(c"/sys")
 }
 
 /// The first file name after `last` in byte order.

@@ -9,12 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use super::compressed::expand;
-use super::config::discovery;
+use super::config::{discovery, reports_free_pages};
 use super::format::{KernelFormatError, inspect, unpack};
 use super::holes::dig;
-use super::modules::{GUEST, LAB, MAX_MODULE, ModuleError, ModuleInfo, load_order, modinfo, slim};
+use super::modules::{GUEST, LAB, MAX_MODULE, ModuleError, ModuleInfo, REPORTING, load_order, modinfo, slim};
 use super::store::check_name;
-use super::{KernelEntry, KernelFormat, KernelInfo, KernelStore, KernelStoreError, ModuleSet, Origin};
+use super::{GUEST_DIR, LAB_DIR, REPORTING_DIR};
+use super::{KernelEntry, KernelFormat, KernelInfo, KernelStore, KernelStoreError, Origin};
 
 /// A step of making an entry that failed; nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,10 @@ pub(super) fn assemble(store: &KernelStore, parts: &Parts) -> Result<KernelEntry
         write(&dir.join("config"), config)?;
     }
     let release = file.release.unwrap_or_default();
+    let guest = Modules::load(parts, GUEST)?;
+    guest.write(&dir, GUEST_DIR, 0, &release)?;
+    let lab = optional(Modules::load(parts, LAB))?.unwrap_or_default();
+    lab.write(&dir, LAB_DIR, 0, &release)?;
     let info = KernelInfo {
         name: parts.name.clone(),
         format: file.format,
@@ -101,8 +106,9 @@ pub(super) fn assemble(store: &KernelStore, parts: &Parts) -> Result<KernelEntry
         vmlinux_sha256: unpacked.as_deref().map(sha256),
         origin: parts.origin.clone(),
         discovery: discovery(parts.config.as_deref().unwrap_or_default()),
-        modules: write_modules(parts, &dir, ModuleSet::Guest, &release)?,
-        lab_modules: write_modules(parts, &dir, ModuleSet::Lab, &release)?,
+        reporting_modules: reporting(parts, &guest, &dir, &release)?,
+        modules: guest.file_names(0),
+        lab_modules: lab.file_names(0),
         created_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
         version: release,
     };
@@ -113,53 +119,88 @@ pub(super) fn assemble(store: &KernelStore, parts: &Parts) -> Result<KernelEntry
     Ok(store.publish(&staging, &dir, &parts.name, parts.replace)?)
 }
 
-/// Writes one set of modules in the order of loading and returns its file names.
-fn write_modules(
-    parts: &Parts,
-    dir: &Path,
-    set: ModuleSet,
-    release: &str,
-) -> Result<Vec<String>, KernelAssembleError> {
-    if parts.modules.is_empty() {
-        // A kernel without modules: everything is built in, or its guests will say what they miss.
-        return Ok(Vec::new());
-    }
-    let mut read: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut releases: BTreeMap<String, String> = BTreeMap::new();
-    let wanted = match set {
-        ModuleSet::Guest => GUEST,
-        ModuleSet::Lab => LAB,
-    };
-    let order = load_order(wanted, &parts.builtin, |name| {
-        let bytes = parts.modules.get(name)?;
-        Some(open(name, bytes).map(|(content, info)| {
-            read.insert(name.into(), content);
-            releases.extend(info.release.clone().map(|release| (name.to_owned(), release)));
-            info
-        }))
-    });
-    let order = match order {
-        // Fine for a guest kernel, which need not be able to run the lab.
-        Err(ModuleError::Missing { .. }) if set == ModuleSet::Lab => return Ok(Vec::new()),
-        order => order.map_err(KernelAssembleError::Modules)?,
-    };
-    let other = releases.iter().find(|(_, found)| !release.is_empty() && *found != release);
-    if let Some((module, found)) = other {
-        return Err(KernelAssembleError::Release {
-            module: module.clone(),
-            found: found.clone(),
-            wanted: release.into(),
+/// Modules in the order of loading, with their content and the kernels that they are for.
+#[derive(Default)]
+struct Modules {
+    order: Vec<String>,
+    content: BTreeMap<String, Vec<u8>>,
+    releases: BTreeMap<String, String>,
+}
+
+impl Modules {
+    /// Those that are wanted, with all that they need. None of a kernel without modules: everything is built in, or its guests
+    /// will say what they miss.
+    fn load(parts: &Parts, wanted: &[&str]) -> Result<Self, KernelAssembleError> {
+        let mut found = Self::default();
+        if parts.modules.is_empty() {
+            return Ok(found);
+        }
+        let order = load_order(wanted, &parts.builtin, |name| {
+            let bytes = parts.modules.get(name)?;
+            Some(open(name, bytes).map(|(content, info)| {
+                found.content.insert(name.into(), content);
+                found.releases.extend(info.release.clone().map(|release| (name.to_owned(), release)));
+                info
+            }))
         });
+        found.order = order.map_err(KernelAssembleError::Modules)?;
+        Ok(found)
     }
-    let dir = dir.join(set.dir());
-    create_dir(&dir)?;
-    let mut names = Vec::new();
-    for (position, name) in order.iter().enumerate() {
-        let file = format!("{position:02}-{name}.ko");
-        write(&dir.join(&file), read.get(name).map_or(&[][..], Vec::as_slice))?;
-        names.push(file);
+
+    /// File names from this number on: in the order of loading when they are sorted.
+    fn file_names(&self, first: usize) -> Vec<String> {
+        (first..).zip(&self.order).map(|(position, name)| format!("{position:02}-{name}.ko")).collect()
     }
-    Ok(names)
+
+    /// Writes them.
+    fn write(&self, dir: &Path, name: &str, first: usize, release: &str) -> Result<(), KernelAssembleError> {
+        let other = self.releases.iter().find(|(_, found)| !release.is_empty() && *found != release);
+        if let Some((module, found)) = other {
+            return Err(KernelAssembleError::Release {
+                module: module.clone(),
+                found: found.clone(),
+                wanted: release.into(),
+            });
+        }
+        if self.order.is_empty() {
+            return Ok(());
+        }
+        let dir = dir.join(name);
+        create_dir(&dir)?;
+        for (file, module) in self.file_names(first).iter().zip(&self.order) {
+            write(&dir.join(file), self.content.get(module).map_or(&[][..], Vec::as_slice))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes what guests load besides whose free memory returns; nothing where this kernel can't do that. Fine for a guest kernel.
+fn reporting(
+    parts: &Parts,
+    guest: &Modules,
+    dir: &Path,
+    release: &str,
+) -> Result<Option<Vec<String>>, KernelAssembleError> {
+    if parts.config.as_deref().is_some_and(|config| !reports_free_pages(config)) {
+        return Ok(None);
+    }
+    if parts.modules.is_empty() {
+        // Built in, or nobody knows.
+        return Ok(parts.config.as_ref().map(|_| vec![]));
+    }
+    let Some(mut more) = optional(Modules::load(parts, &[REPORTING]))? else { return Ok(None) };
+    more.order.retain(|name| !guest.order.contains(name));
+    let first = guest.order.len();
+    more.write(dir, REPORTING_DIR, first, release)?;
+    Ok(Some(more.file_names(first)))
+}
+
+/// Nothing where a module is missing: fine for a guest kernel, which need not be able to run the lab.
+fn optional(found: Result<Modules, KernelAssembleError>) -> Result<Option<Modules>, KernelAssembleError> {
+    match found {
+        Err(KernelAssembleError::Modules(ModuleError::Missing { .. })) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 fn open(name: &str, bytes: &[u8]) -> Result<(Vec<u8>, ModuleInfo), ModuleError> {

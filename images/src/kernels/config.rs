@@ -23,6 +23,11 @@ pub(super) fn discovery(config: &[u8]) -> Discovery {
     if by_command_line { Discovery::CommandLine } else { Discovery::Acpi }
 }
 
+/// Whether a kernel of this configuration can tell its host of free pages, by a built-in driver or a module.
+pub(super) fn reports_free_pages(config: &[u8]) -> bool {
+    built_in(config, "PAGE_REPORTING") && value(config, "VIRTIO_BALLOON").is_some()
+}
+
 /// A line of the list of what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Requirement<'a> {
@@ -66,6 +71,15 @@ mod tests {
         let missing = missing(CONFIG, list);
         assert_eq!(missing.iter().map(|m| m.option).collect::<Vec<_>>(), ["OVERLAY_FS", "FUTEX"]);
         assert_eq!(missing[0].reason, "the writable layer");
+    }
+
+    #[test]
+    fn free_pages_are_told_by_a_driver_built_in_or_not() {
+        let both = |driver: &str| [driver, "\nCONFIG_PAGE_REPORTING=y\n"].concat().into_bytes();
+        assert!(reports_free_pages(&both("CONFIG_VIRTIO_BALLOON=y")));
+        assert!(reports_free_pages(&both("CONFIG_VIRTIO_BALLOON=m")));
+        assert!(!reports_free_pages(&both("# CONFIG_VIRTIO_BALLOON is not set")));
+        assert!(!reports_free_pages(b"CONFIG_VIRTIO_BALLOON=m\n"));
     }
 
     #[test]

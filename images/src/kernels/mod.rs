@@ -1,8 +1,8 @@
 //! Guest kernels as named entries of the store.
 //!
 //! An entry is a directory: `kernel` (as it came), `vmlinux` (the ELF kernel unpacked from a bzImage, where its
-//! compression is one we read), `modules/NN-name.ko` for guests and `lab-modules/NN-name.ko` for the lab machine, both
-//! in the order of loading, uncompressed, without signature and BTF, `config`, and `entry.json`. It is built under a temporary name, renamed, and
+//! compression is one we read), `modules/NN-name.ko` for guests, `reporting-modules/NN-name.ko` for those guests whose free memory
+//! returns to the host and `lab-modules/NN-name.ko` for the lab machine, all in the order of loading, uncompressed, without signature and BTF, `config`, and `entry.json`. It is built under a temporary name, renamed, and
 //! never changed after. Nothing from a package is executed, but for the build scripts of the source package of [`build()`].
 
 mod add;
@@ -43,22 +43,20 @@ pub const STOCK: &str = "stock";
 /// Name of the entry that [`build()`] makes.
 pub const TUNED: &str = "tuned";
 
+/// Directories of an entry's modules.
+const GUEST_DIR: &str = "modules";
+const REPORTING_DIR: &str = "reporting-modules";
+const LAB_DIR: &str = "lab-modules";
+
 /// A set of modules of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModuleSet {
     /// For guests.
     Guest,
+    /// For guests whose free memory returns to the host: those of [`ModuleSet::Guest`] and the balloon's.
+    ReportingGuest,
     /// For the lab machine.
     Lab,
-}
-
-impl ModuleSet {
-    const fn dir(self) -> &'static str {
-        match self {
-            Self::Guest => "modules",
-            Self::Lab => "lab-modules",
-        }
-    }
 }
 
 /// Where a kernel came from.
@@ -125,6 +123,10 @@ pub struct KernelInfo {
     pub discovery: Discovery,
     /// Guest modules in the order of loading.
     pub modules: Vec<String>,
+    /// What guests load besides whose free memory returns to the host, in the order of loading. Nothing: this kernel can't do
+    /// that, or its entry is from before this was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reporting_modules: Option<Vec<String>>,
     /// Lab modules in the order of loading; none: this kernel can't run the lab.
     pub lab_modules: Vec<String>,
     /// When the entry was made, seconds since 1970.
@@ -169,10 +171,17 @@ impl KernelEntry {
     /// The modules of a set in the order of loading.
     #[must_use]
     pub fn modules(&self, set: ModuleSet) -> Vec<PathBuf> {
-        let names = match set {
-            ModuleSet::Guest => &self.info.modules,
-            ModuleSet::Lab => &self.info.lab_modules,
+        let in_dir = |dir: &'static str, names: &[String]| -> Vec<PathBuf> {
+            names.iter().map(|name| self.dir.join(dir).join(name)).collect()
         };
-        names.iter().map(|name| self.dir.join(set.dir()).join(name)).collect()
+        let info = &self.info;
+        match set {
+            ModuleSet::Guest => in_dir(GUEST_DIR, &info.modules),
+            ModuleSet::ReportingGuest => {
+                let more = info.reporting_modules.as_deref().unwrap_or_default();
+                [in_dir(GUEST_DIR, &info.modules), in_dir(REPORTING_DIR, more)].concat()
+            }
+            ModuleSet::Lab => in_dir(LAB_DIR, &info.lab_modules),
+        }
     }
 }

@@ -24,6 +24,9 @@ pub(super) const GUEST: &[&str] = &[
     "overlay",
 ];
 
+/// What a guest needs besides whose free memory returns to the host.
+pub(super) const REPORTING: &str = "virtio_balloon";
+
 /// What the lab machine needs besides: both buses, loop devices (kernels before 6.12), disks in memory, KVM with SVM.
 pub(super) const LAB: &[&str] = &[
     "virtio",

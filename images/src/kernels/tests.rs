@@ -70,6 +70,43 @@ fn an_added_kernel_carries_its_modules_in_order_and_its_unpacked_self() {
     assert_eq!(store.get("vmlinuz-6.12").unwrap(), entry);
 }
 
+#[test]
+fn the_balloons_module_is_for_those_guests_alone_that_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let modules = dir.path().join("modules");
+    modules_dir(&modules);
+    let store = KernelStore::new(dir.path().join("store"));
+    let kernel = vmlinux(RELEASE);
+    let without = added(&store, dir.path(), &kernel).unwrap();
+    assert_eq!(without.info().reporting_modules, None);
+    store.remove("vmlinuz-6.12").unwrap();
+
+    let path = modules.join("kernel/drivers/virtio/virtio_balloon.ko.xz");
+    fs::write(path, xz(&fixture("virtio"))).unwrap();
+    let entry = added(&store, dir.path(), &kernel).unwrap();
+    let names = |set| -> Vec<String> {
+        entry.modules(set).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(entry.info().modules, without.info().modules);
+    let reporting = [names(ModuleSet::Guest), vec!["08-virtio_balloon.ko".into()]].concat();
+    assert_eq!(names(ModuleSet::ReportingGuest), reporting);
+    assert!(reporting.is_sorted());
+    let archive = |set| crate::initramfs::build(&entry, b"init", set).unwrap();
+    let holds = |set| archive(set).windows(15).any(|bytes| bytes == b"-virtio_balloon");
+    assert_eq!([ModuleSet::Guest, ModuleSet::ReportingGuest].map(holds), [false, true]);
+}
+
+#[test]
+fn a_kernel_without_modules_reports_where_its_configuration_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KernelStore::new(dir.path().to_owned());
+    let reporting = |config| without_modules(&store, "small", config).info().reporting_modules.clone();
+    let able: &[u8] = b"CONFIG_PAGE_REPORTING=y\nCONFIG_VIRTIO_BALLOON=y\n";
+    assert_eq!(reporting(Some(able)), Some(vec![]));
+    assert_eq!(reporting(Some(b"CONFIG_PAGE_REPORTING=y\n")), None);
+    assert_eq!(reporting(None), None);
+}
+
 /// As the kernel's build appends it: xz, then the unpacked size.
 fn xz_payload(elf: &[u8]) -> Vec<u8> {
     let mut payload = xz(elf);

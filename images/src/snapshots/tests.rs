@@ -16,6 +16,7 @@ fn kernel() -> KernelInfo {
         origin: Origin::File { path: "x".into() },
         discovery: Discovery::Acpi,
         modules: vec![],
+        reporting_modules: None,
         lab_modules: vec![],
         created_s: 0,
     }
@@ -68,6 +69,10 @@ fn names_are_one_for_each_combination_and_stay_in_the_store() {
         Subject { memory_bytes: (1 << 20) + 1, cpus, read_only, ..base }.entry_name()
     };
     assert_eq!(named("a/b:1", 2, true), "a%2Fb:1@stock,1048577,2,read-only");
+    let reporting = Subject { free_page_reporting: true, memory_bytes: 128 << 20, ..subject() };
+    assert_eq!(reporting.entry_name(), "demo@stock,128M,1,free-page-reporting");
+    let remedy = "isolab snapshot --kernel stock --memory 128M --cpus 1 --free-page-reporting demo";
+    assert_eq!(reporting.remedy(), remedy);
     assert_eq!(named(&format!("sha256:{}", "0".repeat(64)), 1, false), "sha256:000000000000@stock,1048577,1");
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);

@@ -66,6 +66,7 @@ static WORKLOADS: &[Workload] = &[
     ("inherited", "", "descriptors and signals it started with", show::inherited),
     ("touch", "MIB", "writes so much memory", memory::touch),
     ("touch-read", "MIB", "writes and reads it", memory::touch_read),
+    ("touch-free", "MIB", "writes it, frees it at a byte of input", memory::touch_free),
     ("fault", "anon|anon-again|file N [REPS]", "page faults", fault::fault),
     ("chase", "KIB N [REPS]", "dependent loads in so much memory", memory::chase),
     ("stream", "KIB N [REPS]", "loads in order, 1 KiB each", memory::stream),

@@ -2,10 +2,10 @@
 
 use core::hint::black_box;
 
-use isolab_bare::sys::Errno;
 use isolab_bare::sys::memory::Pages;
+use isolab_bare::sys::{Errno, io};
 
-use crate::{End, Run};
+use crate::{End, Run, STDIN, STDOUT};
 
 pub(crate) const PAGE: usize = 4096;
 
@@ -35,6 +35,22 @@ pub(crate) fn touch_read(run: &Run) -> End {
     let sum: u64 = pages.iter().step_by(PAGE).map(|b| u64::from(*b)).sum();
     run.ready();
     if black_box(sum) == 0 { Ok(0) } else { Ok(1) }
+}
+
+/// Writes to that many MiB of pages and says so; gives them back at a byte of input, says so, and stays until the input ends.
+pub(crate) fn touch_free(run: &Run) -> End {
+    let mut pages = map(run.number(0, 1)?, 1 << 20)?;
+    write_each_page(&mut pages);
+    run.ready();
+    io::write_all(STDOUT, b"touched\n")?;
+    let mut byte = [0];
+    if io::read(STDIN, &mut byte)? == 0 {
+        return Ok(1);
+    }
+    drop(pages);
+    io::write_all(STDOUT, b"freed\n")?;
+    while io::read(STDIN, &mut byte)? > 0 {}
+    Ok(0)
 }
 
 /// Dependent loads over a working set, each in another cache line, in a fixed scattered order.

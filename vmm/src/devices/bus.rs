@@ -28,7 +28,7 @@ pub(crate) enum Leave {
 
 /// The bus.
 pub(crate) struct Bus {
-    pub(crate) devices: [Arc<dyn Mmio>; 3],
+    pub(crate) devices: Vec<Arc<dyn Mmio>>,
     pub(crate) marks: Marks,
     pub(crate) debug: DebugPort,
 }
@@ -110,7 +110,7 @@ mod tests {
         let (_, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let marks = Marks::new(pipe, None, Statistics::open(&[], Tracer::OFF), false);
         let on_bus = devices.each_ref().map(|device| Arc::clone(device) as Arc<dyn Mmio>);
-        (Bus { devices: on_bus, marks, debug: DebugPort::new(false) }, devices)
+        (Bus { devices: on_bus.into(), marks, debug: DebugPort::new(false) }, devices)
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The machine's devices: three virtio devices over MMIO and a few ports.
+//! The machine's devices: three virtio devices over MMIO, a fourth where it is asked for, and a few ports.
 
+pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod bus;
 pub(crate) mod chain;

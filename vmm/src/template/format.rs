@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use super::{MachineState, TemplateError, damaged};
 
 /// Version of both files. One number for all that a template depends on in this isolab.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 const MAGIC: [u8; 8] = *b"isolabVM";
 const HEADER_LEN: usize = 16;
 /// More than eight processors with all their registers take.

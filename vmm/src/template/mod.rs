@@ -101,6 +101,7 @@ pub(crate) struct MachineState {
     console: (DeviceState, ConsoleState),
     block: DeviceState,
     rng: DeviceState,
+    balloon: Option<DeviceState>,
 }
 
 impl MachineState {
@@ -157,7 +158,11 @@ impl MachineState {
         devices.console.set_state(registers, |device| device.set_state(console.clone()))?;
         devices.block.set_state(&self.block, |_| Ok(()))?;
         devices.rng.set_state(&self.rng, |_| Ok(()))?;
-        Ok(())
+        match (&devices.balloon, &self.balloon) {
+            (Some(device), Some(state)) => Ok(device.set_state(state, |_| Ok(()))?),
+            (None, None) => Ok(()),
+            _ => Err(Malformed.into()),
+        }
     }
 
     /// The machine's controllers are three, each once.
@@ -219,6 +224,7 @@ fn state_of(kvm: &Kvm, vm: &VmFd, vcpus: &[VcpuFd], devices: &Devices) -> Result
         console: (devices.console.state(), console),
         block: devices.block.state(),
         rng: devices.rng.state(),
+        balloon: devices.balloon.as_ref().map(|balloon| balloon.state()),
     })
 }
 

@@ -26,6 +26,7 @@ fn state() -> MachineState {
         console: (device().state(), ConsoleState::default()),
         block: device().state(),
         rng: device().state(),
+        balloon: Some(device().state()),
     }
 }
 
