@@ -10,7 +10,7 @@ PROGRAMS := images/bare images/init images/probe images/pull images/work
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
 
-.PHONY: build compare test baseline bench bench-start bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -32,7 +32,7 @@ baseline: build kernel
 bench: build
 	ISOLAB_BIN=$(abspath $(BIN)) bench/figures
 
-bench-start bench-guest bench-import: build
+bench-start bench-lab-start bench-concurrent bench-guest bench-import: build
 	ISOLAB_BIN=$(abspath $(BIN)) bench/figures $(@:bench-%=%)
 
 # What a change must pass before it lands.
