@@ -10,7 +10,7 @@ PROGRAMS := images/bare images/init images/probe images/pull images/work
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
 
-.PHONY: build compare test bench bench-start bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -24,11 +24,15 @@ compare: build kernel
 test: build test-packages kernel
 	ISOLAB_BIN=$(abspath $(BIN)) bash tests/run
 
+# The figures that tests/gate.rs knows, anew: of this build in this machine's lab. The commit says why they rose.
+baseline: build kernel
+	ISOLAB_BIN=$(abspath $(BIN)) $(CARGO) test --locked --workspace --test gate -- --ignored --exact the_baseline_is_written_anew
+
 # The figures of docs/performance.md, as Markdown; each part by its own name, too.
 bench: build
 	ISOLAB_BIN=$(abspath $(BIN)) bench/figures
 
-bench-start bench-guest bench-import: build
+bench-start bench-lab-start bench-concurrent bench-guest bench-import: build
 	ISOLAB_BIN=$(abspath $(BIN)) bench/figures $(@:bench-%=%)
 
 # What a change must pass before it lands.

@@ -150,7 +150,8 @@ fn isolab() -> Result<Sample> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     fcntl_setfd(&write, FdFlags::empty())?;
     let mut command = Command::new(ISOLAB);
-    command.args(["run", "--on", "host", "--level", "vm", "--memory", &format!("{MEMORY_MIB}M")]);
+    command.args(["run", "--on", "host", "--level", "vm", "--kernel", STOCK]);
+    command.args(["--memory", &format!("{MEMORY_MIB}M")]);
     command.args(["--report-fd", &write.as_raw_fd().to_string(), IMAGE, "--"]).args(WORKLOAD);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let start_ns = now_ns();

@@ -7,32 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use support::record::{check_samples, record};
 use support::{busybox, ends_within, home, isolab, run, send};
-
-fn record(args: &[&str]) -> Value {
-    let result = run(&[&["compare", "--json", "-"], args].concat());
-    assert!(support::measured(&result), "{}", result.stderr);
-    serde_json::from_str(&result.stdout).expect("one JSON document")
-}
-
-/// Checks what holds for each sample of each record.
-fn check_samples(record: &Value, levels: &[&str]) {
-    let samples = record["samples"].as_array().expect("samples");
-    for level in levels {
-        let of_level: Vec<&Value> = samples.iter().filter(|s| s["arm"] == **level).collect();
-        assert!(of_level.len() >= 2, "{level}");
-        for sample in of_level {
-            assert_eq!(sample["ok"], true, "{sample}");
-            let phases = sample["phase_ns"].as_object().expect("phases");
-            let sum: u64 = phases.values().filter_map(Value::as_u64).sum();
-            assert_eq!(Some(sum), sample["t_ns"]["clean"].as_u64(), "phases add up");
-            assert_eq!(sample["detail"]["lower_fs"], "erofs");
-        }
-    }
-    let digests: std::collections::BTreeSet<&str> =
-        samples.iter().filter_map(|s| s["detail"]["image_digest"].as_str()).collect();
-    assert_eq!(digests.len(), 1, "one image file serves all levels");
-}
 
 #[test]
 fn process_and_container_are_measured_on_the_host() {
@@ -144,49 +120,4 @@ fn a_level_that_was_asked_for_is_never_left_out() {
     let all = run(&["compare", "--allow-incomparable", "--on", "host", "--pairs", "1", "demo"]);
     assert_eq!((all.status, all.stderr.as_str()), (Some(0), ""));
     assert!(all.stdout.contains("vm was not run: "), "{}", all.stdout);
-}
-
-#[test]
-fn all_levels_are_measured_in_the_lab_and_the_same_seed_gives_the_same_figures() {
-    // At the same time: what else the machine does is no instruction of the lab's.
-    let measured = || record(&["--on", "lab", "--seed", "1", "demo"]);
-    let [once, again] = std::thread::scope(|scope| {
-        [scope.spawn(measured), scope.spawn(measured)].map(|lab| lab.join().expect("a record"))
-    });
-    check_samples(&once, &["process", "container", "vm"]);
-    assert_eq!(once["host"]["class"], "emulated-lab");
-    assert_eq!(once["host"]["clock"], "instructions");
-    let ready = |level| median(&once, "startup.request_to_ready", level);
-    assert!(ready("process") < ready("container") && ready("container") < ready("vm"));
-    for metric in ["request_to_first_user_insn", "request_to_ready", "request_to_clean"] {
-        let metric = format!("startup.{metric}");
-        for level in ["process", "container", "vm"] {
-            let [a, b] = [&once, &again].map(|record| median(record, &metric, level));
-            assert!((b / a - 1.0).abs() < 0.005, "{metric} of {level}: {a} and {b}");
-        }
-    }
-    check_against_baseline(&once);
-}
-
-fn median(record: &Value, metric: &str, level: &str) -> f64 {
-    let of_metric = record["summary"].as_array().expect("a summary").iter().find(|s| s["metric"] == metric);
-    of_metric.and_then(|s| s["arms"][level]["median"].as_f64()).expect("a median")
-}
-
-/// No figure is more than 2 % above the committed one, where the lab has the same kernel. A baseline is raised in a commit
-/// that says why.
-fn check_against_baseline(record: &Value) {
-    let baseline: Value = serde_json::from_str(include_str!("baseline.json")).expect("JSON");
-    let (ours, its) = (&record["host"]["kernel"], &baseline["lab_kernel"]);
-    if ours != its {
-        println!("skipped: the baseline was made in a lab with kernel {its}, this one has {ours}");
-        return;
-    }
-    for (metric, levels) in baseline["medians"].as_object().expect("metrics") {
-        for (level, known) in levels.as_object().expect("levels") {
-            let (now, known) = (median(record, metric, level), known.as_f64().expect("a number"));
-            println!("{metric} of {level}: {now} (baseline {known})");
-            assert!(now < known * 1.02, "{metric} of {level} went from {known} to {now}");
-        }
-    }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod lab;
 pub(crate) mod leaks;
 pub(crate) mod random;
+pub(crate) mod record;
 pub(crate) mod samples;
 
 use std::io::Write;

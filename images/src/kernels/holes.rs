@@ -95,7 +95,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(2 * CHUNK as u64 + 1).unwrap();
         file.write_all_at(&[1], 9).unwrap();
-        assert_eq!(zeros(&file).unwrap(), [PAGE as u64..2 * CHUNK as u64]);
+        let all = PAGE as u64..2 * CHUNK as u64;
+        assert_eq!(zeros(&file).unwrap(), std::slice::from_ref(&all));
     }
 
     #[test]
