@@ -1,5 +1,6 @@
 //! What can be typed. `config.rs` turns it into what is run.
 
+mod choose;
 mod probe;
 mod records;
 mod store;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use crate::delay::Delay;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::choose::ChooseArgs;
 pub(crate) use self::probe::ProbeArgs;
 pub(crate) use self::records::{CheckArgs, DiffArgs, ReportArgs, ReportFormat};
 pub(crate) use self::store::{ExportFormat, ImageCommand, KernelCommand, SnapshotArgs, SnapshotCommand};
@@ -114,6 +116,16 @@ Examples:
 
 Needs root and the kernel's trace (tracefs), which the lab has. Nothing is timed. What the numbers are not: docs/surface.md.")]
     Surface(SurfaceArgs),
+    /// Say which level does what is asked: what it keeps from a workload, gives to it, and costs
+    #[command(after_help = "\
+Examples:
+  isolab choose --threat untrusted-code
+  isolab choose --threat curious-code,exhaustion --need capabilities
+  isolab compare --json record.json demo; isolab choose --threat leaks --memory-budget 64M --record record.json
+  isolab probe --json probe.json demo; isolab choose --threat untrusted-code --probe probe.json
+
+Exit status: 0 a level fits, 1 none is known to, 125 isolab's own error. Nothing is weighed: each point names its probe.")]
+    Choose(ChooseArgs),
     /// Show records of `compare --json`, or export them for other tools
     #[command(after_help = "\
 Examples:

@@ -43,10 +43,9 @@ pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
         items.push(item("unfinished snapshot", &path, 0));
     }
     for path in surface::instance::stale() {
-        if !args.dry_run {
-            surface::instance::remove(&path)?;
+        if args.dry_run || surface::instance::remove(&path)? {
+            items.push(item("trace", &path, 0));
         }
-        items.push(item("trace", &path, 0));
     }
     if args.json {
         say!("{}", serde_json::to_string_pretty(&items)?);

@@ -9,6 +9,7 @@ mod arguments;
 mod batch;
 mod bench;
 mod check;
+mod choose;
 mod cli;
 mod clock;
 mod compare;
@@ -149,6 +150,7 @@ const fn prints(command: &Command) -> bool {
         | Command::Report(_)
         | Command::Diff(_)
         | Command::Check(_)
+        | Command::Choose(_)
         | Command::Doctor(_)
         | Command::Explain(_)
         | Command::Gc(_)
@@ -186,6 +188,7 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Report(args) => report::report(&args),
         Command::Diff(args) => diff::command(&args),
         Command::Check(args) => check::command(&args),
+        Command::Choose(args) => choose::command(&args),
         Command::Snapshot(args) => snapshot::command(&args),
         Command::Doctor(args) => doctor::command(&args),
         Command::Lab(args) => place::lab(&args),

@@ -18,7 +18,7 @@ const MIB: u64 = 1 << 20;
 /// What the workload touches and frees, in MiB.
 const TOUCHED: &str = "48";
 /// What of it must have returned.
-const LEAST: u64 = 40 * MIB;
+const LEAST: u64 = 32 * MIB;
 /// The kernel tells of free memory two seconds after it was freed, and of all that there is in some rounds.
 const DEADLINE: Duration = Duration::from_secs(30);
 

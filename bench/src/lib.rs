@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod choose;
 pub mod comparability;
 pub mod comparison;
 pub mod conditions;

@@ -150,6 +150,8 @@ pub struct SurfaceRecord {
 pub const BLIND_SPOTS: &[&str] = &[
     "what the vDSO answers (clock_gettime, getcpu): no call",
     "page faults, exceptions and interrupts",
+    "operations that io_uring takes from shared memory (level process; a container has none)",
+    "calls of the 32-bit table, which are told by the names of the 64-bit one (level process; a container has none)",
     "work of kernel threads on behalf of a level (writeback, KVM's own threads, softirq)",
     "what KVM does for a guest without leaving it for the monitor: its counters are the door's",
     "everything below the host's kernel: firmware, a hypervisor that it runs under",
@@ -159,9 +161,11 @@ impl SurfaceRecord {
     /// From its JSON.
     ///
     /// # Errors
-    /// It is not of this form.
+    /// It is not of this form, or of another version.
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        let record: Self = serde_json::from_slice(bytes)?;
+        let other = || serde::de::Error::custom(format!("a record of {:?}, not {SCHEMA}", record.schema));
+        if record.schema == SCHEMA { Ok(record) } else { Err(other()) }
     }
 
     /// As JSON, with its last newline.

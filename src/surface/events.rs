@@ -1,7 +1,9 @@
 //! The lines of a trace.
 //!
-//! A task's name, which a workload chooses, stands at the beginning of each line: so a line is read from its event on, and its
-//! number from the right. Names have at most 15 bytes, fewer than the words that an event is found by.
+//! A task's name, which a workload chooses, stands at the beginning of each line, and may hold line ends. It has at most 15 bytes, too
+//! few for a whole event: so a line is read from its event on, and the task's number to the left of that; the pieces of a name are no
+//! events. No event with any other text of a workload's is traced (`sched_process_exec` tells the name of a file), and what is
+//! read of one stands before a name.
 
 /// An event of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +18,10 @@ pub(super) struct Event {
 pub(super) enum What {
     /// It asked for a system call, which entered the kernel.
     Enter { number: u32, arguments: [u64; 3] },
-    /// A system call of it ended, or was refused.
-    Exit { number: u32 },
+    /// A system call of it ended with this value, or was refused.
+    Exit { number: u32, value: i64 },
     /// It made this thread or process.
     Fork { child: u32 },
-    /// It became another program.
-    Exec,
     /// Its guest left the processor for this.
     Left { reason: String },
     /// Its guest came out to the monitor for this.
@@ -34,24 +34,23 @@ pub(super) enum What {
 
 /// The events of a trace, in order; lines that are none are left out.
 pub(super) fn read(trace: &str) -> impl Iterator<Item = Event> + '_ {
-    trace.lines().filter(|line| !line.starts_with('#')).filter_map(event)
+    trace.lines().skip_while(|line| line.starts_with('#')).filter_map(event)
 }
 
 /// Reads what stands behind an event's name.
 type Read = fn(&str) -> Option<What>;
 
 fn event(line: &str) -> Option<Event> {
-    const EVENTS: [(&str, Read); 8] = [
+    const EVENTS: [(&str, Read); 7] = [
         (": sys_enter: NR ", enter),
         (": sys_exit: NR ", exit),
-        (": sched_process_fork: ", fork),
-        (": sched_process_exec: ", |_| Some(What::Exec)),
+        (": task_newtask: ", fork),
         (": kvm_exit: ", left),
         (": kvm_userspace_exit: ", out),
         (": kvm_pio: ", port),
         (": kvm_mmio: ", register),
     ];
-    // The first one behind a task is the event: what comes after it (the name of a program) may hold anything.
+    // The first one behind a task is the event.
     let found = EVENTS
         .iter()
         .flat_map(|(words, read)| line.match_indices(words).map(move |(at, _)| (at, at + words.len(), read)));
@@ -85,11 +84,13 @@ fn enter(rest: &str) -> Option<What> {
 
 /// `N = VALUE`; the return from a signal has no number.
 fn exit(rest: &str) -> Option<What> {
-    Some(What::Exit { number: rest.split(' ').next()?.parse().ok()? })
+    let (number, value) = rest.trim_end().split_once(" = ")?;
+    Some(What::Exit { number: number.parse().ok()?, value: value.parse().ok()? })
 }
 
+/// `pid=N comm=...`.
 fn fork(rest: &str) -> Option<What> {
-    Some(What::Fork { child: rest.rsplit_once("child_pid=")?.1.trim_end().parse().ok()? })
+    Some(What::Fork { child: rest.strip_prefix("pid=")?.split(' ').next()?.parse().ok()? })
 }
 
 /// `vcpu 0 reason npf rip 0x...`.
@@ -138,13 +139,9 @@ mod tests {
             "           <...>-123     [001] .....  2986.188973: sys_enter: NR 16 (5, ae80, 0, 7f00, 0, 8)";
         assert_eq!(one(line), event(123, enter));
         let line = "          isolab-7       [000] .....     1.000001: sys_exit: NR 39 = -1";
-        assert_eq!(one(line), event(7, What::Exit { number: 39 }));
-        let line = " a b-c-9503    [000] .....  2.1: sched_process_fork: comm=a b-c pid=9503 child_comm=x child_pid=9509";
+        assert_eq!(one(line), event(7, What::Exit { number: 39, value: -1 }));
+        let line = " a b-c-9503    [000] .....  2.1: task_newtask: pid=9509 comm=a b-c clone_flags=1200000 oom_score_adj=0";
         assert_eq!(one(line), event(9503, What::Fork { child: 9509 }));
-        let line = "            true-9509    [000] .....  2.2: sched_process_exec: filename=/bin/true pid=9509 old_pid=9509";
-        assert_eq!(one(line), event(9509, What::Exec));
-        let line = " vcpu0-88 [000] ..... 3.0: kvm_userspace_exit: reason KVM_EXIT_IO (2)";
-        assert_eq!(one(line), event(88, What::Out { reason: "io".into() }));
         let line = " vcpu0-88 [000] ..... 3.0: kvm_exit: vcpu 0 reason npf rip 0xffffffff81000000 info1 0x0";
         assert_eq!(one(line), event(88, What::Left { reason: "npf".into() }));
         let line = " vcpu0-88 [000] ..... 3.0: kvm_pio: pio_write at 0x80 size 1 count 1 val 0x4d ";
@@ -154,22 +151,34 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_looks_like_a_line_is_not_one() {
-        // At most 15 bytes: too few for an event's words with a task before them.
-        for name in [": sys_exit: NR ", "x-1 [000] . 1.0", "a\tb -1 [0] . 1:"] {
-            assert_eq!(name.len(), 15);
-            let line = format!("{name}-77 [000] .....  1.0: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)");
-            let what = What::Enter { number: 1, arguments: [1, 2, 3] };
-            assert_eq!(one(&line), Some(Event { task: 77, what }));
+    fn no_name_hides_an_event_or_passes_for_one() {
+        const NAMES: [&str; 8] = [
+            ": sys_exit: NR ",
+            "x-1 [000] . 1.0",
+            "a\tb -1 [0] . 1:",
+            "\n#",
+            "#",
+            "\n\n",
+            "\n-1 [0] . 1: sy",
+            "# tracer: nop\n",
+        ];
+        for name in NAMES {
+            assert!(name.len() <= 15);
+            let trace = format!(
+                "# tracer: nop\n#\n isolab-7 [000] ..... 1.0: sys_exit: NR 3 = 0\n{name}-77 [000] .....  1.0: sys_enter: NR 1 (1, 2, 3, 4, 5, \
+                 6)\n  {name}-77 [000] ..... 1.0: task_newtask: pid=78 comm={name} clone_flags=0 oom_score_adj=0\n"
+            );
+            let found: Vec<Event> = read(&trace).collect();
+            let of = |task, what| Event { task, what };
+            let expected = [
+                of(7, What::Exit { number: 3, value: 0 }),
+                of(77, What::Enter { number: 1, arguments: [1, 2, 3] }),
+                of(77, What::Fork { child: 78 }),
+            ];
+            assert_eq!(found, expected, "{name:?}");
         }
         for line in ["", "# comment", "77 [000] 1.0: sys_enter: NR x", "sys_enter: NR 1 (1, 2, 3)"] {
             assert_eq!(one(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn a_program_named_like_an_event_is_none() {
-        let line = " sh-5 [000] ..... 1.0: sched_process_exec: filename=/: sys_enter: NR 1 (1, 2, 3) pid=5 old_pid=5";
-        assert_eq!(one(line), Some(Event { task: 5, what: What::Exec }));
     }
 }

@@ -1,6 +1,6 @@
 //! A trace of its own in the kernel (kernel doc: trace/ftrace, "Instances"; trace/events).
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,8 @@ const PREFIX: &str = "isolab-surface-";
 /// Room for the events of one run on each processor, in KiB.
 const BUFFER_KIB: u32 = 16 << 10;
 /// What is traced. Those of KVM are there where its module is loaded.
-const EVENTS: [&str; 8] = [
-    "sched/sched_process_fork",
-    "sched/sched_process_exec",
+const EVENTS: [&str; 7] = [
+    "task/task_newtask",
     "raw_syscalls/sys_enter",
     "raw_syscalls/sys_exit",
     "kvm/kvm_exit",
@@ -25,7 +24,11 @@ const EVENTS: [&str; 8] = [
 
 /// The instance; it goes away with this value.
 #[derive(Debug)]
-pub(super) struct Instance(PathBuf);
+pub(super) struct Instance {
+    dir: PathBuf,
+    /// An open file of it, which keeps others from removing it: process numbers of another namespace tell them nothing.
+    in_use: Option<File>,
+}
 
 impl Instance {
     /// Makes it, switched off.
@@ -41,12 +44,12 @@ impl Instance {
             );
         }
         for path in stale() {
-            // Another isolab may have done it.
-            let _ = fs::remove_dir(path);
+            remove(&path).context("remove the trace that an isolab left")?;
         }
         let dir = instances.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&dir).context("make a trace of our own; this needs root")?;
-        let instance = Self(dir);
+        let in_use = Some(File::open(dir.join("trace_pipe")).context("hold our own trace open")?);
+        let instance = Self { dir, in_use };
         instance.set("trace_clock", "mono")?;
         instance.set("buffer_size_kb", &BUFFER_KIB.to_string())?;
         instance.set("options/event-fork", "1")?;
@@ -71,7 +74,7 @@ impl Instance {
     pub(super) fn stop(&self) -> anyhow::Result<String> {
         self.switch(false)?;
         self.set("set_event_pid", "")?;
-        for cpu in fs::read_dir(self.0.join("per_cpu")).context("read the trace")? {
+        for cpu in fs::read_dir(self.dir.join("per_cpu")).context("read the trace")? {
             let stats = fs::read_to_string(cpu?.path().join("stats")).context("read the trace")?;
             if lost(&stats) > 0 {
                 bail!(
@@ -80,7 +83,7 @@ impl Instance {
                 );
             }
         }
-        let bytes = fs::read(self.0.join("trace")).context("read the trace")?;
+        let bytes = fs::read(self.dir.join("trace")).context("read the trace")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -89,7 +92,7 @@ impl Instance {
         let order: Vec<&str> = if on { EVENTS.into() } else { EVENTS.into_iter().rev().collect() };
         for event in order {
             let file = format!("events/{event}/enable");
-            if self.0.join(&file).exists() || !event.starts_with("kvm/") {
+            if self.dir.join(&file).exists() || !event.starts_with("kvm/") {
                 self.set(&file, if on { "1" } else { "0" })?;
             }
         }
@@ -97,7 +100,7 @@ impl Instance {
     }
 
     fn set(&self, file: &str, value: &str) -> anyhow::Result<()> {
-        fs::write(self.0.join(file), value).with_context(|| format!("set {file} of the kernel's trace"))
+        fs::write(self.dir.join(file), value).with_context(|| format!("set {file} of the kernel's trace"))
     }
 }
 
@@ -105,7 +108,8 @@ impl Drop for Instance {
     fn drop(&mut self) {
         // One that stays is removed by the next run, or by `isolab gc`.
         let _ = self.switch(false);
-        let _ = fs::remove_dir(&self.0);
+        drop(self.in_use.take());
+        let _ = fs::remove_dir(&self.dir);
     }
 }
 
@@ -127,14 +131,15 @@ pub(crate) fn stale() -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).filter(|path| gone(path).is_some()).collect()
 }
 
-/// Removes one of [`stale`].
+/// Removes one of [`stale`]; false: it is in use after all.
 ///
 /// # Errors
-/// It can't be removed; one that is gone already is.
-pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+/// It can't be removed for another reason.
+pub(crate) fn remove(path: &Path) -> std::io::Result<bool> {
     match fs::remove_dir(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(false),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(true),
     }
 }
 

@@ -113,8 +113,8 @@ fn on_host(
     let started_unix_ns = compare::now_unix_ns()?;
     crate::snapshot::ensure_in_lab(config)?;
     let (levels, _) = compare::split(args.levels.is_some(), true, levels, config, image)?;
-    let instance = Instance::new()?;
     let mut signals = Signals::catch_ending().context("catch signals")?;
+    let instance = Instance::new()?;
     let (class, clock) = compare::class();
     let mut surfaces = Vec::new();
     for level in levels {
@@ -155,11 +155,12 @@ fn at_level(
         instance.start()?;
         let ran =
             if args.sweep { sweep(level, config, image, signals) } else { run(args, level, image, signals) };
-        let trace = instance.stop()?;
+        let trace = instance.stop();
         let (status, said) = match ran? {
             Ok(ended) => ended,
             Err(signal) => return Ok(Err(signal)),
         };
+        let trace = trace?;
         let Some(status) = status.filter(|status| *status != crate::OWN_ERROR) else {
             bail!("a run at level {level} failed: {said}");
         };

@@ -4,13 +4,14 @@
 //! guest memory, descriptors) goes with the process; deadlines and kills come from the launcher outside.
 //!
 //! Order of events:
-//! 1. the kernel file is checked and everything is seen to fit, before KVM is opened;
-//! 2. KVM makes the machine: RAM, interrupt controllers, processors;
-//! 3. kernel, initramfs, ACPI tables (for a kernel without ACPI: a multiprocessor table) and boot parameters are written into RAM;
+//! 1. beside each other: the kernel file is checked, everything is seen to fit, and kernel, initramfs, ACPI tables (for a kernel
+//!    without ACPI: a multiprocessor table) and boot parameters are written into RAM; KVM makes an empty machine;
+//! 2. the machine gets its RAM, interrupt controllers and devices;
+//! 3. it gets its processors;
 //! 4. capabilities are given up; processors run in their threads, devices in the calling one;
 //! 5. the guest's last mark (or its death) ends it: output is drained, the mark is sent, [`run`] returns.
 //!
-//! A [`template`] stands in for 3: its memory is mapped, and processors and devices are what they were when it was made.
+//! A [`template`] stands in for what 1 writes: its memory is mapped, and processors and devices are what they were when it was made.
 //!
 //! It refuses: writing to the image, queues that leave RAM, registers out of order, marks that only the host may
 //! make. Nothing that a guest does ends in a panic: it is ignored, or it breaks that guest's device or the guest.

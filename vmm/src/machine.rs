@@ -174,10 +174,11 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     // Up to Linux 6.11 KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks
     // after its large pages joins our cgroup); its memory is filled meanwhile.
     let (filled, made) = thread::scope(|scope| {
-        let filler = scope.spawn(|| fill(&config, memory_bytes));
+        let filler = thread::Builder::new().spawn_scoped(scope, || fill(&config, memory_bytes))?;
         let made = create_machine();
-        (filler.join(), made)
-    });
+        Ok((filler.join(), made))
+    })
+    .map_err(host::<io::Error>("start a thread"))?;
     let (content, ram) = filled.map_err(|_| host("fill guest memory")(io::Error::other("panic")))??;
     let (kvm_fd, vm) = made?;
     tracer.end(Subphase::CreateVm);

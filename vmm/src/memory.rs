@@ -45,9 +45,11 @@ pub(crate) fn map(bytes: u64) -> Result<GuestRam, MemoryError> {
     Ok(ram)
 }
 
-/// Keeps what was laid over it out of core dumps, too.
+/// Keeps what was laid over it out of core dumps and page merging, too.
 pub(crate) fn hide(ram: &GuestRam) -> Result<(), MemoryError> {
-    sys::advise(ram, Advice::NoDump).map_err(MemoryError::Advise)
+    [Advice::NoDump, Advice::NoMerging]
+        .into_iter()
+        .try_for_each(|advice| sys::advise(ram, advice).map_err(MemoryError::Advise))
 }
 
 /// Gives all of it to the guest.
@@ -67,13 +69,12 @@ pub(crate) fn host_ranges(ram: &GuestRam) -> impl Iterator<Item = (u64, u64)> + 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn guest_ram_is_in_no_core_dump_and_is_not_merged() {
-        let ram = map(4 << 20).unwrap();
-        let (start, len) = host_ranges(&ram).next().unwrap();
+    /// Whether all of it is kept out of core dumps (`dd` of its flags in `smaps`) and none may be merged (`mg`).
+    pub(crate) fn is_kept_apart(ram: &GuestRam) -> bool {
+        let (start, len) = host_ranges(ram).next().unwrap();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut inside = false;
         let mut found = Vec::new();
@@ -86,10 +87,11 @@ mod tests {
                 found.push(flags.split_whitespace().collect::<Vec<_>>());
             }
         }
-        // `dd`: not in a core dump; `mg`: may be merged.
-        assert!(
-            !found.is_empty() && found.iter().all(|f| f.contains(&"dd") && !f.contains(&"mg")),
-            "{found:?}"
-        );
+        !found.is_empty() && found.iter().all(|flags| flags.contains(&"dd") && !flags.contains(&"mg"))
+    }
+
+    #[test]
+    fn guest_ram_is_in_no_core_dump_and_is_not_merged() {
+        assert!(is_kept_apart(&map(4 << 20).unwrap()));
     }
 }

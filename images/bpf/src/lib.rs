@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 /// `AUDIT_ARCH_X86_64`.
-const ARCH: u32 = 0xc000_003e;
+pub const ARCH: u32 = 0xc000_003e;
 /// Above every number that a kernel has; x32's numbers (from `0x4000_0000`) too get the answer of unknown ones.
 const END: u32 = 1024;
 
@@ -116,10 +116,10 @@ fn tree<V: Copy>(ranges: &[(u32, V)], leaf: &impl Fn(V) -> Vec<Insn>) -> Vec<Ins
     code
 }
 
-/// What the kernel would return from a filter for a call of x86-64 (`SECCOMP_RET_*`), for tests; nothing where it has an instruction
+/// What the kernel would return from a filter for a call of an architecture (`SECCOMP_RET_*`), for tests; nothing where it has an instruction
 /// that [`compile`] does not write, or reaches outside.
 #[must_use]
-pub fn answer(filter: &[u8], number: u32, arguments: [u32; 6]) -> Option<u32> {
+pub fn answer(filter: &[u8], architecture: u32, number: u32, arguments: [u32; 6]) -> Option<u32> {
     let (insns, rest) = filter.as_chunks::<8>();
     let (mut at, mut loaded) = (0_usize, 0_u32);
     // Each jump goes forward, so that this ends.
@@ -130,7 +130,7 @@ pub fn answer(filter: &[u8], number: u32, arguments: [u32; 6]) -> Option<u32> {
             0x20 => {
                 loaded = match k {
                     NUMBER => number,
-                    ARCHITECTURE => ARCH,
+                    ARCHITECTURE => architecture,
                     _ => *arguments.get(usize::try_from(k.checked_sub(ARGUMENTS)? / 8).ok()?)?,
                 };
                 0
@@ -174,26 +174,27 @@ mod tests {
             for number in (0..=END).filter(|number| *number != 1) {
                 let allowed = number.is_multiple_of(n);
                 let expected = if allowed { 0x7fff_0000 } else { 0x5_0026 };
-                assert_eq!(answer(&filter, number, [0; 6]), Some(expected), "{number} of {n}");
+                assert_eq!(answer(&filter, ARCH, number, [0; 6]), Some(expected), "{number} of {n}");
             }
-            let unknown = answer(&filter, END, [0; 6]);
-            assert_eq!(answer(&filter, 0x4000_0000 + n, [0; 6]), unknown);
-            assert_eq!(answer(&filter, u32::MAX, [0; 6]), unknown);
+            let unknown = answer(&filter, ARCH, END, [0; 6]);
+            assert_eq!(answer(&filter, ARCH, 0x4000_0000 + n, [0; 6]), unknown);
+            assert_eq!(answer(&filter, ARCH, u32::MAX, [0; 6]), unknown);
+            assert_eq!(answer(&filter, 0x4000_0003, 4, [0; 6]), Some(0x8000_0000));
         }
     }
 
     #[test]
     fn an_argument_decides() {
         let filter = made(7);
-        assert_eq!(answer(&filter, 1, [0xae80, 0, 0, 0, 0, 0]), Some(0x7fff_0000));
-        assert_eq!(answer(&filter, 1, [0xaf80, 0, 0, 0, 0, 0]), Some(0x8000_0000));
-        assert_eq!(answer(&filter, 1, [0, 0xae80, 0, 0, 0, 0]), Some(0x8000_0000));
+        assert_eq!(answer(&filter, ARCH, 1, [0xae80, 0, 0, 0, 0, 0]), Some(0x7fff_0000));
+        assert_eq!(answer(&filter, ARCH, 1, [0xaf80, 0, 0, 0, 0, 0]), Some(0x8000_0000));
+        assert_eq!(answer(&filter, ARCH, 1, [0, 0xae80, 0, 0, 0, 0]), Some(0x8000_0000));
     }
 
     #[test]
     fn what_is_no_filter_has_no_answer() {
-        assert_eq!(answer(&[], 0, [0; 6]), None);
-        assert_eq!(answer(&made(2)[..9], 0, [0; 6]), None);
-        assert_eq!(answer(&[0xff; 8], 0, [0; 6]), None);
+        assert_eq!(answer(&[], ARCH, 0, [0; 6]), None);
+        assert_eq!(answer(&made(2)[..9], ARCH, 0, [0; 6]), None);
+        assert_eq!(answer(&[0xff; 8], ARCH, 0, [0; 6]), None);
     }
 }

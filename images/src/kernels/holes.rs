@@ -70,11 +70,18 @@ fn fill(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use rustix::fs::{MemfdFlags, memfd_create};
+
     use super::*;
+
+    /// Whose file system has holes and tells of them at once.
+    fn in_memory() -> File {
+        File::from(memfd_create("kernel", MemfdFlags::CLOEXEC).unwrap())
+    }
 
     #[test]
     fn zeros_become_holes_and_nothing_else_changes() {
-        let file = tempfile::tempfile().unwrap();
+        let file = in_memory();
         let mut content = vec![0; 3 * CHUNK + 100];
         content[5 * PAGE..7 * PAGE].fill(1);
         content[CHUNK + PAGE - 1] = 1;
@@ -92,7 +99,7 @@ mod tests {
 
     #[test]
     fn ranges_of_zeros_reach_over_chunks() {
-        let file = tempfile::tempfile().unwrap();
+        let file = in_memory();
         file.set_len(2 * CHUNK as u64 + 1).unwrap();
         file.write_all_at(&[1], 9).unwrap();
         let all = PAGE as u64..2 * CHUNK as u64;

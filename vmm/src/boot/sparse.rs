@@ -47,6 +47,10 @@ impl ReadVolatile for SparseReader<'_> {
         let mut at = rest.start;
         while at < end {
             let piece = data(file, at..end).map_err(VolatileMemoryError::IOError)?;
+            // Behind its end a file is no hole: it was cut since its length was read.
+            if piece.is_empty() && file.metadata().map_err(VolatileMemoryError::IOError)?.len() < end {
+                return Err(VolatileMemoryError::IOError(io::ErrorKind::UnexpectedEof.into()));
+            }
             self.0.seek(SeekFrom::Start(piece.start)).map_err(VolatileMemoryError::IOError)?;
             let mut part = buf.subslice(place(piece.start), place(piece.end) - place(piece.start))?;
             self.0.read_exact_volatile(&mut part)?;
@@ -137,6 +141,10 @@ mod tests {
         let mut reader = SparseReader::new(FileAt::new(&file, 0, 5000));
         let result = ram.read_exact_volatile_from(GuestAddress(0), &mut reader, 5001);
         result.expect_err("5000 bytes became 5001");
+        // One that was cut after it was measured.
+        let mut reader = SparseReader::new(FileAt::new(&file, 0, 50_000));
+        let result = ram.read_exact_volatile_from(GuestAddress(0), &mut reader, 50_000);
+        result.expect_err("5000 bytes became 50,000");
     }
 
     proptest! {

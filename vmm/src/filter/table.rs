@@ -68,6 +68,7 @@ pub(crate) fn conditions(call: i64) -> &'static [(u32, u32, u32)] {
     const PR_SET_NO_NEW_PRIVS: u32 = 38;
     const F_GETFL: u32 = 3;
     const MADV_DONTNEED: u32 = 4;
+    const MADV_HUGEPAGE: u32 = 14;
     // Linux 6.13.
     const MADV_GUARD_INSTALL: u32 = 102;
     const MADV_GUARD_REMOVE: u32 = 103;
@@ -75,10 +76,14 @@ pub(crate) fn conditions(call: i64) -> &'static [(u32, u32, u32)] {
         libc::SYS_ioctl => &[(1, 0xff00, KVM << 8), (1, ALL, FIONREAD)],
         libc::SYS_mmap | libc::SYS_mprotect => &[(2, PROT_EXEC, 0)],
         libc::SYS_prctl => &[(0, ALL, PR_SET_NAME), (0, ALL, PR_SET_NO_NEW_PRIVS)],
-        // Reported pages, and the allocator's; and the guard pages with which newer C libraries (glibc 2.42) begin a thread's stack.
-        libc::SYS_madvise => {
-            &[(2, ALL, MADV_DONTNEED), (2, ALL, MADV_GUARD_INSTALL), (2, ALL, MADV_GUARD_REMOVE)]
-        }
+        // Reported pages, and the allocator's, which an environment (GLIBC_TUNABLES) can have ask for large ones; and the guard
+        // pages with which newer C libraries (glibc 2.42) begin a thread's stack.
+        libc::SYS_madvise => &[
+            (2, ALL, MADV_DONTNEED),
+            (2, ALL, MADV_HUGEPAGE),
+            (2, ALL, MADV_GUARD_INSTALL),
+            (2, ALL, MADV_GUARD_REMOVE),
+        ],
         libc::SYS_fcntl => &[(1, ALL, F_GETFL)],
         _ => &[],
     }

@@ -151,6 +151,7 @@ mod tests {
             all
         };
         assert!(read(&ram) == read(&back));
+        assert!(memory::tests::is_kept_apart(&back));
         back.write_slice(b"own", GuestAddress(0x1000)).unwrap();
         assert!(read(&map(BYTES, &pieces, &file).unwrap()) == read(&ram), "a write reached the file");
     }
