@@ -84,13 +84,16 @@ fn render(choice: &Choice) -> String {
         lines(&mut out, level);
     }
     let names = |answer| choice.with(answer).collect::<Vec<_>>().join(", ");
-    let (fits, unmeasured) = (names(Answer::Fits), names(Answer::Unmeasured));
-    let told = match (fits.is_empty(), unmeasured.is_empty()) {
+    let (fits, unknown) = (names(Answer::Fits), names(Answer::Unknown));
+    let told = match (fits.is_empty(), unknown.is_empty()) {
         (false, _) => fits,
-        (true, false) => format!("none is known to: {unmeasured} would, if the cost is inside of the limit"),
+        (true, false) => format!("none is known to; {unknown}: not known"),
         (true, true) => "none of these".to_owned(),
     };
     let _ = writeln!(out, "\nanswer     {told}");
+    if let Some(costs_of) = &choice.costs_of {
+        let _ = writeln!(out, "Costs are of {}", escaped(costs_of));
+    }
     let _ = writeln!(
         out,
         "Points are from the {}; `isolab probe --only P01 IMAGE` shows the evidence of one again.",
@@ -102,13 +105,13 @@ fn render(choice: &Choice) -> String {
 const fn answer(answer: Answer) -> &'static str {
     match answer {
         Answer::Fits => "fits",
-        Answer::Unmeasured => "would fit, but for a cost that is not known",
+        Answer::Unknown => "would fit, but for what is not known",
         Answer::DoesNot => "does not fit",
     }
 }
 
 fn lines(out: &mut String, level: &LevelChoice) {
-    for (mark, points) in [("lacks", &level.lacks), ("holds", &level.holds)] {
+    for (mark, points) in [("lacks", &level.lacks), ("unknown", &level.unknown), ("holds", &level.holds)] {
         for point in points {
             let _ = writeln!(out, "  {mark:<8} {}", words(mark, point));
         }

@@ -43,11 +43,11 @@ fn a_limit_is_judged_by_a_record_and_only_by_one_of_its_kind() {
     let (status, levels) = with(&["--start-budget", "60s", "--memory-budget", "1G"]);
     assert_eq!((status, of(&levels, "container")), (Some(0), "fits"));
     // Nothing was measured at vm.
-    assert_eq!(of(&levels, "vm"), "unmeasured");
+    assert_eq!(of(&levels, "vm"), "unknown");
     let (status, levels) = with(&["--memory-budget", "1K"]);
     assert_eq!((status, of(&levels, "container")), (Some(1), "does_not"));
     let (_, levels) = with(&["--start-budget", "25Mi"]);
-    assert_eq!(of(&levels, "container"), "unmeasured");
+    assert_eq!(of(&levels, "container"), "unknown");
     let unmeasured = run(&["choose", "--start-budget", "50ms"]);
     assert_eq!(unmeasured.status, Some(1));
     assert!(unmeasured.stdout.contains("isolab compare --json"), "{}", unmeasured.stdout);

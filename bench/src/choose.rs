@@ -11,6 +11,7 @@ use crate::probe::table::{self, is_stress};
 use crate::probe::{Outcome, ProbeRecord, Verdict};
 use crate::record::Record;
 use crate::report::quantity::Shown;
+use crate::report::words::{self, printable};
 
 /// What a workload could do that the level is to keep from it.
 #[derive(Clone, Copy, Debug)]
@@ -229,8 +230,8 @@ pub struct Cost {
 pub enum Answer {
     /// It does all that is asked, as far as probes and figures show it.
     Fits,
-    /// As far as it is known; a cost with a limit is not.
-    Unmeasured,
+    /// As far as it is known: something that was asked for was not probed or not measured.
+    Unknown,
     /// It does not.
     DoesNot,
 }
@@ -247,6 +248,8 @@ pub struct LevelChoice {
     pub holds: Vec<Point>,
     /// What it does not.
     pub lacks: Vec<Point>,
+    /// What is not known: the record has no such cell, or the machine that it is of has nothing of the kind.
+    pub unknown: Vec<Point>,
     /// Threats of `docs/security.md` of the kinds that were asked for that it holds in part, and that no probe judges.
     pub partly: Vec<String>,
     /// What it costs.
@@ -262,6 +265,8 @@ pub const SCHEMA: &str = "isolab.choice/1";
 pub struct Choice {
     /// [`SCHEMA`].
     pub schema: String,
+    /// What the costs are of: the workload, the machine, and whether the comparison was refused or flagged.
+    pub costs_of: Option<String>,
     /// Where the points come from: `published table` or `probe record`.
     pub evidence: String,
     /// What was asked, in words.
@@ -300,54 +305,75 @@ pub fn choose(asked: &Asked, probed: Option<&ProbeRecord>, costs: Option<&Record
     let memory = asked.memory_bytes.map(|most| format!("memory: at most {most} bytes"));
     Choice {
         schema: SCHEMA.to_owned(),
+        costs_of: costs.map(costs_of),
         evidence: if probed.is_some() { "probe record" } else { "published table" }.to_owned(),
         asked: threats.chain(needs).chain(start).chain(memory).collect(),
         levels: levels.into(),
     }
 }
 
+fn costs_of(record: &Record) -> String {
+    let verdict = serde_json::to_value(record.comparability.verdict).unwrap_or_default();
+    format!(
+        "{} (comparison: {}). {}",
+        printable(&record.workload.name),
+        verdict.as_str().unwrap_or("not judged"),
+        words::place(&record.host)
+    )
+}
+
 fn judge(level: &str, asked: &Asked, probed: Option<&ProbeRecord>, record: Option<&Record>) -> LevelChoice {
-    let (mut holds, mut lacks) = (Vec::new(), Vec::new());
-    let mut point = |good: bool, about: &str, probe: &str, finding: Finding| {
+    let (mut holds, mut lacks, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let mut point = |good: Option<bool>, about: &str, probe: &str, finding: Finding| {
         let title = table::row(probe).map_or("", |row| row.title).to_owned();
         let Finding { means, items, .. } = finding;
         let point = Point { about: about.to_owned(), probe: probe.to_owned(), title, means, items };
-        if good { holds.push(point) } else { lacks.push(point) }
+        match good {
+            Some(true) => holds.push(point),
+            Some(false) => lacks.push(point),
+            None => unknown.push(point),
+        }
     };
     for threat in &asked.threats {
         for probe in threat.probes {
             let found = finding(level, probe, probed);
             let kept = match found.outcome {
-                Some(Outcome::Blocked) => true,
-                Some(Outcome::Reached) => found.own_kernel && threat.own_kernel_helps,
-                // There is nothing of the kind here; what was not tried holds nothing.
-                Some(Outcome::NotApplicable) => !is_stress(probe),
-                Some(Outcome::Unknown) | None => false,
+                Some(Outcome::Blocked) => Some(true),
+                Some(Outcome::Reached) => Some(found.own_kernel && threat.own_kernel_helps),
+                // Published: a level without limits exhausts whatever there is.
+                Some(Outcome::NotApplicable) if probed.is_none() && is_stress(probe) => Some(false),
+                Some(Outcome::NotApplicable | Outcome::Unknown) | None => None,
             };
             point(kept, threat.name, probe, found);
         }
     }
     for need in &asked.needs {
-        let found = finding(level, need.probe, probed);
+        let mut found = finding(level, need.probe, probed);
+        let whose = !(need.of_host && found.own_kernel);
+        let missing: Vec<&str> = need
+            .items
+            .iter()
+            .copied()
+            .filter(|item| !found.any_item && !found.items.iter().any(|reached| reached == item))
+            .collect();
         let given = match (need.probe, found.outcome) {
             // The one that asks whether the kernel is the host's.
-            ("P01", outcome) => outcome == Some(Outcome::Blocked),
-            (_, outcome) => {
-                let all = |found: &Finding| {
-                    need.items.iter().all(|item| found.items.iter().any(|reached| reached == item))
-                };
-                let whose = !(need.of_host && found.own_kernel);
-                outcome == Some(Outcome::Reached) && whose && (found.any_item || all(&found))
-            }
+            ("P01", Some(Outcome::Blocked)) => Some(true),
+            ("P01", Some(Outcome::Reached)) | (_, Some(Outcome::Blocked)) => Some(false),
+            (_, Some(Outcome::Reached)) => Some(whose && missing.is_empty()),
+            (_, Some(Outcome::NotApplicable | Outcome::Unknown) | None) => None,
         };
+        if given == Some(false) {
+            found.items = missing.iter().map(|item| format!("not reached: {item}")).collect();
+        }
         point(given, need.name, need.probe, found);
     }
     let costs: Vec<Cost> =
         [start(level, asked, record), memory(level, asked, record)].into_iter().flatten().collect();
     let answer = if !lacks.is_empty() || costs.iter().any(|cost| cost.within == Some(false)) {
         Answer::DoesNot
-    } else if costs.iter().any(|cost| cost.why_not.is_some()) {
-        Answer::Unmeasured
+    } else if !unknown.is_empty() || costs.iter().any(|cost| cost.why_not.is_some()) {
+        Answer::Unknown
     } else {
         Answer::Fits
     };
@@ -357,7 +383,7 @@ fn judge(level: &str, asked: &Asked, probed: Option<&ProbeRecord>, record: Optio
             partly.push((*id).to_owned());
         }
     }
-    LevelChoice { level: level.to_owned(), answer, holds, lacks, partly, costs }
+    LevelChoice { level: level.to_owned(), answer, holds, lacks, unknown, partly, costs }
 }
 
 fn finding(level: &str, probe: &str, probed: Option<&ProbeRecord>) -> Finding {
@@ -370,10 +396,17 @@ fn finding(level: &str, probe: &str, probed: Option<&ProbeRecord>) -> Finding {
     };
     if let Some(record) = probed {
         let Some(cell) = record.cell(probe, level) else {
-            return nothing("not in the probe record: probe all levels, with --stress for D01 to D04");
+            return nothing(if is_stress(probe) {
+                "not in the probe record: isolab probe --stress"
+            } else {
+                "not in the probe record"
+            });
         };
         // What was published is not what came out, where it is a finding.
         let means = match cell.verdict {
+            Verdict::Ok if cell.outcome == Outcome::NotApplicable => {
+                "the machine that was probed shows nothing of the kind".to_owned()
+            }
             Verdict::Ok => cell.means.clone(),
             Verdict::Finding | Verdict::Unknown => {
                 format!(
@@ -412,13 +445,14 @@ fn start(level: &str, asked: &Asked, record: Option<&Record>) -> Option<Cost> {
     let Some(record) = record else {
         return asked.start.and_then(|_| cost(None, None, Some(NOT_MEASURED.to_owned())));
     };
-    let Some(ns) = median(level, "startup.request_to_ready", record) else {
-        // Only the program of the image demo tells when it is ready.
-        let why = format!("the record has no time to ready of {level}");
+    // A command that does not tell when it is ready has another moment, which is named.
+    let metric = record.headline().startup();
+    let Some(ns) = median(level, metric.name, record) else {
+        let why = format!("the record has no start of {level}: compare with --levels process,container,vm");
         return asked.start.and_then(|_| cost(None, None, Some(why)));
     };
     let shown = Shown::time(&record.host);
-    let text = Some(shown.with_unit(ns));
+    let text = Some(format!("{} until it {}", shown.with_unit(ns), metric.verb));
     let limited = match (asked.start, record.host.clock) {
         (None, _) => return cost(text, None, None),
         (Some(StartBudget::Mi(most)), ClockKind::Instructions) => shown.scaled(ns) <= most,
@@ -449,13 +483,16 @@ fn memory(level: &str, asked: &Asked, record: Option<&Record>) -> Option<Cost> {
     let Some(record) = record else {
         return asked.memory_bytes.and_then(|_| cost(None, None, Some(NOT_MEASURED.to_owned())));
     };
-    let Some(bytes) = median(level, "memory.charge", record) else {
-        let why = format!("the record has no charge of {level}");
+    let metric = record.headline().memory();
+    let Some(bytes) = median(level, metric.name, record) else {
+        let why = format!(
+            "the record has no memory of {level}: compare with --levels process,container,vm, where cgroups can be made"
+        );
         return asked.memory_bytes.and_then(|_| cost(None, None, Some(why)));
     };
     #[expect(clippy::cast_precision_loss, reason = "a limit is far below 2^53 bytes")]
     let within = asked.memory_bytes.map(|most| bytes <= most as f64);
-    cost(Some(Shown::MiB.with_unit(bytes)), within, None)
+    cost(Some(format!("{} that it {}", Shown::MiB.with_unit(bytes), metric.verb)), within, None)
 }
 
 #[cfg(test)]
@@ -505,7 +542,7 @@ mod tests {
         assert_eq!(finding.outcome, None);
         let asked = Asked { threats: vec![threat("exhaustion")], ..Asked::default() };
         let choice = choose(&asked, Some(&empty()), None);
-        assert!(choice.levels.iter().all(|level| level.answer == Answer::DoesNot), "{choice:?}");
+        assert!(choice.levels.iter().all(|level| level.answer == Answer::Unknown), "{choice:?}");
     }
 
     /// A probe record without a cell.
@@ -561,7 +598,7 @@ mod tests {
     #[test]
     fn a_limit_without_a_figure_is_not_met_and_not_missed() {
         let asked = Asked { memory_bytes: Some(64 << 20), ..Asked::default() };
-        assert_eq!(answers(&asked), [Answer::Unmeasured; 3]);
+        assert_eq!(answers(&asked), [Answer::Unknown; 3]);
         assert_eq!(answers(&Asked::default()), [Answer::Fits; 3]);
     }
 }

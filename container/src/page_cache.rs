@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{Advice, fadvise};
 use rustix::param::page_size;
@@ -22,8 +22,8 @@ pub struct Pages {
     pub all: u64,
 }
 
-/// Counts the pages of the first `bytes` bytes that are in the page cache. The kernel tells it only to who may write the file, and
-/// calls every page of another file resident.
+/// Counts the pages of the first `bytes` bytes that are in the page cache. Holes of a file have none, and count as none. The kernel
+/// tells it only to who may write the file, and calls every page of another file resident.
 ///
 /// # Errors
 /// The kernel's own.
@@ -33,8 +33,14 @@ pub fn look(file: &File, bytes: u64) -> io::Result<Pages> {
         return Ok(Pages { resident: 0, all: 0 });
     }
     let seen = sys::resident_pages(file.as_fd(), length, page_size())?;
-    let resident = seen.iter().filter(|page| **page & 1 == 1).count();
-    Ok(Pages { resident: resident as u64, all: seen.len() as u64 })
+    let resident = seen.iter().filter(|page| **page & 1 == 1).count() as u64;
+    let meta = file.metadata()?;
+    let all = match meta.file_type().is_file() {
+        // In units of 512 bytes (stat(2)); metadata may be among them.
+        true => (seen.len() as u64).min((meta.blocks() * 512).div_ceil(page_size() as u64)),
+        false => seen.len() as u64,
+    };
+    Ok(Pages { resident: resident.min(all), all })
 }
 
 /// Brings the first `bytes` bytes in, by reading them.
@@ -83,5 +89,9 @@ mod tests {
         // In a file system that lives in memory nothing goes out.
         assert!(cold.resident == 0 || cold.resident == 10, "{cold:?}");
         assert_eq!(look(&file, 0).expect("nothing"), Pages { resident: 0, all: 0 });
+        // A hole of ten pages behind them.
+        file.set_len(20 * page_size() as u64).expect("room");
+        let with_hole = look(&file, 20 * page_size() as u64).expect("our own file");
+        assert!((10..=12).contains(&with_hole.all), "{with_hole:?}");
     }
 }

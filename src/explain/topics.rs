@@ -277,6 +277,27 @@ pub(super) const TOPICS: &[Topic] = &[
         ],
     ),
     topic(
+        "surface",
+        &["sweep", "door", "syscalls"],
+        "system calls that reach the host's kernel",
+        &[
+            "isolab surface counts which calls of the host's kernel a level may ask for (by its filters) and which were made while a \
+         command ran (by a trace of the kernel). A guest's calls are its own kernel's; what it touches of the host is the door: exits, ports, \
+         device registers. No number is a measure of safety, and there is no sum of them: docs/surface.md.",
+        ],
+    ),
+    topic(
+        "choose",
+        &["threat", "need", "which-level"],
+        "which level does what is asked",
+        &[
+            "isolab choose says for each level what it keeps from a workload (--threat), what it gives to it (--need), and whether its start \
+         and memory are inside of a limit. Points come from the published table of docs/probe.md, or with --probe from the record of this \
+         machine; costs only from a record of compare (--record). Nothing is weighed. What no probe can judge is named by its entry in \
+         docs/security.md.",
+        ],
+    ),
+    topic(
         "timeline",
         &["stamps", "boot-time", "start-up"],
         "the stamps of a run and the three headlines",

@@ -39,8 +39,8 @@ impl Instance {
         let instances = Path::new(TRACEFS).join("instances");
         if !instances.is_dir() {
             bail!(
-                "the kernel's trace can't be used: {TRACEFS} is not mounted, or not open to this user; as root: mount -t tracefs \
-                 tracefs {TRACEFS}"
+                "the kernel's trace can't be used: {TRACEFS} is not mounted, or not open to this user; be root and mount -t tracefs \
+                 tracefs {TRACEFS}, or use --on lab"
             );
         }
         for path in stale() {

@@ -164,6 +164,16 @@ fn at_level(
         let Some(status) = status.filter(|status| *status != crate::OWN_ERROR) else {
             bail!("a run at level {level} failed: {said}");
         };
+        // Of a command that did not begin there is nothing to tell.
+        if !args.sweep
+            && matches!(status, 126 | 127)
+            && said.lines().last().is_some_and(|line| line.contains("command"))
+        {
+            bail!(
+                "a run at level {level} failed: {}",
+                said.lines().last().unwrap_or_default().trim_start_matches("isolab: ")
+            );
+        }
         statuses.push(status);
         let events: Vec<_> = events::read(&trace).collect();
         tally.add(&events, launcher).map_err(|why| anyhow::anyhow!("level {level}: {why}: {said}"))?;

@@ -25,6 +25,13 @@ pub fn render(record: &SurfaceRecord, style: TextStyle, names: bool) -> String {
     for level in &record.levels {
         line(if level.level == record.levels[0].level { "may ask" } else { "" }, &may_ask(record, level));
     }
+    for level in record.levels.iter().filter(|level| level.statuses.iter().any(|status| *status != 0)) {
+        let mut statuses: Vec<u8> = level.statuses.clone();
+        statuses.sort_unstable();
+        statuses.dedup();
+        let statuses = statuses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        line("ended", &format!("{} with status {statuses}", printable(&level.level)));
+    }
     out.push('\n');
     out.push_str(&table(record, style));
     out.push('\n');
@@ -161,9 +168,8 @@ fn sentences(record: &SurfaceRecord) -> Vec<String> {
                     ),
                 });
                 let did = match record.command[..] {
-                    // Numbers that the kernel does not know are among them.
                     [] => format!(
-                        "of all numbers that were tried, {used} entered it and {} were refused before",
+                        "of all numbers that were tried, unknown ones too, {used} entered it and {} were refused before",
                         level.of(Party::Workload).map_or(0, |reached| reached.refused.len())
                     ),
                     _ => format!("this workload used {used}"),

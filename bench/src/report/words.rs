@@ -36,7 +36,7 @@ pub(crate) fn subject(record: &Record) -> String {
 }
 
 /// Where it ran, in one or two sentences.
-pub(super) fn place(host: &Host) -> String {
+pub(crate) fn place(host: &Host) -> String {
     let machine = [
         host.cpu_model.clone(),
         host.cpus_online.map(|n| format!("{n} CPU{}", if n == 1 { "" } else { "s" })),
