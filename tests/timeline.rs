@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::Value;
+use support::half_in_lab;
 use support::lab::each_in_lab;
 use support::{in_lab, run};
 
@@ -199,16 +200,10 @@ const INSIDE: &str = "inside_the_lab_stamps_agree_with_tracepoints";
 
 #[test]
 fn stamps_of_marks_agree_with_the_tracepoint_of_port_writes() {
-    let ourselves = std::env::current_exe().expect("a program");
-    let name = ourselves.file_name().and_then(|name| name.to_str()).expect("plain");
-    let (with, inside) = (ourselves.to_str().expect("plain"), format!("/lab/with/{name}"));
     // From the tracepoint to the VMM it is some 2500 instructions: microseconds on a processor, and on the clock that counts
     // them; an emulated processor takes longer by the wall.
     for (clock, most_ns) in [("instructions", 20_000), ("wall", 500_000)] {
-        let ours = ["lab", "--lab-clock", clock, "--with", with, "--exec", "--", &inside];
-        let done = run(&[&ours[..], &["--ignored", "--exact", INSIDE, "--nocapture"]].concat());
-        print!("{clock}: {}", done.stdout);
-        assert_eq!(done.status, Some(0), "{}{}", done.stdout, done.stderr);
+        let done = half_in_lab(&["--lab-clock", clock], INSIDE);
         let median = done.stdout.split("median distance ").nth(1).and_then(|rest| rest.split(' ').next());
         let median: u64 = median.and_then(|ns| ns.parse().ok()).expect("a figure");
         assert!(median < most_ns, "{}", done.stdout);

@@ -35,6 +35,19 @@ pub(crate) fn home() -> PathBuf {
     std::env::var_os("ISOLAB_HOME").expect("tests name a store of their own with ISOLAB_HOME").into()
 }
 
+/// Runs a test of this program that is ignored elsewhere, inside of a lab with these options.
+pub(crate) fn half_in_lab(options: &[&str], test: &str) -> Done {
+    let ourselves = std::env::current_exe().expect("a program");
+    let name = ourselves.file_name().and_then(|name| name.to_str()).expect("plain");
+    let (with, inside) = (ourselves.to_str().expect("plain"), format!("/lab/with/{name}"));
+    let ours = ["--with", with, "--exec", "--", &inside, "--ignored", "--exact", test, "--nocapture"];
+    let done = run(&[&["lab"], options, &ours[..]].concat());
+    print!("{}", done.stdout);
+    assert_eq!(done.status, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("1 passed"), "{}", done.stdout);
+    done
+}
+
 /// Makes sure that the image busybox is there.
 pub(crate) fn busybox() {
     let built = run(&["image", "build", "busybox"]);

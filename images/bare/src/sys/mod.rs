@@ -2,7 +2,7 @@
 //! [`tty`], [`memory`], [`futex`], [`clock`], [`net`].
 //!
 //! One macro, `call!`, holds the unsafe block. Its arguments are integers or are made from references that live
-//! until the call returns ([`Word`]); each wrapper passes the length of the very slice it passes.
+//! until the call returns (`Word`); each wrapper passes the length of the very slice it passes.
 
 use core::arch::asm;
 use core::ffi::CStr;
