@@ -33,6 +33,7 @@ mod service;
 mod statistics;
 mod sys;
 pub mod template;
+mod tsc;
 mod vcpu;
 
 /// The command line of a kernel with ACPI, for a fair comparison with other monitors.
@@ -50,3 +51,4 @@ pub use isolab_images::kernels::Discovery;
 pub use machine::{Stop, VmError, run};
 pub use memory::MemoryError;
 pub use template::TemplateError;
+pub use tsc::host_tsc_khz;
