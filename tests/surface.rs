@@ -8,7 +8,7 @@ use std::process::Command;
 use isolab_bench::surface::{LevelSurface, Party, Reached, SurfaceRecord};
 use isolab_container::seccomp::{GROUPS, Verdict};
 use serde_json::Value;
-use support::{binary, run};
+use support::{binary, in_lab, run};
 
 fn valid(json: &str) -> SurfaceRecord {
     let value: Value = serde_json::from_str(json).expect("JSON");
@@ -106,9 +106,31 @@ fn each_call_tried_in_turn_reaches_the_hosts_kernel_where_the_filter_says_so_and
 
 #[test]
 fn a_command_is_told_apart_from_isolab_and_each_run_is_the_same() {
-    let lab = ["lab", "--", "surface", "--levels", "process,container", "--runs", "3", "--json", "-", "demo"];
-    let done = run(&[&lab[..], &["--", "/isolab-work", "echo", "hello"]].concat());
+    let of_runs = |more: &[&'static str]| [&["surface", "--on", "host", "--json", "-"], more].concat();
+    let done = in_lab(
+        &[],
+        &[
+            of_runs(&[
+                "--levels",
+                "process,container",
+                "--runs",
+                "3",
+                "demo",
+                "--",
+                "/isolab-work",
+                "echo",
+                "hello",
+            ]),
+            of_runs(&["--levels", "container", "--runs", "1", "demo", "--", "/isolab-work", "exit", "127"]),
+            of_runs(&["--levels", "container", "--runs", "1", "demo", "--", "/nope"]),
+        ],
+    );
+    let [done, ended, absent] = &done[..] else { panic!("three commands") };
     assert_eq!(done.status, Some(0), "{}", done.stderr);
+    // A status of the command's own is told; where there was no command there is nothing to tell.
+    assert_eq!(level(&valid(&ended.stdout), "container").statuses, [127], "{}", ended.stderr);
+    assert_eq!(absent.status, Some(125), "{}", absent.stdout);
+    assert!(absent.stderr.contains("/nope"), "{}", absent.stderr);
     let record = valid(&done.stdout);
     for name in ["process", "container"] {
         let workload = of(&record, name, Party::Workload);

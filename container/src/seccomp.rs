@@ -11,6 +11,13 @@ pub use rules::{Check, GROUPS, Group, Verdict, verdict};
 /// The filter, as `struct sock_filter` instructions of 8 bytes.
 pub const FILTER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/seccomp.bpf"));
 
+/// Name of a call; of one that the table does not know, its number.
+#[must_use]
+pub fn name(number: u32) -> String {
+    let known = GROUPS.iter().flat_map(|group| group.calls).find(|(n, _)| *n == number);
+    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

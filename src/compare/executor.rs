@@ -154,7 +154,7 @@ impl RunExecutor {
 }
 
 /// The last line, where it is isolab's own.
-fn complaint(said: &[u8]) -> Option<String> {
+pub(crate) fn complaint(said: &[u8]) -> Option<String> {
     let said = String::from_utf8_lossy(said);
     Some(said.lines().last()?.strip_prefix("isolab: ")?.to_owned())
 }

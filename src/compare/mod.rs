@@ -222,15 +222,6 @@ pub(crate) fn file_from_lab(
     }
 }
 
-/// Now, in nanoseconds since 1970.
-///
-/// # Errors
-/// The clock says something else.
-pub(crate) fn now_unix_ns() -> anyhow::Result<u64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?;
-    u64::try_from(since.as_nanos()).context("read the clock")
-}
-
 /// This program, as records name it.
 pub(crate) fn tool() -> Tool {
     Tool {

@@ -184,7 +184,7 @@ impl Machine<'_> {
     }
 
     fn command_line(&self) -> String {
-        // Nothing is left to calibrate. Against emulated timers, on a busy host, a kernel finds a rate that is wrong by a fifth, and
+        // Nothing is left to calibrate. Against emulated timers, on a busy host, a kernel finds a rate that is wrong by two thirds, and
         // KVM in it believes that: a guest's timers then come too early each time, and it does nothing else any more.
         let tsc_khz = match self.clock {
             LabClock::Instructions => COUNTED_TSC_KHZ,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use isolab_bench::probe::{ItemRecord, Outcome};
-use isolab_container::seccomp::{Check, GROUPS, Verdict, verdict};
+use isolab_container::seccomp::{Check, Verdict, name, verdict};
 
 use super::judge::{Context, plain, reason};
 
@@ -46,11 +46,6 @@ pub(super) fn read(said: &str) -> Answers {
 
 /// Calls that the filter allows and that a missing capability refuses before it looks at the arguments.
 const NEEDS_CAPABILITY: &[&str] = &["setgroups", "sethostname", "setdomainname", "chroot", "vhangup", "acct"];
-
-fn name(number: u32) -> String {
-    let known = GROUPS.iter().flat_map(|group| group.calls).find(|(n, _)| *n == number);
-    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
-}
 
 /// The sweep's items at a level.
 pub(super) fn records(said: &str, context: &Context<'_>) -> Vec<ItemRecord> {

@@ -35,7 +35,6 @@ use self::lines::Said;
 use self::plant::Plants;
 use self::run::Ran;
 use self::truth::{Lines, Wanted};
-use crate::arguments;
 use crate::cli::{JobArgs, On, ProbeArgs};
 use crate::compare::{self, RECORD_IN_LAB};
 use crate::config::JobConfig;
@@ -44,6 +43,7 @@ use crate::levels::Setup;
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
+use crate::{arguments, clock};
 
 /// Time of each probe, in milliseconds of the machine that it runs on.
 const LIMIT_MS: u32 = 20_000;
@@ -136,7 +136,7 @@ fn from_lab(
     };
     let mut record = ProbeRecord::from_json(&bytes)?;
     // The lab's clock says the same in each run.
-    record.started_unix_ns = compare::now_unix_ns()?;
+    record.started_unix_ns = clock::now_unix_ns()?;
     record.argv = std::env::args().collect();
     record.image = name;
     Ok(Ok(record))
@@ -219,7 +219,7 @@ fn on_host(
     image: Resolved,
     rows: &[&'static Row],
 ) -> anyhow::Result<Result<ProbeRecord, u8>> {
-    let started_unix_ns = compare::now_unix_ns()?;
+    let started_unix_ns = clock::now_unix_ns()?;
     let (runnable, _) = compare::split(args.levels.is_some(), true, levels, config, &image)?;
     let job = job_of(config, &image)?;
     if args.stress && runnable.iter().any(|level| level == "container") {

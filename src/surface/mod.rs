@@ -1,41 +1,36 @@
 //! `isolab surface`: which system calls of the host's kernel each level may ask for, and which it did.
 //!
-//! In order, for each level: what the filters allow, from the filters themselves ([`allowed`]); then runs, each traced by the kernel
-//! in a trace of its own ([`instance`]); their lines ([`events`]) are put down to the workload, the monitor's threads, or isolab
+//! In order, for each level: what the filters allow, from the filters themselves ([`mod@allowed`]); then runs ([`run`]), each traced by the
+//! kernel in a trace of its own ([`instance`]); their lines ([`events`]) are put down to the workload, the monitor's threads, or isolab
 //! ([`tally`]). No time and no memory is taken of such a run.
 
+mod allowed;
 mod events;
 pub(crate) mod instance;
+mod run;
 mod tally;
 
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use isolab_bench::environment::Host;
 use isolab_bench::report::surface as text;
-use isolab_bench::surface::{Allowed, BLIND_SPOTS, LevelSurface, Party, SCHEMA, SurfaceRecord};
-use isolab_container::seccomp::{GROUPS, Verdict};
-use isolab_vmm::confinement;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use isolab_bench::surface::{BLIND_SPOTS, LevelSurface, SCHEMA, SurfaceRecord};
+use isolab_container::seccomp::GROUPS;
 
+use self::allowed::allowed;
 use self::instance::Instance;
-use self::tally::{Launcher, Shape, Tally, name};
+use self::run::Ended;
+use self::tally::{Launcher, Shape, Tally};
 use crate::cli::SurfaceArgs;
 use crate::compare::{self, RECORD_IN_LAB};
 use crate::config::JobConfig;
 use crate::output::{is_stdout, put, text_style};
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, Resolved};
-use crate::signals::{ENDING, Signals};
-use crate::{arguments, escaped, probe};
-
-/// Most bytes of a run's complaints that are told.
-const MOST_COMPLAINTS: u64 = 4096;
+use crate::signals::Signals;
+use crate::{OWN_ERROR, arguments, clock};
 
 /// Traces, in its place.
 ///
@@ -98,7 +93,7 @@ fn from_lab(
     };
     let mut record = SurfaceRecord::from_json(&bytes).context("read the lab's record")?;
     // The lab's clock says the same in each run.
-    record.started_unix_ns = compare::now_unix_ns()?;
+    record.started_unix_ns = clock::now_unix_ns()?;
     record.argv = std::env::args().collect();
     record.image = name;
     Ok(Ok(record))
@@ -110,7 +105,7 @@ fn on_host(
     config: &JobConfig,
     image: &Resolved,
 ) -> anyhow::Result<Result<SurfaceRecord, u8>> {
-    let started_unix_ns = compare::now_unix_ns()?;
+    let started_unix_ns = clock::now_unix_ns()?;
     crate::snapshot::ensure_in_lab(config)?;
     let (levels, _) = compare::split(args.levels.is_some(), true, levels, config, image)?;
     let mut signals = Signals::catch_ending().context("catch signals")?;
@@ -153,83 +148,29 @@ fn at_level(
     let launcher = if args.sweep { Launcher::Is(ours) } else { Launcher::StartedBy(ours) };
     for _ in 0..args.runs {
         instance.start()?;
-        let ran =
-            if args.sweep { sweep(level, config, image, signals) } else { run(args, level, image, signals) };
+        let ran = match args.sweep {
+            true => run::sweep(level, config, image, signals),
+            false => run::run(args, level, image, signals),
+        };
         let trace = instance.stop();
-        let (status, said) = match ran? {
+        let Ended { status, complaint } = match ran? {
             Ok(ended) => ended,
             Err(signal) => return Ok(Err(signal)),
         };
         let trace = trace?;
-        let Some(status) = status.filter(|status| *status != crate::OWN_ERROR) else {
-            bail!("a run at level {level} failed: {said}");
+        let complaint = complaint.unwrap_or_default();
+        let status = match status {
+            None | Some(OWN_ERROR) => bail!("a run at level {level} failed: {complaint}"),
+            // Of a command that did not begin, as isolab says, there is nothing to tell.
+            Some(126 | 127) if !complaint.is_empty() => bail!("a run at level {level} failed: {complaint}"),
+            Some(status) => status,
         };
-        // Of a command that did not begin there is nothing to tell.
-        if !args.sweep
-            && matches!(status, 126 | 127)
-            && said.lines().last().is_some_and(|line| line.contains("command"))
-        {
-            bail!(
-                "a run at level {level} failed: {}",
-                said.lines().last().unwrap_or_default().trim_start_matches("isolab: ")
-            );
-        }
         statuses.push(status);
         let events: Vec<_> = events::read(&trace).collect();
-        tally.add(&events, launcher).map_err(|why| anyhow::anyhow!("level {level}: {why}: {said}"))?;
+        tally.add(&events, launcher).map_err(|why| anyhow::anyhow!("level {level}: {why}: {complaint}"))?;
     }
     let (reached, door) = (tally.reached(), tally.door());
     Ok(Ok(LevelSurface { level: level.to_owned(), allowed: allowed(level), reached, door, statuses }))
-}
-
-/// How a run ended and what it complained of, or the signal that asked for the end.
-type Ran = anyhow::Result<Result<(Option<u8>, String), u8>>;
-
-/// Each system call in turn, started from here: `isolab run` starts no program but the image's.
-fn sweep(level: &str, config: &JobConfig, image: &Resolved, signals: &mut Signals) -> Ran {
-    let ran = probe::sweep(level, config, image, signals)?;
-    Ok(ran.interrupted.map_or_else(|| Ok((Some(ran.status), String::new())), Err))
-}
-
-/// The command, by an isolab of its own; a signal that asks for the end is passed on to it.
-fn run(args: &SurfaceArgs, level: &str, image: &Resolved, signals: &mut Signals) -> Ran {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["run", "--on", "host", "--level", level]);
-    command.args(arguments::of_job(&args.job, image.entry.reference()));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().context("start isolab for a traced run")?;
-    let stderr = child.stderr.take().context("a pipe for complaints")?;
-    let complaints = probe::run::reader(stderr.into(), MOST_COMPLAINTS);
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the run's number")?;
-    let ended = pidfd_open(pid, PidfdFlags::empty()).context("watch the run")?;
-    let mut interrupted = None;
-    loop {
-        let mut fds = [
-            PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.event(), PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).context("wait for the run"),
-        }
-        let over = !fds[0].revents().is_empty();
-        for number in signals.pending().into_iter().filter(|number| ENDING.contains(number)) {
-            interrupted = Some(number);
-            if let Some(signal) = Signal::from_named_raw(number.into()) {
-                // Not waited for yet, so the number is still its own.
-                let _ = kill_process(pid, signal);
-            }
-        }
-        if over {
-            break;
-        }
-    }
-    let status = child.wait().context("wait for the run")?;
-    let said = complaints.join().map_err(|_| anyhow::anyhow!("the reader of complaints panicked"))??;
-    let said = String::from_utf8_lossy(&said);
-    let said = escaped(said.trim().trim_start_matches("isolab: "));
-    let status = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(interrupted.map_or(Ok((status, said)), Err))
 }
 
 /// What becomes a program before the command: an isolab of its own where it has one, and process 1 of a container.
@@ -238,43 +179,5 @@ fn shape(level: &str, from_here: bool) -> Shape {
         "vm" => Shape::Guest,
         "container" => Shape::Programs(2 - usize::from(from_here)),
         _ => Shape::Programs(1 - usize::from(from_here)),
-    }
-}
-
-/// What may be asked of the host's kernel, by the filters that are shipped.
-fn allowed(level: &str) -> Vec<Allowed> {
-    let names = |calls: &[i64]| -> Vec<String> {
-        calls.iter().filter_map(|call| u32::try_from(*call).ok()).map(name).collect()
-    };
-    match level {
-        "container" => {
-            let with = |wanted: fn(Verdict) -> bool| {
-                let groups = GROUPS.iter().filter(move |group| wanted(group.verdict));
-                groups.flat_map(|group| group.calls).map(|(_, name)| (*name).to_owned()).collect()
-            };
-            vec![Allowed {
-                party: Party::Workload,
-                after_takeover: false,
-                filtered: true,
-                always: with(|verdict| verdict == Verdict::Allow),
-                by_argument: with(|verdict| matches!(verdict, Verdict::Check(_))),
-            }]
-        }
-        "vm" => confinement::all()
-            .map(|thread| Allowed {
-                party: if thread.of_processor { Party::Processors } else { Party::Devices },
-                after_takeover: true,
-                filtered: true,
-                always: names(&thread.always),
-                by_argument: names(&thread.by_argument),
-            })
-            .into(),
-        _ => vec![Allowed {
-            party: Party::Workload,
-            after_takeover: false,
-            filtered: false,
-            always: vec![],
-            by_argument: vec![],
-        }],
     }
 }

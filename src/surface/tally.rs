@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isolab_bench::surface::{Door, Party, Reached};
-use isolab_container::seccomp::GROUPS;
+use isolab_container::seccomp::name;
 
 use super::events::{Event, What};
 
@@ -182,12 +182,6 @@ impl Tally {
 /// Whether it is the return of `execve` or `execveat` as another program (whichever it was, some kernels tell the first).
 const fn became_program(number: u32, value: i64) -> bool {
     matches!(number, 59 | 322) && value == 0
-}
-
-/// Name of a call.
-pub(super) fn name(number: u32) -> String {
-    let known = GROUPS.iter().flat_map(|group| group.calls).find(|(n, _)| *n == number);
-    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
 /// Which thread belongs to which party.

@@ -171,8 +171,8 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     }
     let memory_bytes = config.memory_bytes & !0xfff;
     let tracer = config.tracer;
-    // Up to Linux 6.11 KVM takes some milliseconds to make a machine, most likely waiting for a grace period (the thread that looks
-    // after its large pages joins our cgroup); its memory is filled meanwhile.
+    // Up to Linux 6.11 KVM waits for a grace period while it makes a machine, some milliseconds (the thread that looks after its large
+    // pages joins our cgroup: `docs/lab.md`); its memory is filled meanwhile.
     let (filled, made) = thread::scope(|scope| {
         let filler = thread::Builder::new().spawn_scoped(scope, || fill(&config, memory_bytes))?;
         let made = create_machine();

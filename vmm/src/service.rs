@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::devices::balloon::Balloon;
 use crate::devices::block::Block;
 use crate::devices::console::{Console, PORTS};
-use crate::devices::mmio::{Mmio, VirtioMmio};
+use crate::devices::mmio::{Mmio, Queued, VirtioMmio};
 use crate::devices::rng::Rng;
 use crate::memory::GuestRam;
 use crate::sys;
@@ -34,44 +35,31 @@ impl Devices {
         devices
     }
 
+    /// As the device thread does.
+    fn queued(&self) -> Vec<&dyn Queued> {
+        let mut devices: Vec<&dyn Queued> = vec![&*self.console, &*self.block, &*self.rng];
+        devices.extend(self.balloon.as_deref().map(|balloon| balloon as &dyn Queued));
+        devices
+    }
+
     /// Serves until the machine ends.
     pub(crate) fn serve(&self, end: &End) -> rustix::io::Result<Ending> {
+        let devices = self.queued();
         loop {
             if let Some(ending) = end.take() {
                 return Ok(ending);
             }
             let ports = self.interest();
-            let mut fds = vec![
-                PollFd::from_borrowed_fd(sys::borrow(&end.event), PollFlags::IN),
-                PollFd::from_borrowed_fd(sys::borrow(&self.console.doorbell), PollFlags::IN),
-                PollFd::from_borrowed_fd(sys::borrow(&self.block.doorbell), PollFlags::IN),
-                PollFd::from_borrowed_fd(sys::borrow(&self.rng.doorbell), PollFlags::IN),
-            ];
-            let balloon = self.balloon.as_ref().map(|balloon| {
-                fds.push(PollFd::from_borrowed_fd(sys::borrow(&balloon.doorbell), PollFlags::IN));
-                (fds.len() - 1, balloon)
-            });
+            let mut fds = vec![readable(&end.event)];
+            fds.extend(devices.iter().map(|device| readable(device.doorbell())));
             let first_port = fds.len();
             let polled = add_ports(&mut fds, &ports);
             wait(&mut fds)?;
             let is_ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
-            if is_ready(1) {
-                silence(&self.console.doorbell);
-                self.console.serve();
-            }
-            if is_ready(2) {
-                silence(&self.block.doorbell);
-                self.block.serve();
-            }
-            if is_ready(3) {
-                silence(&self.rng.doorbell);
-                self.rng.serve();
-            }
-            if let Some((i, balloon)) = balloon
-                && is_ready(i)
-            {
-                silence(&balloon.doorbell);
-                balloon.serve();
+            for (_, device) in (1..).zip(&devices).filter(|(i, _)| is_ready(*i)) {
+                // The ring may have been taken out already.
+                let _rings = device.doorbell().read();
+                device.serve();
             }
             for (i, port) in (first_port..).zip(polled) {
                 if is_ready(i) {
@@ -107,19 +95,10 @@ impl Devices {
 
     /// Serves what the guest had asked for before its processors stopped, so that nothing of it is under way.
     pub(crate) fn settle(&self) {
-        let rung = |doorbell: &vmm_sys_util::eventfd::EventFd| doorbell.read().is_ok();
-        loop {
-            let rings = [&self.console.doorbell, &self.block.doorbell, &self.rng.doorbell].map(rung);
-            let balloon = self.balloon.as_ref().filter(|balloon| rung(&balloon.doorbell));
-            if rings == [false; 3] && balloon.is_none() {
-                return;
-            }
-            if let Some(balloon) = balloon {
-                balloon.serve();
-            }
-            self.console.serve();
-            self.block.serve();
-            self.rng.serve();
+        let devices = self.queued();
+        // Each is asked: what has not been read stays rung.
+        while devices.iter().filter(|device| device.doorbell().read().is_ok()).count() > 0 {
+            devices.iter().for_each(|device| device.serve());
         }
     }
 
@@ -166,7 +145,6 @@ fn wait(fds: &mut [PollFd<'_>]) -> rustix::io::Result<()> {
     }
 }
 
-/// Takes the ring out of a doorbell; it may have been taken already.
-fn silence(doorbell: &vmm_sys_util::eventfd::EventFd) {
-    let _rings = doorbell.read();
+fn readable(event: &EventFd) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(sys::borrow(event), PollFlags::IN)
 }

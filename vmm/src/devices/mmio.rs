@@ -25,6 +25,14 @@ pub(crate) trait Mmio: Send + Sync {
     fn write(&self, at: u64, data: &[u8]);
 }
 
+/// What the device thread does for a device.
+pub(crate) trait Queued {
+    /// Rung by the guest (KVM does it) and by register writes.
+    fn doorbell(&self) -> &EventFd;
+    /// Serves the queues.
+    fn serve(&self);
+}
+
 /// A device with everything that processors and the device thread share.
 pub(crate) struct VirtioMmio<D> {
     inner: Mutex<Inner<D>>,
@@ -144,11 +152,6 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
     }
 
-    /// Serves the queues.
-    pub(crate) fn serve(&self) {
-        self.with_queues(|device, ram, queues| device.serve(ram, queues));
-    }
-
     /// A driver that polls says so in every queue.
     fn wants_interrupt(&self, queues: &[Queue]) -> bool {
         // The used index must be out before the flags are read, or both sides wait for each other.
@@ -225,6 +228,16 @@ fn build(setting: &QueueSetting, ram: &GuestRam) -> Result<Queue, Malformed> {
         }
     }
     Ok(queue)
+}
+
+impl<D: VirtioDevice> Queued for VirtioMmio<D> {
+    fn doorbell(&self) -> &EventFd {
+        &self.doorbell
+    }
+
+    fn serve(&self) {
+        self.with_queues(|device, ram, queues| device.serve(ram, queues));
+    }
 }
 
 impl<D: VirtioDevice> Mmio for VirtioMmio<D> {
