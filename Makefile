@@ -5,8 +5,8 @@ TARGET := x86_64-unknown-linux-gnu
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/isolab
 APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o Dpkg::Use-Pty=0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-# Programs that images/build.rs builds, outside of the workspace.
-PROGRAMS := images/bare images/init images/probe images/pull images/work
+# Programs outside of the workspace: those that images/build.rs builds, and the guest kernel of tests/hostile_guest.rs.
+PROGRAMS := images/bare images/init images/probe images/pull images/work vmm/tests/hostile-kernel
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
 

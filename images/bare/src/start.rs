@@ -92,6 +92,7 @@ macro_rules! entry {
 }
 
 /// A bug of ours: nothing can be printed for sure, so the number says it.
+#[cfg(feature = "process")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     crate::sys::process::exit(254)
