@@ -12,12 +12,13 @@ use isolab_images::programs::WORK;
 use isolab_images::pull::PullOptions;
 use isolab_images::recipes::{Built, Recipe};
 use isolab_images::report::Report;
-use isolab_images::source::{self, Imported, Options, Progress};
-use isolab_images::store::{self, Entry, NewImage, Removed, Store, StoreError};
+use isolab_images::source::{Options, Progress};
+use isolab_images::store::{self, About, Draft, Entry, NewImage, Removed, Store, StoreError};
 
 use crate::cli::{ExportFormat, ImageCommand, JsonArg};
+use crate::importer::Converted;
 use crate::units::parse_size;
-use crate::{escape, resolve};
+use crate::{escape, importer, resolve};
 
 /// Carries out the command.
 ///
@@ -129,10 +130,10 @@ fn source_of(path: &Path) -> String {
 fn import(store: &Store, path: &Path, name: &str, options: Options<'_>) -> anyhow::Result<Entry> {
     check_new_name(name)?;
     let mut bar = Bar::new(format!("importing {}", path.display()));
-    let imported = source::read(path, options, store.spool()?, &mut |p| bar.show(p))
-        .map_err(|error| refused(store, error.remedy(), error))?;
+    let draft = store.draft()?;
+    let converted = importer::convert(store, path, options, draft.file(), &mut |p| bar.show(p))?;
     drop(bar);
-    add(store, imported, ImageConfig::default(), source_of(path), name)
+    keep(store, draft, converted, ImageConfig::default(), source_of(path), name)
 }
 
 /// Pulls into a private OCI layout, then imports that as any other.
@@ -150,16 +151,14 @@ fn pull(
     let digest =
         isolab_images::pull::pull(reference, scratch.path(), &options, &budgets, &mut |p| bar.show(p))
             .map_err(|error| refused(store, error.remedy(), error))?;
-    let imported =
-        source::read(scratch.path(), Options { budgets, reference: None }, store.spool()?, &mut |p| {
-            bar.show(p)
-        })
-        .map_err(|error| refused(store, error.remedy(), error))?;
+    let draft = store.draft()?;
+    let options = Options { budgets, reference: None };
+    let converted = importer::convert(store, scratch.path(), options, draft.file(), &mut |p| bar.show(p))?;
     drop(bar);
-    if imported.source_digest != Some(digest) {
+    if converted.source_digest != Some(digest) {
         bail!("the registry client left another image than it named, {digest}; nothing was changed");
     }
-    add(store, imported, ImageConfig::default(), reference.to_owned(), name)
+    keep(store, draft, converted, ImageConfig::default(), reference.to_owned(), name)
 }
 
 fn budgets(max_size: &str) -> anyhow::Result<Budgets> {
@@ -186,23 +185,18 @@ fn check_new_name(name: &str) -> anyhow::Result<()> {
     Ok(Store::check_name(name)?)
 }
 
-fn add(
+/// Keeps what the importer wrote.
+fn keep(
     store: &Store,
-    imported: Imported,
+    draft: Draft<'_>,
+    converted: Converted,
     defaults: ImageConfig,
     source: String,
     name: &str,
 ) -> anyhow::Result<Entry> {
-    let config = if imported.config == ImageConfig::default() { defaults } else { imported.config };
-    let new = NewImage {
-        tree: &imported.tree,
-        spool: &imported.spool,
-        config,
-        source,
-        report: serde_json::to_value(&imported.report)?,
-        name: Some(name),
-    };
-    Ok(store.add(new)?)
+    let config = if converted.config == ImageConfig::default() { defaults } else { converted.config };
+    let report = serde_json::to_value(&converted.report)?;
+    Ok(store.keep(draft, About { config, source, report, name: Some(name) })?)
 }
 
 fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entry> {
@@ -216,18 +210,11 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
     let source = format!("recipe {}", recipe.name);
     match recipe.build(WORK, store.spool()?)? {
         Built::Tree(tree, spool) => {
-            let config = recipe.config;
-            let new = NewImage {
-                tree: &tree,
-                spool: &spool,
-                config,
-                source,
-                report: serde_json::Value::Null,
-                name: Some(&name),
-            };
-            Ok(store.add(new)?)
+            let about =
+                About { config: recipe.config, source, report: serde_json::Value::Null, name: Some(&name) };
+            Ok(store.add(NewImage { tree: &tree, spool: &spool, about })?)
         }
-        Built::Tar(mut stream, spool) => {
+        Built::Tar(mut stream) => {
             let scratch = store.scratch()?;
             let path = scratch.path().join("rootfs.tar");
             let mut file = std::fs::File::create_new(&path).context("create the recipe's archive")?;
@@ -238,9 +225,9 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
                 return Err(error).context("build the recipe's archive");
             }
             drop(file);
-            let imported = source::read(&path, Options::default(), spool, &mut |_| ())
-                .map_err(|error| refused(store, error.remedy(), error))?;
-            add(store, imported, recipe.config, source, &name)
+            let draft = store.draft()?;
+            let converted = importer::convert(store, &path, Options::default(), draft.file(), &mut |_| ())?;
+            keep(store, draft, converted, recipe.config, source, &name)
         }
     }
 }

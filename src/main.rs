@@ -22,6 +22,7 @@ pub mod explain;
 mod gc;
 pub mod hint;
 mod image;
+mod importer;
 mod kernel;
 mod knobs;
 mod lab;

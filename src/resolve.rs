@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use isolab_images::job::Job;
 use isolab_images::programs::{WORK, WORK_DIGEST};
 use isolab_images::recipes::{Built, Recipe};
-use isolab_images::store::{Entry, NewImage, Store, StoreError};
+use isolab_images::store::{About, Entry, NewImage, Store, StoreError};
 use isolab_images::users;
 
 use crate::config::JobConfig;
@@ -71,15 +71,13 @@ fn demo(store: &Store) -> anyhow::Result<Entry> {
     let Built::Tree(tree, spool) = recipe.build(WORK, store.spool()?)? else {
         bail!("recipe demo gives no tree");
     };
-    let new = NewImage {
-        tree: &tree,
-        spool: &spool,
+    let about = About {
         config: recipe.config,
         source: demo_source(),
         report: serde_json::Value::Null,
         name: Some(DEMO),
     };
-    store.add(new).context("build the image demo")
+    store.add(NewImage { tree: &tree, spool: &spool, about }).context("build the image demo")
 }
 
 /// The job: options over the image's own configuration.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budgets, Meter};
 use crate::config::ImageConfig;
@@ -112,7 +113,7 @@ impl ImportError {
 }
 
 /// How far an import is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Bytes of the source read.
     pub done_bytes: u64,
@@ -167,6 +168,17 @@ pub fn detect(path: &Path) -> Result<SourceKind, ImportError> {
     Ok(Source::open(path, Budgets::default())?.kind())
 }
 
+/// Opens a path once, for reading.
+///
+/// # Errors
+/// It can't be opened.
+pub fn open(path: &Path) -> Result<OwnedFd, ImportError> {
+    // Not blocking: the path may name a pipe.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|errno| ImportError::Open { path: path.into(), source: errno.into() })
+}
+
 /// Opens and reads a source.
 ///
 /// # Errors
@@ -181,16 +193,21 @@ pub fn read(
 }
 
 impl Source {
-    /// Opens a path once; all further reading is from that descriptor. An archive is looked through within the budgets.
+    /// Opens a path; an archive is looked through within the budgets.
     ///
     /// # Errors
     /// It can't be read, or is nothing that can be imported.
     pub fn open(path: &Path, budgets: Budgets) -> Result<Self, ImportError> {
-        // Not blocking: the path may name a pipe.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let open = |errno: rustix::io::Errno| ImportError::Open { path: path.into(), source: errno.into() };
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(open)?;
-        let stat = rustix::fs::fstat(&fd).map_err(open)?;
+        Self::of(open(path)?, path, budgets)
+    }
+
+    /// What an open file or directory holds; all further reading is from that descriptor, and the path is for messages.
+    ///
+    /// # Errors
+    /// It can't be read, or is nothing that can be imported.
+    pub fn of(fd: OwnedFd, path: &Path, budgets: Budgets) -> Result<Self, ImportError> {
+        let stat = rustix::fs::fstat(&fd)
+            .map_err(|errno| ImportError::Open { path: path.into(), source: errno.into() })?;
         let path = path.to_path_buf();
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {

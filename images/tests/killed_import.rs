@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use isolab_images::config::ImageConfig;
-use isolab_images::store::{NewImage, Store};
+use isolab_images::store::{About, NewImage, Store};
 use isolab_images::tree::{Content, Inode, Kind, Meta, Tree};
 
 const HOME: &str = "ISOLAB_TEST_KILLED_IMPORT";
@@ -22,8 +22,8 @@ fn import(store: &Store, seed: u8) {
     let Kind::Dir(names) = &mut tree.inode_mut(Tree::ROOT).kind else { panic!("the root is a directory") };
     names.insert(b"file".to_vec(), id);
     let (config, source, report) = (ImageConfig::default(), String::new(), serde_json::Value::Null);
-    let new = NewImage { tree: &tree, spool: &spool, config, source, report, name: Some("image") };
-    store.add(new).expect("add");
+    let about = About { config, source, report, name: Some("image") };
+    store.add(NewImage { tree: &tree, spool: &spool, about }).expect("add");
 }
 
 /// The child: imports until it is killed. Does nothing in an ordinary run.

@@ -131,8 +131,8 @@ enum Origin {
 pub enum Built {
     /// Files in memory and spool.
     Tree(Tree, Spool),
-    /// A tar to import; the spool comes back unused.
-    Tar(TarStream, Spool),
+    /// A tar to import.
+    Tar(TarStream),
 }
 
 impl Recipe {
@@ -190,7 +190,7 @@ impl Recipe {
         match &self.from {
             Origin::Work {} => demo(work, spool),
             Origin::Applets { program, list, .. } => applets(program, list, spool),
-            Origin::Tar { command, env, .. } => Ok(Built::Tar(TarStream::start(command, env)?, spool)),
+            Origin::Tar { command, env, .. } => Ok(Built::Tar(TarStream::start(command, env)?)),
         }
     }
 }

@@ -64,7 +64,7 @@ fn a_failing_command_ends_its_tar_with_an_error() {
         Recipe::parse("t", &text).expect("parse")
     };
     let run = |script: &str| {
-        let Built::Tar(mut tar, _) = recipe(script).build(b"", spool()).expect("start") else {
+        let Built::Tar(mut tar) = recipe(script).build(b"", spool()).expect("start") else {
             panic!("a tar was expected")
         };
         let mut bytes = Vec::new();
@@ -72,7 +72,7 @@ fn a_failing_command_ends_its_tar_with_an_error() {
     };
     assert_eq!(run("printf \"a$X\"").expect("good"), b"ay");
     assert!(run("printf a; exit 3").expect_err("fails").to_string().contains('3'));
-    let Built::Tar(tar, _) = recipe("exec sleep 1000").build(b"", spool()).expect("start") else {
+    let Built::Tar(tar) = recipe("exec sleep 1000").build(b"", spool()).expect("start") else {
         panic!("tar")
     };
     drop(tar); // returns, because it ends the command

@@ -1,7 +1,7 @@
 //! One image of the store and its record.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -185,7 +185,9 @@ impl Entry {
     }
 }
 
-fn hash(file: &File) -> io::Result<Digest> {
+/// Digest of a whole file, from wherever its cursor is.
+pub(super) fn hash(mut file: &File) -> io::Result<Digest> {
+    file.rewind()?;
     let mut hashing = Hashing::new(file);
     let mut buffer = vec![0; 1 << 20];
     while hashing.read(&mut buffer)? > 0 {}

@@ -34,13 +34,13 @@ use crate::tree::{Spool, Tree};
 
 pub use entry::Entry;
 pub(crate) use entry::Stamp;
-use entry::{Description, NameRecord, Record};
+use entry::{Description, NameRecord, Record, hash};
 pub use error::{StoreError, no_space};
 use error::{io_step, is_full};
 pub use gc::Removed;
 use name::Name;
-pub use temp::Scratch;
 use temp::Temp;
+pub use temp::{Draft, Scratch};
 
 /// Longest record or name file.
 const MAX_RECORD: u64 = 8 << 20;
@@ -52,6 +52,13 @@ pub struct NewImage<'a> {
     pub tree: &'a Tree,
     /// Their contents.
     pub spool: &'a Spool,
+    /// What is told of it.
+    pub about: About<'a>,
+}
+
+/// What is told of an image.
+#[derive(Debug)]
+pub struct About<'a> {
     /// Its config.
     pub config: ImageConfig,
     /// Where it came from, for people.
@@ -140,19 +147,40 @@ impl Store {
         Name::new(name).map(drop)
     }
 
-    /// Writes, checks and records an image. On any error nothing is left.
+    /// A file for an image, to be written and then given to [`Store::keep`]; dropped, it is gone.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn draft(&self) -> Result<Draft<'_>, StoreError> {
+        self.sweep_temporary()?;
+        Ok(Draft(Temp::create(self)?))
+    }
+
+    /// Writes an image and keeps it. On any error nothing is left.
     ///
     /// # Errors
     /// A bad name, a tree that can't be written, a full disk.
     pub fn add(&self, new: NewImage<'_>) -> Result<Entry, StoreError> {
-        let name = new.name.map(Name::new).transpose()?;
-        self.sweep_temporary()?;
-        let temp = Temp::create(self)?;
-        let written = erofs::write(new.tree, new.spool, temp.file())
+        new.about.name.map(Self::check_name).transpose()?;
+        let draft = self.draft()?;
+        erofs::write(new.tree, new.spool, draft.file())
             .map_err(|e| if no_space(&e) { self.full() } else { e.into() })?;
-        erofs::check(temp.file())?;
+        self.keep(draft, new.about)
+    }
+
+    /// Checks and records an image that somebody wrote into a draft, who is not believed: it must be, byte by byte of its metadata, what
+    /// isolab writes for such files, and its digest is taken anew. On any error nothing is left.
+    ///
+    /// # Errors
+    /// A bad name, a file that is not such an image, a full disk.
+    pub fn keep(&self, draft: Draft<'_>, new: About<'_>) -> Result<Entry, StoreError> {
+        let name = new.name.map(Name::new).transpose()?;
+        let Draft(temp) = draft;
+        let inodes = erofs::check(temp.file())?.tree.inodes.len() as u64;
         temp.complete()?;
-        let digest = written.digest;
+        let read = |source| self.io("read", temp.path(), source);
+        let digest = hash(temp.file()).map_err(read)?;
+        let size = temp.file().metadata().map_err(read)?.len();
         let image = self.image_path(&digest);
         let created_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let description =
@@ -171,8 +199,8 @@ impl Store {
         let record = Record {
             version: Record::VERSION,
             digest,
-            size: written.len,
-            inodes: written.inodes,
+            size,
+            inodes,
             stamp,
             description: known.map_or_else(|| description.clone(), |record| record.description),
         };

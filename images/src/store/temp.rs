@@ -36,6 +36,10 @@ impl<'s> Temp<'s> {
         Ok(this)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn file(&self) -> &File {
         self.file.as_ref().expect("taken only by methods that consume this")
     }
@@ -71,6 +75,18 @@ impl Drop for Temp<'_> {
             // What can't be removed now is swept later.
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// An image that is being written.
+#[derive(Debug)]
+pub struct Draft<'s>(pub(super) Temp<'s>);
+
+impl Draft<'_> {
+    /// Where it is written to.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.0.file()
     }
 }
 

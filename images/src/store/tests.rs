@@ -32,10 +32,7 @@ fn add(store: &Store, bytes: &[u8], name: Option<&str>) -> Result<Entry, StoreEr
     store.add(NewImage {
         tree: &tree,
         spool: &spool,
-        config,
-        source: "test".into(),
-        report: serde_json::Value::Null,
-        name,
+        about: About { config, source: "test".into(), report: serde_json::Value::Null, name },
     })
 }
 
@@ -107,10 +104,12 @@ fn the_same_files_with_another_configuration_change_no_other_name() {
         let new = NewImage {
             tree: &tree,
             spool: &spool,
-            config: hostile(),
-            source: "theirs".into(),
-            report: serde_json::Value::Null,
-            name,
+            about: About {
+                config: hostile(),
+                source: "theirs".into(),
+                report: serde_json::Value::Null,
+                name,
+            },
         };
         let added = store.add(new).expect("add");
         // Without a name it is the bare digest, which stands for what was first.
@@ -230,10 +229,7 @@ fn a_full_disk_gives_one_error_and_leaves_nothing() {
     let new = NewImage {
         tree: &tree,
         spool: &spool,
-        config,
-        source,
-        report: serde_json::Value::Null,
-        name: Some("big"),
+        about: About { config, source, report: serde_json::Value::Null, name: Some("big") },
     };
     let result = home.add(new);
     let left = all_files(&home);

@@ -1,0 +1,168 @@
+//! The importer: a process that reads an image of unknown origin and has the rights to nothing else.
+//!
+//! isolab opens the source and a file in the store, and starts the importer (a copy of itself) with these two, a spool and a pipe. The
+//! importer gives up its rights ([`rights`]), reads the source, writes the image, and says what it found ([`message`]). What it wrote and
+//! said is believed as little as the source: the store checks the file and takes its digest anew before it has a name.
+
+mod message;
+mod rights;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Mutex;
+
+use anyhow::{Context, bail};
+use isolab_container::child::{SpawnOptions, keep_only, spawn};
+use isolab_images::erofs;
+use isolab_images::source::{self, Options, Progress, Source};
+use isolab_images::store::{self, Store};
+use isolab_images::tree::Spool;
+use isolab_wire::trace::Tracer;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+
+pub(crate) use self::message::Converted;
+use self::message::{MOST_BYTES, Message};
+
+/// Reads what a path holds and writes it into `image`, in a process of its own.
+///
+/// # Errors
+/// The step that failed, with what to do about it.
+pub(crate) fn convert(
+    store: &Store,
+    path: &Path,
+    options: Options<'_>,
+    image: &File,
+    show: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Converted> {
+    let fd = source::open(path).map_err(|error| refused(error.remedy(), &error))?;
+    let spool = store.spool()?;
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+    let limits = rights::Limits::of(&options.budgets);
+    let work = Work { path, fd, options, spool, image };
+    let spawned = SpawnOptions { namespaces: 0, cgroup: None, report: None, tracer: Tracer::OFF };
+    let held = spawn(&spawned, |_handed| work.run(limits, write)).context("start the importer")?;
+    let mut child = held.release(None, &[]).context("start the importer")?;
+    let told = listen(read, show);
+    // It has said all that it has to say, or something that it should not.
+    if told.is_err() {
+        child.kill();
+    }
+    let status = child.wait().context("wait for the importer")?;
+    match told? {
+        Some(Message::Done(converted)) if status.exit_status() == Some(0) => Ok(converted),
+        Some(Message::Refused { full: true, .. }) => Err(store.full().into()),
+        Some(Message::Refused { text, .. }) => bail!(text),
+        _ => match status.terminating_signal().and_then(Signal::from_named_raw) {
+            Some(Signal::XCPU) => bail!(
+                "{} takes more than {} s of processor time to import; nothing was changed; where it is to be trusted, raise --max-size, by \
+                 which the limit grows",
+                path.display(),
+                limits.cpu_s
+            ),
+            Some(Signal::SYS) => bail!(
+                "the importer of {} asked for a system call that it has no right to; nothing was changed; the image is hostile, or \
+                 this is a bug",
+                path.display()
+            ),
+            signal => bail!(
+                "the importer of {} ended without a word ({}); nothing was changed; it may have at most {} MiB of memory, or this is a bug",
+                path.display(),
+                signal.map_or_else(|| "an error".to_owned(), |signal| format!("signal {}", signal.as_raw())),
+                limits.memory_bytes >> 20
+            ),
+        },
+    }
+}
+
+/// Reads messages to the last one, or to the end.
+fn listen(pipe: OwnedFd, show: &mut dyn FnMut(Progress)) -> anyhow::Result<Option<Message>> {
+    let mut from = BufReader::new(File::from(pipe));
+    loop {
+        let mut line = Vec::new();
+        let read = from.by_ref().take(MOST_BYTES).read_until(b'\n', &mut line);
+        if read.context("listen to the importer")? == 0 {
+            return Ok(None);
+        }
+        match serde_json::from_slice(&line).context("the importer says what means nothing")? {
+            Message::Progress(progress) => show(progress),
+            last => return Ok(Some(last)),
+        }
+    }
+}
+
+/// A step that failed, and what to do about it.
+fn refused(remedy: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+    anyhow::anyhow!("{}; {remedy}", chain(error))
+}
+
+/// An error with its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What the importer is started with.
+struct Work<'a> {
+    path: &'a Path,
+    fd: OwnedFd,
+    options: Options<'a>,
+    spool: Spool,
+    image: &'a File,
+}
+
+impl Work<'_> {
+    /// *Importer*: the whole of its life; its status.
+    fn run(self, limits: rights::Limits, pipe: OwnedFd) -> i32 {
+        let kept = [self.fd.as_fd(), self.spool.file.as_fd(), self.image.as_fd(), pipe.as_fd()];
+        if keep_only(&kept).is_err() {
+            return 1;
+        }
+        let pipe = Mutex::new(File::from(pipe));
+        let confined = rights::give_up(self.fd.as_fd(), limits);
+        let message = match confined {
+            Err(error) => {
+                Message::Refused { text: format!("confine the importer: {}", chain(&error)), full: false }
+            }
+            Ok(()) => self.convert(&mut |progress| {
+                // Nobody listens any more: the launcher is about to end this process.
+                let _gone = send(&pipe, &Message::Progress(progress));
+            }),
+        };
+        i32::from(send(&pipe, &message).is_err())
+    }
+
+    fn convert(self, show: &mut dyn FnMut(Progress)) -> Message {
+        let Self { path, fd, options, spool, image } = self;
+        let budgets = options.budgets.clone();
+        let imported = Source::of(fd, path, budgets).and_then(|source| source.read(options, spool, show));
+        let imported = match imported {
+            Ok(imported) => imported,
+            Err(error) => {
+                let full = store::no_space(&error);
+                return Message::Refused { text: format!("{}; {}", chain(&error), error.remedy()), full };
+            }
+        };
+        match erofs::write(&imported.tree, &imported.spool, image) {
+            Ok(_) => Message::Done(Converted {
+                config: imported.config,
+                report: imported.report,
+                source_digest: imported.source_digest,
+            }),
+            Err(error) => Message::Refused { text: chain(&error), full: store::no_space(&error) },
+        }
+    }
+}
+
+fn send(pipe: &Mutex<File>, message: &Message) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    pipe.lock().map_err(|_| io::ErrorKind::Other)?.write_all(&line)
+}
