@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use support::leaks::Oracle;
 use support::slopes::{SAMPLES, leaks, numbers};
@@ -125,6 +126,9 @@ fn a_leak_of_each_kind_in_each_run_is_found() {
         child.wait().expect("wait");
     }
 
+    // As many as root may have.
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).expect("more descriptors");
     let mut open: Vec<OwnedFd> = Vec::new();
     let found = planted(&mut || open.push(File::open("/dev/null").expect("open").into()));
     assert!(found.contains("own descriptors"), "{found:?}");

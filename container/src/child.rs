@@ -421,7 +421,8 @@ pub(crate) fn report(pipe: Option<BorrowedFd<'_>>, step: Step, errno: Errno) {
 }
 
 /// What a child that has ended reported on the mark pipe.
-pub(crate) fn told(pipe: &OwnedFd) -> Option<Failure> {
+#[must_use]
+pub fn told(pipe: &OwnedFd) -> Option<Failure> {
     let mut record = [0; RECORD_LEN];
     let n = rustix::io::read(pipe, &mut record).ok()?;
     Mark::decode(&record)

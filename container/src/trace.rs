@@ -33,6 +33,9 @@ pub fn fault_inside(tracer: &Tracer) -> (u8, u16) {
     Subphase::OF_INIT.iter().find_map(asked).unwrap_or_default()
 }
 
+/// Status as that of a process that was killed.
+const KILLED: i32 = 128 + 9;
+
 /// Makes a test's fault. But for a panic it makes system calls only, so that a child may call it before it executes another
 /// program.
 #[cold]
@@ -44,6 +47,8 @@ fn make(fault: Fault) {
         Fault::Panic => panic!("a test asked for this panic"),
         Fault::Kill => {
             let _ = kill_process(getpid(), Signal::KILL);
+            // Process 1 of a namespace is deaf to its own signals.
+            sys::exit_now(KILLED);
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
 use isolab_bench::run_report::{Detail, SNAPSHOT};
 use isolab_container::cgroup::{Cgroup, Limits};
-use isolab_container::child::{SpawnOptions, keep_only, spawn};
+use isolab_container::child::{SpawnOptions, keep_only, spawn, told};
 use isolab_container::clock::ClockPair;
 use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use isolab_container::{panics, trace};
@@ -22,6 +22,7 @@ use isolab_images::store::Store;
 use isolab_vmm::probe;
 use isolab_vmm::{Begin, Boot, Initramfs, TemplateFiles, VmConfig, check_kernel, least_memory};
 use isolab_wire::GUEST_PROGRAM;
+use isolab_wire::mark::Failure;
 use isolab_wire::restore::{BLOCK_LEN, Restore, SEED_LEN};
 use isolab_wire::trace::Subphase;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
@@ -218,9 +219,20 @@ impl Vm {
             // It goes on as soon as it has this.
             send(&control, &[&renewal()?[..], &block].concat())?;
         }
-        let child = held.release(cgroup.as_ref(), &[])?;
+        let child = held.release(cgroup.as_ref(), &[]).map_err(|error| match told(&marks_read) {
+            // A child that failed at its half has said why; what we ran into because of that says less.
+            Some(Failure { step, errno }) => {
+                let why = std::io::Error::from_raw_os_error(i32::from(errno));
+                StartError::from(format!("start the monitor, step {step:?}: {why}"))
+            }
+            None => Box::new(error),
+        })?;
         if !restore {
-            send(&control, &block)?;
+            match send(&control, &block) {
+                // It has ended already; how, says why.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                sent => sent?,
+            }
         }
         let instance = Instance::new(Parts {
             child,
