@@ -212,34 +212,25 @@ fn a_fault_at_any_stage_of_a_container_is_told_at_once_and_leaves_nothing() {
 
 #[test]
 fn a_fault_at_any_stage_of_a_guest_is_told_at_once_and_leaves_nothing() {
-    half_in_lab(CLOCK, "inside_the_lab_a_fault_at_any_stage_before_the_boot");
-    if full() {
-        half_in_lab(CLOCK, "inside_the_lab_a_fault_at_any_stage_of_the_guest");
-    } else {
-        half_in_lab(CLOCK, "inside_the_lab_a_fault_of_each_kind_in_the_guest");
-    }
+    let half = if full() { "inside_the_lab_each_fault_at_any_stage" } else { "inside_the_lab_most_faults" };
+    half_in_lab(CLOCK, half);
 }
 
 #[test]
 #[ignore = "the half inside of the lab of the test above"]
-fn inside_the_lab_a_fault_at_any_stage_before_the_boot() {
+fn inside_the_lab_most_faults() {
     all("vm", VM);
-}
-
-#[test]
-#[ignore = "the half inside of the lab of the test above"]
-fn inside_the_lab_a_fault_at_any_stage_of_the_guest() {
-    all("vm", VM_BOOTED);
-}
-
-#[test]
-#[ignore = "the half inside of the lab of the test above"]
-fn inside_the_lab_a_fault_of_each_kind_in_the_guest() {
     let oracle = Oracle::new(&home());
-    let whole = Duration::from_secs(60);
     for (stage, kind) in [("root_mounts", "kill"), ("pivot", "error"), ("caps_seccomp", "panic")] {
-        check("vm", (stage, Other), kind, whole, &oracle);
+        check("vm", (stage, Other), kind, Duration::from_secs(60), &oracle);
     }
+}
+
+#[test]
+#[ignore = "the half inside of the lab of the test above"]
+fn inside_the_lab_each_fault_at_any_stage() {
+    all("vm", VM);
+    all("vm", VM_BOOTED);
 }
 
 #[test]

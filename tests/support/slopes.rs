@@ -18,9 +18,11 @@ use super::leaks::{FOLDERS, look};
 pub(crate) const SAMPLES: usize = 24;
 /// Series in which a leak must show.
 const TRIES: usize = 3;
-/// Numbers that are sizes in KiB: less than this for each run is noise (a page). All others are counts.
+/// Numbers that are sizes in KiB. All others are counts.
 const SIZES: [&str; 3] = ["kernel memory", "disk", "parent's memory"];
-const LEAST_KIB: f64 = 4.0;
+/// KiB in a whole series that are noise, but never more than a page for each run.
+const LEAST_KIB: f64 = 1024.0;
+const PAGE_KIB: f64 = 4.0;
 /// Things for each run that are noise.
 const LEAST: f64 = 0.5;
 
@@ -42,6 +44,9 @@ pub(crate) fn numbers(home: &Path, parent: Option<u32>) -> Numbers {
         numbers.insert("parent's descriptors", entries(&Path::new("/proc").join(pid.to_string()).join("fd")));
         numbers.insert("parent's memory", field(&format!("/proc/{pid}/status"), "VmRSS:"));
     }
+    // What the kernel keeps of names and inodes until it needs their memory, those of cgroups that are gone among them, has parts that
+    // it counts as memory that can't be reclaimed. Only root can have it dropped.
+    let _ = fs::write("/proc/sys/vm/drop_caches", "2");
     let open = fs::read_to_string("/proc/sys/fs/file-nr").expect("/proc");
     numbers
         .insert("open files", open.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number"));
@@ -88,7 +93,8 @@ fn risen(samples: &[Numbers], runs_per_sample: f64, tell: bool) -> BTreeSet<&'st
     for name in samples.iter().flat_map(BTreeMap::keys).copied().collect::<BTreeSet<_>>() {
         let values: Vec<f64> = samples.iter().filter_map(|numbers| numbers.get(name).copied()).collect();
         let Some((slope, [low, high])) = slope(&values, runs_per_sample) else { continue };
-        let least = if SIZES.contains(&name) { LEAST_KIB } else { LEAST };
+        let runs = runs_per_sample * f64::from(u32::try_from(samples.len()).expect("few"));
+        let least = if SIZES.contains(&name) { PAGE_KIB.min(LEAST_KIB / runs) } else { LEAST };
         if tell && (low, high) != (0.0, 0.0) {
             println!("  {name}: {slope:.3} [{low:.3}, {high:.3}] a run");
         }
