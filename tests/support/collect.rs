@@ -24,24 +24,30 @@ fn listed(leak: &Leak, items: &BTreeSet<(String, String)>) -> bool {
 /// Checks that the next gc lists and removes all that a kill left; gives how many things that were.
 pub(crate) fn check_and_collect(oracle: &Oracle, what: &str) -> usize {
     let may_stay = |leak: &Leak| {
-        // A namespace goes with the last process in it.
-        matches!(leak.what, "cgroup" | "folder" | "namespace")
+        matches!(leak.what, "cgroup" | "folder")
             || leak.what == "process" && in_leaked_cgroup(leak)
+            || is_of_process(leak)
     };
     let found = oracle.settled_when(|found| found.iter().all(may_stay));
     let before = gc(&["--dry-run"]);
     // A process that ended while gc looked needs no listing.
     let still = oracle.now();
-    for leak in found.intersection(&still).filter(|leak| leak.what != "namespace") {
+    for leak in found.intersection(&still).filter(|leak| !is_of_process(leak)) {
         assert!(listed(leak, &before), "{what}: gc does not list {leak}: {before:?}");
     }
     let removed = gc(&[]);
     assert!(
-        still.iter().all(|leak| matches!(leak.what, "process" | "namespace") || listed(leak, &removed)),
+        still.iter().all(|leak| leak.what == "process" || is_of_process(leak) || listed(leak, &removed)),
         "{what}: {still:?}, removed {removed:?}"
     );
     oracle.assert_nothing(what);
     found.len()
+}
+
+/// The one namespace that processes of level process have, and which goes with the last of them. Those of a container go at once: their
+/// process 1 dies with isolab.
+fn is_of_process(leak: &Leak) -> bool {
+    leak.what == "namespace" && leak.which.starts_with("mnt:")
 }
 
 fn in_leaked_cgroup(leak: &Leak) -> bool {
