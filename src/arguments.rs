@@ -19,6 +19,7 @@ pub(crate) fn of_job(job: &JobArgs, image: &str) -> Vec<String> {
     option("--workdir", job.workdir.as_ref());
     option("--user", job.user.as_ref());
     option("--timeout", job.timeout.as_ref());
+    option("--start-timeout", job.start_timeout.as_ref());
     option("--kernel", job.kernel.as_ref());
     for entry in &job.env {
         option("--env", Some(entry));

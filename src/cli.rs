@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use crate::delay::Delay;
+use crate::fault::StageFault;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::choose::ChooseArgs;
@@ -282,6 +282,9 @@ pub(crate) struct JobOptions {
     /// Wall-clock limit, such as 30s or 2m (status 124)
     #[arg(long, allow_negative_numbers = true, value_name = "TIME")]
     pub(crate) timeout: Option<String>,
+    /// How long an instance may take until its command runs, a guest's boot included (status 125) [default: 2m]
+    #[arg(long, allow_negative_numbers = true, value_name = "TIME")]
+    pub(crate) start_timeout: Option<String>,
     /// Guest kernel by name (see `isolab kernel ls`; default: `tuned` where it has been built, else `stock`)
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Option<String>,
@@ -323,9 +326,9 @@ pub(crate) struct RunArgs {
     /// Write a report of the run as one JSON line to this descriptor (used by compare)
     #[arg(long, hide = true, value_name = "FD")]
     pub(crate) report_fd: Option<i32>,
-    /// Make a phase of a measured start longer by so many milliseconds (a test of the timeline; repeatable)
-    #[arg(long, hide = true, value_name = "PHASE=MS")]
-    pub(crate) test_delay: Vec<Delay>,
+    /// Where a stage of the start ends, make it longer by so many milliseconds, fail, panic or die (a test; repeatable)
+    #[arg(long, hide = true, value_name = "STAGE=delay:MS|error|panic|kill")]
+    pub(crate) test_fault: Vec<StageFault>,
     /// Leave a mechanism of the container out: seccomp=off, net=host, limits=off (used by compare --vary)
     #[arg(long, hide = true, value_name = "KNOB=VALUE")]
     pub(crate) knob: Vec<String>,
@@ -370,9 +373,9 @@ pub(crate) struct CompareArgs {
     /// Where the results go.
     #[command(flatten)]
     pub(crate) output: OutputOptions,
-    /// Make a phase of each start longer by so many milliseconds (a test of the timeline; repeatable)
-    #[arg(long, hide = true, value_name = "PHASE=MS")]
-    pub(crate) test_delay: Vec<Delay>,
+    /// The same in each start (a test; repeatable)
+    #[arg(long, hide = true, value_name = "STAGE=delay:MS|error|panic|kill")]
+    pub(crate) test_fault: Vec<StageFault>,
     /// Tell on standard output of each run that is done, one line of JSON (used by compare in the lab)
     #[arg(long, hide = true)]
     pub(crate) progress_lines: bool,

@@ -6,6 +6,7 @@ use isolab_images::job::Stdio;
 use serde::Serialize;
 
 use crate::cli::JobArgs;
+use crate::supervise::START;
 use crate::units::{UnitError, parse_duration, parse_size};
 
 /// Least memory of a job: below it not even init starts at the container level.
@@ -70,6 +71,8 @@ pub(crate) struct JobConfig {
     pub(crate) stdio: Stdio,
     /// Deadline.
     pub(crate) timeout: Option<Duration>,
+    /// How long it may take until its command runs.
+    pub(crate) start_timeout: Duration,
     /// Guest kernel entry; else the default.
     pub(crate) kernel: Option<String>,
     /// Continue a snapshot instead of starting a guest kernel.
@@ -164,6 +167,10 @@ impl JobConfig {
             read_only: args.read_only,
             stdio,
             timeout: args.timeout.as_deref().map(|t| parse_duration("--timeout", t)).transpose()?,
+            start_timeout: match args.start_timeout.as_deref() {
+                Some(time) => parse_duration("--start-timeout", time)?,
+                None => START,
+            },
             kernel: args.kernel.clone(),
             from_snapshot: args.from_snapshot,
             free_page_reporting: args.free_page_reporting,

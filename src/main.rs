@@ -14,11 +14,11 @@ mod cli;
 mod clock;
 mod compare;
 mod config;
-mod delay;
 mod diff;
 pub mod doctor;
 mod escape;
 pub mod explain;
+mod fault;
 mod gc;
 pub mod hint;
 mod image;
@@ -52,6 +52,7 @@ use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use cli::{Cli, Command};
 use escape::escaped;
+use isolab_container::panics;
 use rustix::process::{getegid, geteuid, getgid, getuid};
 
 /// isolab's own error.
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(OWN_ERROR);
     }
+    panics::end_with(OWN_ERROR.into());
     isolab_container::child::keep_children();
     if let Some(status) = lab::take_over() {
         return ExitCode::from(status);

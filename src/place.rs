@@ -11,6 +11,7 @@ use isolab_vmm::probe;
 
 use crate::cli::{JobOptions, LabArgs, LabClock, On, RunArgs};
 use crate::config::JobConfig;
+use crate::fault::StageFault;
 use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
 use crate::resolve::{self, Resolved};
 use crate::units::parse_size;
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
                 arguments.push("--guest-console".into());
             }
             arguments.extend(args.knob.iter().map(|knob| format!("--knob={knob}")));
+            arguments.extend(StageFault::options(&args.test_fault));
             arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
             let stdio = match config.stdio {
                 Stdio::Output => LabStdio::Output,

@@ -8,18 +8,18 @@ use isolab_bench::port::{End, Level, Outcome};
 use isolab_bench::run_report::RunReport;
 use isolab_container::trace;
 use isolab_images::job::{Job, Stdio};
-use isolab_wire::mark::{Failure, Step};
+use isolab_wire::mark::{Code, Failure, Step};
 use isolab_wire::trace::{Subphase, Tracer};
 
 use crate::cli::RunArgs;
 use crate::config::JobConfig;
-use crate::delay::Delay;
+use crate::fault::StageFault;
 use crate::hint::UsernsOff;
 use crate::knobs::Knobs;
 use crate::levels::{self, Setup};
 use crate::resolve;
 use crate::signals::Signals;
-use crate::supervise::{Cause, status, supervise};
+use crate::supervise::{Cause, Deadlines, status, supervise};
 use crate::terminal::RawTerminal;
 use crate::{doctor, hint, report_fd, stdio};
 
@@ -33,11 +33,11 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     report_to.as_ref().map_or(Ok(()), report_fd::tie)?;
     let tracer = tracer(args, report_to.is_some())?;
     let image = resolve::image(&config.image)?;
-    tracer.end(Subphase::ImageOpen);
+    tracer.end(Subphase::ImageOpen)?;
     // Not before: importing an image may take long, and a signal then ends us as it ends any program.
     let mut signals = Signals::catch().context("catch signals")?;
     let mut job = resolve::job(config, &image, report_to.is_some())?;
-    job.env.extend(Delay::for_workload(&args.test_delay));
+    job.env.extend(StageFault::for_workload(&args.test_fault));
     let setup = Setup {
         image_name: image.entry.reference().to_owned(),
         image: image.file,
@@ -55,7 +55,8 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
         eprintln!("isolab: weaker isolation, for measuring: {}", args.knob.join(", "));
     }
     let level = levels::level(&args.level, setup)?;
-    let (outcome, cause) = start(level.as_ref(), &job, &mut signals, tracer)?;
+    let deadlines = Deadlines { start: config.start_timeout, whole: job.timeout };
+    let (outcome, cause) = start(level.as_ref(), &job, deadlines, &mut signals, tracer)?;
     let code = status(&outcome, cause);
     let lost = &outcome.detail.limits_not_enforced;
     if !lost.is_empty() && report_to.is_none() && std::io::stderr().is_terminal() {
@@ -70,21 +71,29 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     if let Some(file) = report_to {
         report(file, level.as_ref(), main_ns, &outcome, code)?;
     }
+    if cause == Cause::Start {
+        bail!(
+            "the command did not start within {:?}: {}; give more time with --start-timeout",
+            config.start_timeout,
+            stuck(level.name(), &outcome)
+        );
+    }
     explain(&outcome, &job)?;
     Ok(code)
 }
 
-/// Where the ends of subphases go: nowhere in a run that nobody measures.
+/// Where the ends of subphases go: nowhere in a run that nobody measures or makes faults in.
 fn tracer(args: &RunArgs, measured: bool) -> anyhow::Result<Tracer> {
-    if !measured {
+    if !measured && args.test_fault.is_empty() {
         return Ok(Tracer::OFF);
     }
+    StageFault::check(&args.test_fault, &args.level)?;
     let tracer = match args.level.as_str() {
         "vm" => trace::shared().context("make the page of the timeline")?,
         _ => trace::own(),
     };
     if let Some(trace) = tracer.trace() {
-        args.test_delay.iter().for_each(|delay| trace.set_delay(delay.subphase, delay.ms));
+        args.test_fault.iter().for_each(|fault| trace.set_fault(fault.stage, fault.fault));
     }
     Ok(tracer)
 }
@@ -92,6 +101,7 @@ fn tracer(args: &RunArgs, measured: bool) -> anyhow::Result<Tracer> {
 fn start(
     level: &dyn Level,
     job: &Job,
+    deadlines: Deadlines,
     signals: &mut Signals,
     tracer: Tracer,
 ) -> anyhow::Result<(Outcome, Cause)> {
@@ -105,7 +115,7 @@ fn start(
         (_, mode) => stdio::connect(mode),
     };
     let (ends, pumps) = connected.context("connect standard input and output")?;
-    tracer.end(Subphase::Job);
+    tracer.end(Subphase::Job)?;
     let running = level.start(job, ends).map_err(anyhow::Error::from_boxed)?;
     // Not before the start: the launcher is single-threaded while it makes the instance.
     let terminal = match job.stdio {
@@ -113,10 +123,23 @@ fn start(
         _ => None,
     };
     let draining = pumps.start();
-    let result = supervise(running, signals, job.timeout);
+    let result = supervise(running, signals, deadlines);
     draining.finish();
     drop(terminal);
     result
+}
+
+/// How far an instance had come that did not start its command in time.
+fn stuck(level: &str, outcome: &Outcome) -> &'static str {
+    let told = |code| outcome.stamps.iter().any(|stamp| stamp.code == code);
+    match level {
+        "vm" if told(Code::Init) => "the guest's process 1 ran, and did not come to it",
+        "vm" if told(Code::RunBegin) => {
+            "the guest's kernel did not come to its process 1 (--guest-console shows what it says)"
+        }
+        "vm" => "the monitor did not come to run the guest",
+        _ => "the child process did not come to it",
+    }
 }
 
 fn report(

@@ -1,7 +1,5 @@
 //! `isolab snapshot`: guests that wait for their command, made once and continued many times.
 
-use std::time::Duration;
-
 use anyhow::{Context, bail};
 use isolab_bench::port::{End, HostStdio};
 use isolab_images::job::{Job, Stdio, User};
@@ -20,11 +18,8 @@ use crate::knobs::Knobs;
 use crate::levels::{self, Setup};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
-use crate::supervise::{Cause, supervise};
+use crate::supervise::{Cause, Deadlines, START, supervise};
 use crate::{hint, stdio};
-
-/// How long a guest may take until it waits for its job.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The snapshots of the store.
 ///
@@ -182,12 +177,12 @@ fn make(guest: &Guest, image: &Resolved) -> anyhow::Result<Result<(String, Snaps
         memory: new.memory.try_clone().context("share a file")?,
     };
     let running = levels::start_template(setup, &job, stdio, files)?;
-    let (outcome, cause) = supervise(running, &mut signals, Some(PATIENCE))?;
+    let (outcome, cause) = supervise(running, &mut signals, Deadlines { start: START, whole: None })?;
     match (outcome.end, cause) {
         (End::Workload(Exit::Code(0)), Cause::Itself) => Ok(Ok(new.publish()?)),
         (_, Cause::Signal(signal)) => Ok(Err(signal)),
-        (_, Cause::Deadline) => {
-            bail!("the guest was not ready for its snapshot within {} s", PATIENCE.as_secs())
+        (_, Cause::Start | Cause::Deadline) => {
+            bail!("the guest was not ready for its snapshot within {} s", START.as_secs())
         }
         (End::OutOfMemory, _) => bail!("the host's memory did not suffice to store the guest"),
         (end, _) => bail!("the guest failed before its snapshot: {end:?}"),

@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use crate::signals::{ENDING, Signals, WINCH};
 use crate::terminal;
 
+/// How long an instance may take until its command runs, where nobody asked for another time.
+pub(crate) const START: Duration = Duration::from_secs(120);
 /// How long a workload may take to answer a signal before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -21,8 +23,19 @@ pub(crate) enum Cause {
     Itself,
     /// Its time was up.
     Deadline,
+    /// Its command did not run in time.
+    Start,
     /// Somebody signalled us.
     Signal(u8),
+}
+
+/// How long an instance may take. They are kept from outside: a guest that hangs, or lies, can't move them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadlines {
+    /// Until its command runs.
+    pub(crate) start: Duration,
+    /// Altogether.
+    pub(crate) whole: Option<Duration>,
 }
 
 /// Watches the instance until it has ended and everything is freed.
@@ -32,13 +45,15 @@ pub(crate) enum Cause {
 pub(crate) fn supervise(
     mut running: Box<dyn Running>,
     signals: &mut Signals,
-    timeout: Option<Duration>,
+    deadlines: Deadlines,
 ) -> anyhow::Result<(Outcome, Cause)> {
     let mut cause = Cause::Itself;
-    let mut deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+    let after = |time| Instant::now().checked_add(time);
+    let mut deadline = deadlines.whole.and_then(after);
+    let mut start = after(deadlines.start);
     let mut killed = false;
     loop {
-        wait_for_event(running.as_ref(), signals, deadline)?;
+        wait_for_event(running.as_ref(), signals, deadline.into_iter().chain(start).min())?;
         if running.advance().map_err(anyhow::Error::from_boxed)? {
             break;
         }
@@ -58,6 +73,15 @@ pub(crate) fn supervise(
                 cause = Cause::Signal(signal);
                 running.kill();
                 killed = true;
+            }
+        }
+        if start.is_some_and(|d| Instant::now() >= d) {
+            start = None;
+            if !killed && !running.executing() {
+                cause = Cause::Start;
+                running.kill();
+                killed = true;
+                deadline = None;
             }
         }
         if !killed && deadline.is_some_and(|d| Instant::now() >= d) {
@@ -92,6 +116,7 @@ fn wait_for_event(running: &dyn Running, signals: &Signals, deadline: Option<Ins
 pub(crate) fn status(outcome: &Outcome, cause: Cause) -> u8 {
     match (cause, outcome.end) {
         (Cause::Deadline, _) => 124,
+        (Cause::Start, _) => 125,
         (Cause::Signal(signal), End::Killed) => 128_u8.saturating_add(signal),
         (_, End::Workload(exit)) => exit.status(),
         (_, End::OutOfMemory | End::Killed) => 137,

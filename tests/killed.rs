@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
+use support::collect::check_and_collect;
 use support::lab::Session;
-use support::leaks::{Leak, Oracle};
+use support::leaks::Oracle;
 use support::random::Random;
 use support::{ends_within, home, isolab, run};
 
@@ -22,46 +23,6 @@ fn kill_at(child: &mut Child, start: Instant, us: u64) {
     ends_within(child, Duration::from_micros(us).saturating_sub(start.elapsed()));
     child.kill().expect("kill");
     child.wait().expect("wait");
-}
-
-/// What `isolab gc` says, as kind and path.
-fn gc(args: &[&str]) -> BTreeSet<(String, String)> {
-    let result = run(&[&["gc", "--json"], args].concat());
-    assert_eq!(result.status, Some(0), "{}", result.stderr);
-    let items: Value = serde_json::from_str(&result.stdout).expect("JSON");
-    let text = |item: &Value, name: &str| item[name].as_str().expect("text").to_owned();
-    items.as_array().expect("a list").iter().map(|item| (text(item, "what"), text(item, "path"))).collect()
-}
-
-/// Whether gc lists it: a process by its number, anything else by its path.
-fn listed(leak: &Leak, items: &BTreeSet<(String, String)>) -> bool {
-    items.iter().any(|(_, path)| *path == leak.which)
-}
-
-/// Checks that the next gc lists and removes all that a kill left; gives how many things that were.
-fn check_and_collect(oracle: &Oracle, what: &str) -> usize {
-    let may_stay = |leak: &Leak| {
-        matches!(leak.what, "cgroup" | "folder") || leak.what == "process" && in_leaked_cgroup(leak)
-    };
-    let found = oracle.settled_when(|found| found.iter().all(may_stay));
-    let before = gc(&["--dry-run"]);
-    // A process that ended while gc looked needs no listing.
-    let still = oracle.now();
-    for leak in found.intersection(&still) {
-        assert!(listed(leak, &before), "{what}: gc does not list {leak}: {before:?}");
-    }
-    let removed = gc(&[]);
-    assert!(
-        still.iter().all(|leak| leak.what == "process" || listed(leak, &removed)),
-        "{what}: {still:?}, removed {removed:?}"
-    );
-    oracle.assert_nothing(what);
-    found.len()
-}
-
-fn in_leaked_cgroup(leak: &Leak) -> bool {
-    let pid = leak.which.split(' ').next().unwrap_or_default();
-    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains("/isolab-"))
 }
 
 fn kills(level: &str, args: &[&str], span_us: u64, random: &mut Random) {
@@ -268,11 +229,48 @@ fn the_oracle_sees_each_kind_of_leak() {
     }
     std::fs::remove_file(&disk).expect("remove");
 
-    std::fs::write(text("net"), "").expect("write");
-    tool("unshare", &[&format!("--net={}", text("net")), "true"]);
-    assert_eq!(kinds(&oracle), BTreeSet::from(["mount", "network namespace"]));
-    tool("umount", &[&text("net")]);
-    oracle.assert_nothing("unmounting the network namespace");
+    for kind in ["net", "uts", "ipc"] {
+        std::fs::write(text(kind), "").expect("write");
+        tool("unshare", &[&format!("--{kind}={}", text(kind)), "true"]);
+        assert_eq!(kinds(&oracle), BTreeSet::from(["mount", "namespace"]));
+        tool("umount", &[&text(kind)]);
+        oracle.assert_nothing("unmounting the namespace");
+    }
+
+    tool("ipcmk", &["--shmem", "4096"]);
+    assert_eq!(kinds(&oracle), BTreeSet::from(["ipc object"]));
+    let id = oracle.now().first().expect("an object").which.rsplit(' ').next().expect("an id").to_owned();
+    tool("ipcrm", &["--shmem-id", &id]);
+    oracle.assert_nothing("removing the shared memory");
+
+    // Its parent, which does not wait for it, becomes another program.
+    let mut parent = Command::new("sh").args(["-c", "true & exec sleep 1000"]).spawn().expect("sh");
+    let seen = oracle.settled_when(|found| found.iter().any(|leak| leak.what == "zombie"));
+    assert_eq!(
+        seen.iter().map(|leak| leak.what).collect::<BTreeSet<_>>(),
+        BTreeSet::from(["process", "zombie"])
+    );
+    parent.kill().expect("kill");
+    parent.wait().expect("wait");
+    oracle.assert_nothing("the end of a zombie's parent");
+
+    let link = Command::new("ip").args(["link", "add", "isolab-planted", "type", "dummy"]).output();
+    if link.is_ok_and(|output| output.status.success()) {
+        assert_eq!(kinds(&oracle), BTreeSet::from(["network link"]));
+        tool("ip", &["link", "del", "isolab-planted"]);
+        oracle.assert_nothing("removing the link");
+    } else {
+        println!("skipped: no network link can be made here, none can leak");
+    }
+
+    let traces = std::path::Path::new("/sys/kernel/tracing/instances/isolab-planted");
+    if std::fs::create_dir(traces).is_ok() {
+        assert_eq!(kinds(&oracle), BTreeSet::from(["trace instance"]));
+        std::fs::remove_dir(traces).expect("remove");
+        oracle.assert_nothing("removing the trace instance");
+    } else {
+        println!("skipped: this kernel has no trace instances, none can leak");
+    }
 
     for folder in [home().join("scratch/planted"), "/tmp/isolab-planted".into()] {
         std::fs::create_dir(&folder).expect("create");

@@ -81,7 +81,7 @@ fn sets<'a>(names: &[&'a str]) -> Vec<Vec<&'a str>> {
 
 /// The options that delay these.
 fn delays(set: &[&str]) -> Vec<String> {
-    set.iter().map(|name| format!("--test-delay={name}=50")).collect()
+    set.iter().map(|name| format!("--test-fault={name}=delay:50")).collect()
 }
 
 /// Checks that with a delay of these subphases each of them grew by just that, and no other one grew by much.

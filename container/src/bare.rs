@@ -24,7 +24,7 @@ use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread
 
 use crate::cgroup::{Cgroup, Limits};
 use crate::child::{
-    Child, Handed, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn, tell_ends, told,
+    Child, Handed, PREPARE_STATUS, SpawnOptions, mark, namespace, report, spawn, stage_errno, tell_ends, told,
 };
 use crate::clock::ClockPair;
 use crate::idmap::IdMap;
@@ -130,7 +130,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let groups = groups.then(|| job.user.groups.iter().map(|&group| Gid::from_raw(group)).collect());
     let tracer = config.tracer;
     let cgroup = Cgroup::create(&config.limits)?;
-    tracer.end(Subphase::Cgroup);
+    tracer.end(Subphase::Cgroup)?;
     if cgroup.is_none() {
         orphans::adopt().map_err(LaunchError::Descriptors)?;
     }
@@ -139,7 +139,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let [stdin, stdout, stderr] = config.stdio;
     let size = (job.memory_bytes / 2).max(4096);
     let root = Prepared::new(config.root)?;
-    tracer.end(Subphase::ImageMount);
+    tracer.end(Subphase::ImageMount)?;
     let entry = Entry {
         job,
         stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
@@ -170,7 +170,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let namespaces = namespace::MOUNT | if rootless { namespace::USER } else { 0 };
     let report = Some(entry.marks.as_fd());
     let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report, tracer };
-    tracer.end(Subphase::Channels);
+    tracer.end(Subphase::Channels)?;
 
     let start = ClockPair::read();
     // Not in our memory: what the child reads of the image would be charged to us (the kernel asks whose the memory is), and
@@ -179,7 +179,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let equip = || -> Result<Child, LaunchError> {
         if let Some(ids) = ids {
             ids.write(held.child().pid())?;
-            tracer.end(Subphase::IdMap);
+            tracer.end(Subphase::IdMap)?;
         }
         Ok(held.release(cgroup.as_ref(), &[])?)
     };
@@ -212,7 +212,7 @@ impl Entry<'_> {
         // measures.
         let measured = self.tracer.trace().and_then(|trace| Some((trace, handed.high_gate().ok()?)));
         let (step, errno) = match self.prepare(parents_end) {
-            Ok(()) => (Step::Exec, self.exec(measured.as_ref())),
+            Ok(()) => self.exec(measured.as_ref()),
             Err(failed) => failed,
         };
         report(Some(self.marks.as_fd()), step, errno);
@@ -224,7 +224,7 @@ impl Entry<'_> {
         // First: the directories of the skeleton give the root its mode.
         umask(Mode::from_raw_mode(0o022));
         self.build_root()?;
-        self.tracer.end(Subphase::RootMounts);
+        self.tracer.end(Subphase::RootMounts).map_err(|_| (Step::Overlay, stage_errno()))?;
         let _ = setsid();
         for (fd, number) in self.stdio.iter().zip(0..) {
             sys::place(fd.as_fd(), number).map_err(at(Step::Channels))?;
@@ -233,7 +233,7 @@ impl Entry<'_> {
             sys::take_terminal().map_err(at(Step::Terminal))?;
         }
         self.enter_workdir().map_err(at(Step::Workdir))?;
-        self.tracer.end(Subphase::Workspace);
+        self.tracer.end(Subphase::Workspace).map_err(|_| (Step::Workdir, stage_errno()))?;
         self.become_user().map_err(at(Step::User))?;
         die_with(parents_end, self.leash.as_fd()).map_err(at(Step::Prepare))?;
         sys::reset_signals();
@@ -340,8 +340,10 @@ impl Entry<'_> {
         set_thread_res_uid(uid, uid, uid)
     }
 
-    fn exec(&self, measured: Option<&(&Trace, OwnedFd)>) -> Errno {
-        self.tracer.delay(Subphase::Privileges);
+    fn exec(&self, measured: Option<&(&Trace, OwnedFd)>) -> Failed {
+        if self.tracer.fault(Subphase::Privileges).is_err() {
+            return (Step::User, stage_errno());
+        }
         match measured {
             Some((trace, gate)) => {
                 self.tracer.stamp(Subphase::Privileges);
@@ -349,7 +351,14 @@ impl Entry<'_> {
             }
             None => mark(Some(self.marks.as_fd()), Code::Exec, 0),
         }
-        self.tracer.delay(Subphase::Exec);
+        if self.tracer.fault(Subphase::Exec).is_err() {
+            return (Step::Exec, stage_errno());
+        }
+        (Step::Exec, self.exec_first())
+    }
+
+    /// Executes the first of the paths at which there is something.
+    fn exec_first(&self) -> Errno {
         if let Some(program) = &self.program {
             return sys::exec_fd(program.as_fd(), &self.argv, &self.env);
         }

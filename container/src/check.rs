@@ -85,6 +85,8 @@ fn make_namespaces() -> Result<(), Errno> {
         // It died before: the reason is on the pipe.
         Err(SpawnError::Release(_)) => return Err(told().unwrap_or(Errno::PIPE)),
         Err(SpawnError::Gate(source) | SpawnError::Clone { source, .. }) => return Err(source),
+        // No tracer, no fault.
+        Err(SpawnError::Stage(_)) => return Err(Errno::IO),
     };
     match child.wait()?.exit_status() {
         Some(0) => Ok(()),

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use isolab_wire::fault::{ERRNO, StageFailed};
 use isolab_wire::mark::{Clock, Code, Failure, Mark, RECORD_LEN, Step};
 use isolab_wire::trace::{Ends, Subphase, Trace, Tracer};
 use rustix::io::{Errno, IoSlice, IoSliceMut, fcntl_dupfd_cloexec};
@@ -83,6 +84,9 @@ pub enum SpawnError {
     /// The child did not wait to be released.
     #[error("release the child")]
     Release(#[source] Errno),
+    /// A test's fault.
+    #[error(transparent)]
+    Stage(#[from] StageFailed),
 }
 
 /// A child that waits for [`Held::release`]; dropped unreleased, it ends without having run.
@@ -251,8 +255,9 @@ pub fn spawn(options: &SpawnOptions<'_>, entry: impl FnOnce(Handed) -> i32) -> R
     match sys::clone3(at_clone, options.cgroup.and_then(Cgroup::clone_into)) {
         Err(source) => Err(SpawnError::Clone { namespaces: at_clone, source }),
         Ok(Cloned::Parent { pid, pidfd }) => {
-            options.tracer.end(Subphase::Clone);
-            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: None, gate: None }, gate: ours })
+            let child = Child { pidfd, pid, reaped: false, lent: None, gate: None };
+            options.tracer.end(Subphase::Clone)?;
+            Ok(Held { child, gate: ours })
         }
         Ok(Cloned::Child) => {
             drop(ours);
@@ -308,8 +313,9 @@ pub(crate) fn spawn_program(
             Err(failed(source))
         }
         Ok((pid, pidfd)) => {
-            options.tracer.end(Subphase::Clone);
-            Ok(Held { child: Child { pidfd, pid, reaped: false, lent: Some(lent), gate: None }, gate: ours })
+            let child = Child { pidfd, pid, reaped: false, lent: Some(lent), gate: None };
+            options.tracer.end(Subphase::Clone)?;
+            Ok(Held { child, gate: ours })
         }
     }
 }
@@ -331,8 +337,13 @@ fn prepare(namespaces: u64, gate: BorrowedFd<'_>, tracer: &Tracer) -> Result<Han
     if namespaces & namespace::CGROUP != 0 {
         sys::unshare(namespace::CGROUP).map_err(at(Step::Namespaces))?;
     }
-    tracer.end(Subphase::CgroupJoin);
+    tracer.end(Subphase::CgroupJoin).map_err(|_| (Step::Prepare, stage_errno()))?;
     Ok(handed)
+}
+
+/// *Child*: what a stage failed with that a test made fail.
+pub(crate) const fn stage_errno() -> Errno {
+    Errno::from_raw_os_error(ERRNO as i32)
 }
 
 /// *Child*: waits for [`Held::release`] and does what it says.
@@ -340,7 +351,7 @@ fn await_release(gate: BorrowedFd<'_>, tracer: &Tracer) -> Result<Handed, Errno>
     let mut joins = [0];
     let mut space = [MaybeUninit::uninit(); HANDED_SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    tracer.delay(Subphase::Namespaces);
+    tracer.fault(Subphase::Namespaces).map_err(|_| stage_errno())?;
     let received = loop {
         match recvmsg(gate, &mut [IoSliceMut::new(&mut joins)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
@@ -410,7 +421,8 @@ pub(crate) fn report(pipe: Option<BorrowedFd<'_>>, step: Step, errno: Errno) {
 }
 
 /// What a child that has ended reported on the mark pipe.
-pub(crate) fn told(pipe: &OwnedFd) -> Option<Failure> {
+#[must_use]
+pub fn told(pipe: &OwnedFd) -> Option<Failure> {
     let mut record = [0; RECORD_LEN];
     let n = rustix::io::read(pipe, &mut record).ok()?;
     Mark::decode(&record)

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_wire::RELEASE;
 use isolab_wire::control::Message;
+use isolab_wire::fault::StageFailed;
 use isolab_wire::mark::{Clock, Code, Exit, Failure, HOLDS, Mark};
 use isolab_wire::trace::{Subphase, Tracer};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -114,6 +115,12 @@ pub enum InstanceError {
     /// Init or the VMM ended without a word about the workload.
     #[error("the instance ended without telling how the workload did (its own status is {})", .0.status())]
     Vanished(Exit),
+    /// The same before the workload's command was executed.
+    #[error("the instance ended before it executed the command (its own status is {})", .0.status())]
+    Unborn(Exit),
+    /// A test's fault.
+    #[error(transparent)]
+    Stage(#[from] StageFailed),
 }
 
 /// A running instance; dropped, it is killed and what it held is freed.
@@ -139,7 +146,7 @@ pub struct Instance {
     /// RAM that the kernel inside says there is, and what it says is free, in KiB.
     claims: [Option<u32>; 2],
     /// Reading the account left the instance other than it was.
-    spoilt: Option<CgroupError>,
+    spoilt: Option<InstanceError>,
     /// When the child was seen to have ended.
     ended_ns: Option<u64>,
     killed: bool,
@@ -290,7 +297,10 @@ impl Instance {
 
     /// Lets a workload go on that waits for its account to be read.
     fn release(&mut self) {
-        self.tracer.delay(Subphase::Reading);
+        if let Err(failed) = self.tracer.fault(Subphase::Reading) {
+            self.spoilt = Some(failed.into());
+            return self.child.kill();
+        }
         self.released_ns.get_or_insert_with(now_ns);
         match &self.hold {
             // Where nobody reads, nobody waits.
@@ -319,7 +329,7 @@ impl Instance {
                 Ok(account) => self.account = Some(account),
                 // Only where the workload waits: it goes no further.
                 Err(error) => {
-                    self.spoilt = Some(error);
+                    self.spoilt = Some(InstanceError::Account(error));
                     self.child.kill();
                 }
             }
@@ -390,11 +400,12 @@ impl Instance {
             account.add_claims(self.claims);
         }
         let end = match self.spoilt.take() {
-            Some(error) => Err(InstanceError::Account(error)),
+            Some(error) => Err(error),
             None => self.end(own_exit(&status)),
         };
-        self.tracer.delay(Subphase::Teardown);
+        let torn_down = self.tracer.fault(Subphase::Teardown);
         let leftover = self.cgroup.take().and_then(|cgroup| cgroup.remove().err());
+        torn_down?;
         let clean_ns = now_ns();
         let (stamps, subphases) = self.stamps();
         Ok(Outcome { end: end?, stamps, account: self.account.take(), clean_ns, subphases, leftover })
@@ -405,7 +416,8 @@ impl Instance {
         let workload = match (self.failure, self.exit, self.exit_from) {
             (Some(failure), _, _) => return Ok(End::Failed(failure)),
             (None, Some(exit), ExitFrom::Marks) => Some(exit),
-            (None, _, ExitFrom::Process) => Some(own),
+            // What ends before it executes the command is not the workload.
+            (None, _, ExitFrom::Process) => self.has(Code::Exec).then_some(own),
             (None, None, ExitFrom::Marks) => None,
         };
         let oom = || self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed() > 0);
@@ -414,7 +426,8 @@ impl Instance {
             None | Some(KILL) if oom() => Ok(End::OutOfMemory),
             None | Some(KILL) if self.killed => Ok(End::Killed),
             Some(exit) => Ok(End::Workload(exit)),
-            None => Err(InstanceError::Vanished(own)),
+            None if self.has(Code::Exec) => Err(InstanceError::Vanished(own)),
+            None => Err(InstanceError::Unborn(own)),
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_images::job::{BlockOptions, Job, JobEncodeError, User};
 use isolab_images::programs::{SealError, Sealed};
+use isolab_wire::fault::StageFailed;
 use isolab_wire::fd;
 use isolab_wire::mark::{Failure, Step};
 use isolab_wire::trace::{Subphase, Tracer};
@@ -16,7 +17,7 @@ use rustix::process::{Resource, Signal, getrlimit, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, CgroupError, CgroupPlan, Limits};
-use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, report, spawn_program, told};
+use crate::child::{Child, Handed, Held, SpawnError, SpawnOptions, report, spawn_program, stage_errno, told};
 use crate::clock::ClockPair;
 use crate::idmap::{IdMap, IdMapError};
 use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonblocking};
@@ -103,6 +104,9 @@ pub enum LaunchError {
         /// Why not.
         source: Errno,
     },
+    /// A test's fault.
+    #[error(transparent)]
+    Stage(#[from] StageFailed),
     /// The working directory, the command or its environment hold NUL.
     #[error("{0} holds a NUL byte")]
     Nul(&'static str),
@@ -149,7 +153,7 @@ pub fn start_with(config: &ContainerConfig<'_>, knobs: Knobs) -> Result<Instance
     let by_clone = plan.joined_by_clone();
     let early = if by_clone { plan.create()? } else { None };
     if by_clone {
-        config.tracer.end(Subphase::Cgroup);
+        config.tracer.end(Subphase::Cgroup)?;
     }
     let (marks_read, marks_write) = mark_pipe()?;
     let (control_read, control) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
@@ -175,7 +179,7 @@ pub fn start_with(config: &ContainerConfig<'_>, knobs: Knobs) -> Result<Instance
     let report = Some(marks.as_fd());
     let tracer = config.tracer;
     let options = SpawnOptions { namespaces: knobs.namespaces(), cgroup: early.as_ref(), report, tracer };
-    tracer.end(Subphase::Channels);
+    tracer.end(Subphase::Channels)?;
 
     let start = ClockPair::read();
     let held = spawn_program(&options, move |handed| entry.run(handed))?;
@@ -211,14 +215,14 @@ fn equip(
 ) -> Result<(Child, Option<Cgroup>), LaunchError> {
     let tracer = config.tracer;
     ids.write(held.child().pid())?;
-    tracer.end(Subphase::IdMap);
+    tracer.end(Subphase::IdMap)?;
     let root = match config.root {
         RootSource::Erofs(image) => Some(mount_for(held.child().pid(), image)?),
         RootSource::Directory(_) => None,
     };
-    tracer.end(Subphase::ImageMount);
+    tracer.end(Subphase::ImageMount)?;
     let init = Sealed::new(c"isolab-init", config.init)?;
-    tracer.end(Subphase::InitProgram);
+    tracer.end(Subphase::InitProgram)?;
     // The host keeps its own name.
     let nameless = (!knobs.has_host_name()).then(|| Job { hostname: String::new(), ..config.job.clone() });
     let block = nameless.as_ref().unwrap_or(config.job).encode(&BlockOptions {
@@ -228,14 +232,14 @@ fn equip(
         root_is_dir: root.is_none(),
         program: config.program.is_some(),
         limits: &resource_limits(),
-        delay: trace::delay_inside(&tracer),
+        fault: trace::fault_inside(&tracer),
         template: false,
     })?;
     send_block(control, &block)?;
-    tracer.end(Subphase::JobBlock);
+    tracer.end(Subphase::JobBlock)?;
     let cgroup = make_cgroup()?;
     if tracer.trace().is_some_and(|trace| trace.end_of(Subphase::Cgroup).is_none()) {
-        tracer.end(Subphase::Cgroup);
+        tracer.end(Subphase::Cgroup)?;
     }
     let program = config.program.map(|program| Sealed::new(c"isolab-program", program)).transpose()?;
     let program = program.as_ref().map(AsFd::as_fd);
@@ -290,9 +294,12 @@ impl Entry {
     fn run(&self, mut handed: Handed) -> i32 {
         let (step, error) = match self.prepare(&mut handed) {
             Ok(init) => {
-                self.tracer.end(Subphase::Identity);
-                self.tracer.delay(Subphase::ExecInit);
-                (Step::Prepare, sys::exec_fd(init.as_fd(), &self.argv, &self.env))
+                let stages =
+                    self.tracer.end(Subphase::Identity).and_then(|()| self.tracer.fault(Subphase::ExecInit));
+                match stages {
+                    Ok(()) => (Step::Prepare, sys::exec_fd(init.as_fd(), &self.argv, &self.env)),
+                    Err(_) => (Step::Prepare, stage_errno()),
+                }
             }
             Err(failed) => failed,
         };

@@ -21,6 +21,7 @@ pub mod knobs;
 pub mod launch;
 mod orphans;
 pub mod page_cache;
+pub mod panics;
 mod processes;
 pub mod root;
 pub mod seccomp;

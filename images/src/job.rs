@@ -77,8 +77,8 @@ pub struct BlockOptions<'a> {
     pub no_groups: bool,
     /// Resource limits: number, soft, hard.
     pub limits: &'a [(u32, u64, u64)],
-    /// Test of the timeline: where process 1 is to wait ([`Header::delay`]).
-    pub delay: (u8, u16),
+    /// A test's fault in process 1 ([`Header::fault`]).
+    pub fault: (u8, u16),
     /// [`flag::TEMPLATE`]: the command is not run.
     pub template: bool,
 }
@@ -158,7 +158,7 @@ impl Job {
             tmpfs_bytes: self.memory_bytes / 2,
             rows,
             cols,
-            delay: options.delay,
+            fault: options.fault,
         };
         let mut block = vec![0; HEADER_LEN];
         for group in groups {

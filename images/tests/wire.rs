@@ -55,10 +55,10 @@ proptest! {
         root_is_dir: bool,
         program: bool,
         no_groups: bool,
-        delay: (u8, u16),
+        fault: (u8, u16),
     ) {
         let filter = filter.map(|f| f.concat());
-        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, program, no_groups, limits: &limits, delay, template: false };
+        let options = BlockOptions { confine_with: filter.as_deref(), root_is_dir, program, no_groups, limits: &limits, fault, template: false };
         let bytes = job.encode(&options).expect("small job fits");
         let block = Block::decode(&bytes).expect("what encode makes is a block");
         prop_assert_eq!(block.args().map(plain).collect::<Vec<_>>(), job.argv);
@@ -70,7 +70,7 @@ proptest! {
         prop_assert_eq!(block.groups().collect::<Vec<_>>(), groups);
         prop_assert_eq!(block.limits().collect::<Vec<_>>(), limits);
         prop_assert_eq!(block.filter, filter.as_deref().unwrap_or_default());
-        prop_assert_eq!((block.header.tmpfs_bytes, block.header.delay), (job.memory_bytes / 2, delay));
+        prop_assert_eq!((block.header.tmpfs_bytes, block.header.fault), (job.memory_bytes / 2, fault));
         let terminal = if let Stdio::Terminal { rows, cols } = job.stdio { Some((rows, cols)) } else { None };
         let expected = [
             (flag::TTY, terminal.is_some()),

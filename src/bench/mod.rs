@@ -203,7 +203,7 @@ fn on_host(
         executor: RunExecutor {
             page_cache: PageCache::new(CacheState::Warm, &image.file, kernel.as_deref())?,
             arms: BTreeMap::new(),
-            delays: Vec::new(),
+            faults: Vec::new(),
             signals: Signals::catch().context("catch signals")?,
             settle: (clock == ClockKind::Instructions).then(Settle::new),
             interrupted: Rc::clone(&interrupted),

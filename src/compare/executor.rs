@@ -24,8 +24,8 @@ use sha2::{Digest, Sha256};
 use super::page_cache::PageCache;
 use super::settle::Settle;
 use crate::clock::now_ns;
-use crate::delay::Delay;
 use crate::escaped;
+use crate::fault::StageFault;
 use crate::signals::{ENDING, Signals};
 
 /// How long an interrupted run may take before it is told again.
@@ -44,7 +44,7 @@ pub(crate) struct RunExecutor {
     /// Where the clock counts instructions.
     pub(crate) settle: Option<Settle>,
     /// Phases that are made longer, where that is tested.
-    pub(crate) delays: Vec<Delay>,
+    pub(crate) faults: Vec<StageFault>,
     /// What asks us to end.
     pub(crate) signals: Signals,
     /// The signal that did.
@@ -120,7 +120,7 @@ impl RunExecutor {
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["run", "--on", "host", "--level", level, "--report-fd", &number])
-            .args(Delay::options(&self.delays))
+            .args(StageFault::options(&self.faults))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -133,8 +133,9 @@ impl RunExecutor {
             settle.wait();
         }
         let request_ns = now_ns();
-        if let Some(delay) = self.delays.iter().find(|delay| delay.subphase == Subphase::ExecSelf) {
-            std::thread::sleep(Duration::from_millis(delay.ms.into()));
+        let own = self.faults.iter().find(|fault| fault.stage == Subphase::ExecSelf);
+        if let Some(ms) = own.and_then(|fault| fault.delay_ms()) {
+            std::thread::sleep(Duration::from_millis(ms.into()));
         }
         let mut child = command.spawn()?;
         drop(write);

@@ -26,7 +26,7 @@ use isolab_vmm::probe;
 
 use crate::cli::{CompareArgs, JobOptions, LabClock};
 use crate::config::JobConfig;
-use crate::delay::Delay;
+use crate::fault::StageFault;
 use crate::lab::{LabStdio, Stuck};
 use crate::levels::{self, Setup};
 use crate::place::{LabJob, Place, choose, in_lab};
@@ -160,7 +160,7 @@ fn from_lab(args: &CompareArgs, arms: &[ArmPlan], image: Resolved) -> anyhow::Re
         (args.allow_incomparable, "--allow-incomparable"),
     ];
     arguments.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()));
-    arguments.extend(Delay::options(&args.test_delay));
+    arguments.extend(StageFault::options(&args.test_fault));
     // Chosen out here: inside, the clock starts at the same moment each time.
     let seed = seed(args.seed);
     arguments.push(format!("--seed={seed}"));
@@ -266,7 +266,7 @@ fn on_host(
     let mut executor = RunExecutor {
         page_cache: PageCache::new(cache_state(args), &image.file, kernel.as_deref())?,
         arms: arms.iter().map(|arm| (arm.name.clone(), arm.run(&reference))).collect(),
-        delays: args.test_delay.clone(),
+        faults: args.test_fault.clone(),
         signals: Signals::catch().context("catch signals")?,
         settle: (clock == ClockKind::Instructions).then(Settle::new),
         interrupted: Rc::clone(&interrupted),

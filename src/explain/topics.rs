@@ -154,7 +154,7 @@ pub(super) const TOPICS: &[Topic] = &[
                 "  0 to 255  the workload's own status passes through, at each level\n",
                 "  128+n     the workload died of signal n; 137: also when its memory limit killed it\n",
                 "  124       the deadline of --timeout\n",
-                "  125       isolab's own error: one line on standard error says which\n",
+                "  125       isolab's own error: one line on standard error says which; also the deadline of --start-timeout\n",
                 "  126       the command is there but can't be executed\n",
                 "  127       the command is not there\n",
                 "  3         compare: the comparison was refused",
@@ -227,11 +227,13 @@ pub(super) const TOPICS: &[Topic] = &[
     ),
     topic(
         "timeout",
-        &["deadline", "124"],
-        "the deadline of a run",
+        &["deadline", "124", "start-timeout"],
+        "the deadlines of a run",
         &[
             "--timeout 30s ends the run from outside when the wall clock says so, whatever the workload or a guest kernel does, \
          and the status is 124. Units: ms, s, m, h.",
+            "--start-timeout 10s is the same for the start, a guest's boot included: until the command runs. It is two minutes where \
+         nobody asks for another time; the status is 125 and the line says how far the start had come.",
             "In the lab the deadline counts the lab's own time, 2 ns an instruction by default, which passes many times more slowly \
          than the wall clock: ten seconds there can be minutes here. With --lab-clock wall it is wall time.",
         ],

@@ -100,7 +100,7 @@ impl Running for Started {
         // Or the end of its output would never come.
         drop(terminal);
         let outcome = match (instance.wait(), complaint) {
-            (Err(InstanceError::Vanished(_)), Some(mut complaint)) => {
+            (Err(InstanceError::Vanished(_) | InstanceError::Unborn(_)), Some(mut complaint)) => {
                 let mut text = String::new();
                 complaint.by_ref().take(8192).read_to_string(&mut text)?;
                 let text =

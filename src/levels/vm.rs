@@ -2,17 +2,17 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
 use isolab_bench::run_report::{Detail, SNAPSHOT};
 use isolab_container::cgroup::{Cgroup, Limits};
-use isolab_container::child::{SpawnOptions, keep_only, spawn};
+use isolab_container::child::{SpawnOptions, keep_only, spawn, told};
 use isolab_container::clock::ClockPair;
 use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
-use isolab_container::trace;
+use isolab_container::{panics, trace};
 use isolab_images::initramfs;
 use isolab_images::job::{BlockOptions, Job};
 use isolab_images::kernels::{KernelEntry, KernelInfo, KernelStore, ModuleSet, STOCK, TUNED};
@@ -22,6 +22,7 @@ use isolab_images::store::Store;
 use isolab_vmm::probe;
 use isolab_vmm::{Begin, Boot, Initramfs, TemplateFiles, VmConfig, check_kernel, least_memory};
 use isolab_wire::GUEST_PROGRAM;
+use isolab_wire::mark::Failure;
 use isolab_wire::restore::{BLOCK_LEN, Restore, SEED_LEN};
 use isolab_wire::trace::Subphase;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
@@ -100,14 +101,14 @@ impl Level for Vm {
             let reporting = self.0.free_page_reporting;
             let subject = snapshot::subject(&self.0.image_name, job, entry.info(), reporting);
             let OpenSnapshot { state, memory } = snapshot::store()?.open(&subject)?;
-            self.0.tracer.end(Subphase::TemplateOpen);
+            self.0.tracer.end(Subphase::TemplateOpen)?;
             (Begin::Restore(TemplateFiles { state, memory }), true)
         } else {
             (Begin::Boot(self.boot(&entry, job, None)?), false)
         };
-        let delay = trace::delay_inside(&self.0.tracer);
+        let fault = trace::fault_inside(&self.0.tracer);
         let program = self.0.program.is_some();
-        let block = job.encode(&BlockOptions { delay, program, ..BlockOptions::default() })?;
+        let block = job.encode(&BlockOptions { fault, program, ..BlockOptions::default() })?;
         let vmm_bytes = job.memory_bytes + VMM_BYTES;
         Ok(Box::new(self.launch(job, stdio, Machine { begin, restore, block, entry: &entry, vmm_bytes })?))
     }
@@ -171,21 +172,21 @@ impl Vm {
             )
             .into());
         }
-        self.0.tracer.end(Subphase::KernelFiles);
+        self.0.tracer.end(Subphase::KernelFiles)?;
         Ok(Boot { kernel, discovery: entry.info().discovery, initramfs, template })
     }
 
     fn launch(&self, job: &Job, stdio: HostStdio, machine: Machine<'_>) -> Result<Started, StartError> {
         let Machine { begin, restore, block, entry, vmm_bytes } = machine;
         let tracer = self.0.tracer;
-        tracer.end(Subphase::JobBlock);
+        tracer.end(Subphase::JobBlock)?;
         let limits = Limits { memory_bytes: Some(vmm_bytes), cpus: Some(job.cpus), pids: None };
         let cgroup = match Cgroup::create(&limits) {
             // The machine itself holds the guest to its RAM and vCPUs; the cgroup is a second wall where we may build it.
             Err(_) if !geteuid().is_root() => None,
             cgroup => cgroup?,
         };
-        tracer.end(Subphase::Cgroup);
+        tracer.end(Subphase::Cgroup)?;
         let (marks_read, marks) = mark_pipe()?;
         let (control_read, control) = pipe_with(PipeFlags::CLOEXEC)?;
         // The whole block fits, so that sending it never waits for the guest.
@@ -211,16 +212,27 @@ impl Vm {
         let start = ClockPair::read();
         let report = Some(marks.as_fd());
         let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report, tracer };
-        tracer.end(Subphase::Channels);
+        tracer.end(Subphase::Channels)?;
         let held = spawn(&options, |_handed| machine_process(config, complain))?;
         drop(marks);
         if restore {
             // It goes on as soon as it has this.
             send(&control, &[&renewal()?[..], &block].concat())?;
         }
-        let child = held.release(cgroup.as_ref(), &[])?;
+        let child = held.release(cgroup.as_ref(), &[]).map_err(|error| match told(&marks_read) {
+            // A child that failed at its half has said why; what we ran into because of that says less.
+            Some(Failure { step, errno }) => {
+                let why = std::io::Error::from_raw_os_error(i32::from(errno));
+                StartError::from(format!("start the monitor, step {step:?}: {why}"))
+            }
+            None => Box::new(error),
+        })?;
         if !restore {
-            send(&control, &block)?;
+            match send(&control, &block) {
+                // It has ended already; how, says why.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                sent => sent?,
+            }
         }
         let instance = Instance::new(Parts {
             child,
@@ -261,8 +273,14 @@ fn renewal() -> Result<[u8; BLOCK_LEN], StartError> {
 /// The VMM process: runs the guest; says why where there is no result.
 fn machine_process(config: VmConfig, complain: OwnedFd) -> i32 {
     // With a copy of the launcher's own ends the VMM would never see the end of the launcher.
-    let kept: Vec<_> = config.descriptors().into_iter().chain([complain.as_fd()]).collect();
-    let alone = keep_only(&kept).map_err(|e| format!("close what belongs to the launcher: {e}").into());
+    let told = complain.try_clone().map_err(|e| format!("share a pipe: {e}").into()).map(|pipe| {
+        let kept: Vec<_> = config.descriptors().into_iter().chain([complain.as_fd(), pipe.as_fd()]).collect();
+        let alone = keep_only(&kept);
+        panics::tell(File::from(pipe));
+        alone
+    });
+    let alone =
+        told.and_then(|alone| alone.map_err(|e| format!("close what belongs to the launcher: {e}").into()));
     match alone.and_then(|()| isolab_vmm::run(config).map_err(Box::<dyn Error>::from)) {
         Ok(()) => 0,
         Err(error) => {

@@ -16,7 +16,12 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, w
 /// How long the kernel may take to end what a killed process held.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Folders in which isolab, or a library of it, could leave something.
-const FOLDERS: [&str; 5] = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/var/lib/isolab"];
+pub(crate) const FOLDERS: [&str; 5] = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/var/lib/isolab"];
+
+/// Kinds of namespaces.
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+/// Where instances of the kernel's tracing are.
+const TRACE_INSTANCES: [&str; 2] = ["/sys/kernel/tracing/instances", "/sys/kernel/debug/tracing/instances"];
 
 /// Something that is there and was not there before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +74,11 @@ impl Oracle {
         }
     }
 
+    /// Numbers of the processes below this one.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        descendants().0.into_keys().collect()
+    }
+
     /// Nothing stays.
     pub(crate) fn assert_nothing(&self, after: &str) {
         let found = self.settled_when(BTreeSet::is_empty);
@@ -77,8 +87,9 @@ impl Oracle {
     }
 }
 
-fn look(home: &Path) -> BTreeSet<Leak> {
-    let ours = descendants();
+/// Everything of the kinds that the oracle knows which is there now.
+pub(crate) fn look(home: &Path) -> BTreeSet<Leak> {
+    let (ours, zombies) = descendants();
     let mut found = BTreeSet::new();
     let mut add = |what, which: String| {
         found.insert(Leak { what, which });
@@ -86,20 +97,26 @@ fn look(home: &Path) -> BTreeSet<Leak> {
     for (pid, name) in &ours {
         add("process", format!("{pid} ({name})"));
     }
+    for pid in zombies {
+        add("zombie", pid.to_string());
+    }
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc");
     for line in mounts.lines().filter(|line| !is_others(line, home)) {
         add("mount", line.to_owned());
-        if let Some(namespace) = line.split(' ').nth(3).filter(|root| root.starts_with("net:[")) {
-            add("network namespace", namespace.to_owned());
+        // A file of the kernel's own file system for namespaces, kept by this mount.
+        if let Some(namespace) = line.split(' ').nth(3).filter(|root| root.contains(":[")) {
+            add("namespace", namespace.to_owned());
         }
     }
-    let own = fs::read_link("/proc/self/ns/net").expect("/proc");
+    let own: BTreeSet<PathBuf> = namespaces(std::process::id()).collect();
     let fds = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let is_namespace = |target: &PathBuf| {
+        target.to_str().and_then(|t| t.split_once(":[")).is_some_and(|(kind, _)| NAMESPACES.contains(&kind))
+    };
     for pid in ours.keys() {
-        let of_fds = fds(*pid).filter_map(|fd| fs::read_link(fd.path()).ok());
-        let namespaces = fs::read_link(format!("/proc/{pid}/ns/net")).into_iter().chain(of_fds);
-        for namespace in namespaces.filter(|n| n.to_string_lossy().starts_with("net:[") && *n != own) {
-            add("network namespace", namespace.display().to_string());
+        let of_fds = fds(*pid).filter_map(|fd| fs::read_link(fd.path()).ok()).filter(is_namespace);
+        for namespace in namespaces(*pid).chain(of_fds).filter(|n| !own.contains(n)) {
+            add("namespace", namespace.display().to_string());
         }
     }
     for dir in cgroups(Path::new("/sys/fs/cgroup")) {
@@ -115,9 +132,34 @@ fn look(home: &Path) -> BTreeSet<Leak> {
             add("loop device", format!("{device} {}", file.trim_end()));
         }
     }
-    for folder in ["tmp", "scratch", "kernels"] {
+    for name in names("/sys/block").filter(|name| name.starts_with("dm-")) {
+        add("mapped device", name);
+    }
+    for name in names("/sys/class/net").chain(names("/run/netns")) {
+        add("network link", name);
+    }
+    for instance in TRACE_INSTANCES.into_iter().flat_map(names) {
+        add("trace instance", instance);
+    }
+    for kind in ["shm", "sem", "msg"] {
+        let table = fs::read_to_string(Path::new("/proc/sysvipc").join(kind)).unwrap_or_default();
+        for row in table.lines().skip(1) {
+            let key_and_id: Vec<&str> = row.split_whitespace().take(2).collect();
+            add("ipc object", format!("{kind} {}", key_and_id.join(" ")));
+        }
+    }
+    for key in fs::read_to_string("/proc/keys").unwrap_or_default().lines() {
+        let fields: Vec<&str> = key.split_whitespace().collect();
+        // Those of sessions and threads are the kernel's own way to know them; logins come and go.
+        let description = fields.get(8).copied().unwrap_or_default();
+        if !description.starts_with('_') {
+            add("key", format!("{} {description}", fields.first().copied().unwrap_or_default()));
+        }
+    }
+    for folder in ["tmp", "scratch", "kernels", "snapshots"] {
         let folder = home.join(folder);
-        for name in names(&folder).filter(|name| folder.ends_with("kernels") <= name.starts_with('.')) {
+        let has_entries = folder.ends_with("kernels") || folder.ends_with("snapshots");
+        for name in names(&folder).filter(|name| has_entries <= name.starts_with('.')) {
             add("folder", folder.join(name).display().to_string());
         }
     }
@@ -140,27 +182,32 @@ fn names(dir: impl AsRef<Path>) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// Parent and name of each process that runs.
-fn processes() -> BTreeMap<u32, (u32, String)> {
+/// What a process's links to its namespaces say.
+fn namespaces(pid: u32) -> impl Iterator<Item = PathBuf> {
+    NAMESPACES.iter().filter_map(move |kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok())
+}
+
+/// Parent and name of each process, and whether it is a zombie.
+fn processes() -> BTreeMap<u32, (u32, String, bool)> {
     let mut found = BTreeMap::new();
     for pid in names("/proc").filter_map(|name| name.parse::<u32>().ok()) {
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
         let (Some((head, rest)), Some(start)) = (stat.rsplit_once(") "), stat.find('(')) else { continue };
         let mut fields = rest.split(' ');
         let (state, parent) = (fields.next(), fields.next().and_then(|ppid| ppid.parse().ok()));
-        if let (Some(parent), false) = (parent, matches!(state, Some("Z" | "X"))) {
-            found.insert(pid, (parent, head[start + 1..].to_owned()));
+        if let (Some(parent), false) = (parent, state == Some("X")) {
+            found.insert(pid, (parent, head[start + 1..].to_owned(), state == Some("Z")));
         }
     }
     found
 }
 
-/// Running processes below this one, with their names.
-fn descendants() -> BTreeMap<u32, String> {
+/// Running processes below this one, with their names, and the zombies below those: this process's own it reaps itself.
+fn descendants() -> (BTreeMap<u32, String>, BTreeSet<u32>) {
     let all = processes();
     let own = std::process::id();
     let below = |mut pid: u32| {
-        while let Some((parent, _)) = all.get(&pid) {
+        while let Some((parent, ..)) = all.get(&pid) {
             if *parent == own {
                 return true;
             }
@@ -168,7 +215,15 @@ fn descendants() -> BTreeMap<u32, String> {
         }
         false
     };
-    all.iter().filter(|(pid, _)| below(**pid)).map(|(pid, (_, name))| (*pid, name.clone())).collect()
+    let (mut running, mut zombies) = (BTreeMap::new(), BTreeSet::new());
+    for (pid, (parent, name, is_zombie)) in all.iter().filter(|(pid, _)| below(**pid)) {
+        if !is_zombie {
+            running.insert(*pid, name.clone());
+        } else if *parent != own {
+            zombies.insert(*pid);
+        }
+    }
+    (running, zombies)
 }
 
 /// Takes the status of orphans that ended, so that they are no zombies.

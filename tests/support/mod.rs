@@ -1,11 +1,13 @@
 //! What the end-to-end tests share: the binary under test, a store of its own, one lab session for many commands.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod collect;
 pub(crate) mod lab;
 pub(crate) mod leaks;
 pub(crate) mod random;
 pub(crate) mod record;
 pub(crate) mod samples;
+pub(crate) mod slopes;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,8 +27,14 @@ pub(crate) struct Done {
     pub(crate) stderr: String,
 }
 
-/// The release binary under test where `make test` names it, else the one that cargo built.
+/// Where isolab is in a lab.
+const IN_LAB: &str = "/lab/isolab";
+
+/// The release binary under test where `make test` names it, else the one that cargo built; in a lab, its own.
 pub(crate) fn binary() -> PathBuf {
+    if Path::new(IN_LAB).exists() {
+        return IN_LAB.into();
+    }
     std::env::var_os("ISOLAB_BIN").map_or_else(|| env!("CARGO_BIN_EXE_isolab").into(), PathBuf::from)
 }
 
@@ -35,17 +43,39 @@ pub(crate) fn home() -> PathBuf {
     std::env::var_os("ISOLAB_HOME").expect("tests name a store of their own with ISOLAB_HOME").into()
 }
 
-/// Runs a test of this program that is ignored elsewhere, inside of a lab with these options.
+/// Whether the long form of a test is asked for (`ISOLAB_TEST_FULL=1`).
+pub(crate) fn full() -> bool {
+    std::env::var_os("ISOLAB_TEST_FULL").is_some()
+}
+
+/// Runs a test of this program that is ignored elsewhere, inside of a lab with these options; over again where the lab gets stuck.
 pub(crate) fn half_in_lab(options: &[&str], test: &str) -> Done {
+    half_in_lab_with(options, &[], test)
+}
+
+/// The same with these images.
+pub(crate) fn half_in_lab_with(options: &[&str], images: &[&str], test: &str) -> Done {
+    for _ in 0..8 {
+        let done = half_once(options, images, test);
+        if done.status == Some(125) && done.stderr.contains("is stuck") {
+            println!("the lab got stuck, again from the start");
+            continue;
+        }
+        print!("{}", done.stdout);
+        assert_eq!(done.status, Some(0), "{}{}", done.stdout, done.stderr);
+        assert!(done.stdout.contains("1 passed"), "{}", done.stdout);
+        return done;
+    }
+    panic!("the lab got stuck eight times");
+}
+
+fn half_once(options: &[&str], images: &[&str], test: &str) -> Done {
     let ourselves = std::env::current_exe().expect("a program");
     let name = ourselves.file_name().and_then(|name| name.to_str()).expect("plain");
     let (with, inside) = (ourselves.to_str().expect("plain"), format!("/lab/with/{name}"));
     let ours = ["--with", with, "--exec", "--", &inside, "--ignored", "--exact", test, "--nocapture"];
-    let done = run(&[&["lab"], options, &ours[..]].concat());
-    print!("{}", done.stdout);
-    assert_eq!(done.status, Some(0), "{}{}", done.stdout, done.stderr);
-    assert!(done.stdout.contains("1 passed"), "{}", done.stdout);
-    done
+    // A word that is an image's name brings the image; to the test program it is one more filter, of no test's name.
+    run(&[&["lab"], options, &ours[..], images].concat())
 }
 
 /// Makes sure that the image busybox is there.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use isolab_images::kernels::Discovery;
+use isolab_wire::fault::StageFailed;
 use isolab_wire::mark::{Clock, Code, Exit, Mark};
 use isolab_wire::trace::{Subphase, Tracer};
 use kvm_bindings::{
@@ -80,6 +81,9 @@ pub enum Stop {
         #[source]
         why: FilterError,
     },
+    /// A test's fault.
+    #[error(transparent)]
+    Stage(StageFailed),
     /// `KVM_RUN` itself failed.
     #[error("run cpu {cpu}")]
     Run {
@@ -136,6 +140,9 @@ pub enum VmError {
     /// The system calls of its threads can't be confined.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// A test's fault.
+    #[error(transparent)]
+    Stage(#[from] StageFailed),
     /// The guest ended without its last mark.
     #[error("guest stopped without a result{}", quote(.last_words))]
     Stopped {
@@ -181,14 +188,14 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     .map_err(host::<io::Error>("start a thread"))?;
     let (content, ram) = filled.map_err(|_| host("fill guest memory")(io::Error::other("panic")))??;
     let (kvm_fd, vm) = made?;
-    tracer.end(Subphase::CreateVm);
+    tracer.end(Subphase::CreateVm)?;
     memory::register(&vm, &ram)?;
     if let Some(trace) = tracer.trace() {
         trace.set_ram(memory::host_ranges(&ram));
     }
-    tracer.end(Subphase::RamRegister);
+    tracer.end(Subphase::RamRegister)?;
     create_interrupt_controllers(&vm)?;
-    tracer.end(Subphase::Irqchip);
+    tracer.end(Subphase::Irqchip)?;
 
     // Its devices.
     let ends =
@@ -201,7 +208,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
         balloon: config.free_page_reporting.then(|| attach(&vm, 3, Balloon, &ram)).transpose()?,
         ram,
     };
-    tracer.end(Subphase::Devices);
+    tracer.end(Subphase::Devices)?;
 
     // Its processors: prepared all, then started, the first one last.
     let end = Arc::new(End::new(EventFd::new(EFD_NONBLOCK).map_err(host("create event"))?));
@@ -222,7 +229,7 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     };
     let vcpus: Vec<VcpuFd> = processors.into_iter().map(|processor| processor.vcpu).collect();
     let statistics = Statistics::open(&vcpus, tracer);
-    tracer.end(done);
+    tracer.end(done)?;
     let making = match &config.begin {
         Begin::Boot(boot) => boot.template.as_ref(),
         Begin::Restore(_) => None,
@@ -277,11 +284,11 @@ fn fill(config: &VmConfig, memory_bytes: u64) -> Result<(Content, GuestRam), VmE
             let info = kernel::check_kernel(&boot.kernel)?;
             let placed = initramfs::place(&info, memory_bytes, boot.initramfs.len()?)?;
             let ram = memory::map(memory_bytes)?;
-            tracer.end(Subphase::Ram);
+            tracer.end(Subphase::Ram)?;
             let header = kernel::load(&ram, &boot.kernel, &info)?;
-            tracer.end(Subphase::KernelLoad);
+            tracer.end(Subphase::KernelLoad)?;
             initramfs::load(&ram, &boot.initramfs, placed)?;
-            tracer.end(Subphase::InitramfsLoad);
+            tracer.end(Subphase::InitramfsLoad)?;
             regs::write_tables(&ram)?;
             let windows = windows(config.free_page_reporting);
             let wanted = cmdline::Wanted {
@@ -297,14 +304,14 @@ fn fill(config: &VmConfig, memory_bytes: u64) -> Result<(Content, GuestRam), VmE
                 memory_bytes,
             };
             boot_params::write(&ram, &told)?;
-            tracer.end(Subphase::BootParams);
+            tracer.end(Subphase::BootParams)?;
             Ok((Content::Kernel { entry: info.entry }, ram))
         }
         Begin::Restore(files) => {
             let state = template::read(&files.state)?;
             state.check(memory_bytes, cpus)?;
             let ram = template::map(memory_bytes, &state.pieces, &files.memory)?;
-            tracer.end(Subphase::TemplateRead);
+            tracer.end(Subphase::TemplateRead)?;
             Ok((Content::Template(Box::new(state)), ram))
         }
     }
@@ -406,11 +413,16 @@ fn start(
             return vcpu;
         }
         if cpu == 0 {
-            tracer.delay(Subphase::VcpuStart);
-            let begin = Mark { code: Code::RunBegin, clock: Clock::Monotonic, value: 0, stamp: now_ns() };
-            // A launcher that is gone takes this process with it.
-            let _gone = bus.marks.send(begin);
-            tracer.delay(Subphase::GuestKernel);
+            let begun = tracer.fault(Subphase::VcpuStart).and_then(|()| {
+                let begin = Mark { code: Code::RunBegin, clock: Clock::Monotonic, value: 0, stamp: now_ns() };
+                // A launcher that is gone takes this process with it.
+                let _gone = bus.marks.send(begin);
+                tracer.fault(Subphase::GuestKernel)
+            });
+            if let Err(failed) = begun {
+                end.report(Ending::Stopped(Stop::Stage(failed)));
+                return vcpu;
+            }
         }
         vcpu::run(vcpu, cpu, &bus, &end)
     };

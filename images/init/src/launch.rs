@@ -42,8 +42,12 @@ struct Child<'a> {
     program: Option<Fd>,
     argv: &'a mut Words,
     env: &'a mut Words,
+    /// What stands here when the child is gone is what became of it: nothing once it executes the command.
     failure: Option<Failure>,
 }
+
+/// It died of something before it executed the command (`ECHILD`), and could not say why.
+const DIED: Failure = Failure { step: Step::Fork, errno: 10 };
 
 /// Starts the workload: its process number, once `execve` has succeeded. `born` is the time stamp of our first instruction.
 pub(crate) fn start(
@@ -69,7 +73,7 @@ pub(crate) fn start(
         program,
         argv,
         env,
-        failure: None,
+        failure: Some(DIED),
     };
     let pid = process::spawn(stack, run, &mut child).at(Step::Fork)?;
     program.into_iter().for_each(io::close);
@@ -100,9 +104,9 @@ impl Child<'_> {
         privileges::become_user(self.job)?;
         process::set_umask(0o022);
         self.fill_lists();
-        timeline::delay(self.job, Subphase::Privileges);
+        timeline::fault(self.job, Subphase::Privileges).at(Step::Privileges)?;
         self.marks.write_exec(self.born);
-        timeline::delay(self.job, Subphase::Exec);
+        timeline::fault(self.job, Subphase::Exec).at(Step::Exec)?;
         process::block_signals(0).at(Step::Fork)?;
         if !self.job.filter.is_empty() {
             process::set_filter(self.job.filter).at(Step::Seccomp)?;
@@ -144,7 +148,8 @@ impl Child<'_> {
     }
 
     /// `execve`, searched in the job's PATH as a shell does.
-    fn exec(&self) -> Errno {
+    fn exec(&mut self) -> Errno {
+        self.failure = None;
         if let Some(program) = self.program {
             return process::execute_open(program, self.argv, self.env);
         }

@@ -88,21 +88,21 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     }?;
     let mut job = channels::read_job(channels.control)?;
     timeline.begin(&job);
-    timeline::delay(&job, Subphase::GuestInit);
+    timeline::fault(&job, Subphase::GuestInit).at(Step::Channels)?;
     let program = channels::program(place, &job)?;
-    timeline.end(&job, Subphase::InitJob);
+    timeline.end(&job, Subphase::InitJob).at(Step::Job)?;
 
     mounts::skeleton(place, &job).at(Step::Overlay)?;
     mounts::lower(place, &job).at(Step::Lower)?;
     let root = mounts::overlay(place, &job).at(Step::Overlay)?;
     let image = mounts::image_below(&job).at(Step::Overlay)?;
-    timeline.end(&job, Subphase::RootMounts);
+    timeline.end(&job, Subphase::RootMounts).at(Step::Overlay)?;
     mounts::kernel_file_systems(place, &job, root, image).at(Step::Mounts)?;
-    timeline.end(&job, Subphase::KernelMounts);
+    timeline.end(&job, Subphase::KernelMounts).at(Step::Mounts)?;
     mounts::enter(place, root).at(Step::Root)?;
-    timeline.end(&job, Subphase::Pivot);
+    timeline.end(&job, Subphase::Pivot).at(Step::Root)?;
     mounts::mask(&job).at(Step::Masks)?;
-    timeline.end(&job, Subphase::Masks);
+    timeline.end(&job, Subphase::Masks).at(Step::Masks)?;
     if place == Place::Guest {
         // In a container it is up already. A kernel without network has none, and nobody misses it there.
         let _ = isolab_bare::sys::tty::loopback_up();
@@ -118,7 +118,7 @@ fn boot(place: Place, marks: Marks, start: &Start, timeline: &mut Timeline) -> R
     workdir::enter(&job).at(Step::Workdir)?;
 
     let mut stdio = stdio::prepare(place, &job, &channels)?;
-    timeline.end(&job, Subphase::Workspace);
+    timeline.end(&job, Subphase::Workspace).at(Step::Workdir)?;
     privileges::bound(&job).at(Step::Privileges)?;
     let workload = launch::start(&job, &stdio, (marks, start.tsc), program)?;
     stdio.close_workload_side();

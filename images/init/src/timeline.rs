@@ -1,6 +1,7 @@
 //! When the parts of this start ended, kept until the last mark tells them, so that no mark costs the start a wake-up.
 
-use isolab_bare::sys::{clock, tsc};
+use isolab_bare::sys::{Errno, clock, process, tsc};
+use isolab_wire::fault::{ERRNO, Fault};
 use isolab_wire::job::{Job, flag};
 use isolab_wire::trace::Subphase;
 
@@ -25,16 +26,16 @@ impl Timeline {
         self.wanted
     }
 
-    /// A subphase ends here, later where the job tests that.
-    pub(crate) fn end(&mut self, job: &Job<'_>, subphase: Subphase) {
-        if !self.wanted {
-            return;
-        }
-        delay(job, subphase);
-        if let Some(slot) = self.ends.get_mut(self.len) {
+    /// A subphase ends here, otherwise than it does where the job tests that.
+    pub(crate) fn end(&mut self, job: &Job<'_>, subphase: Subphase) -> Result<(), Errno> {
+        fault(job, subphase)?;
+        if self.wanted
+            && let Some(slot) = self.ends.get_mut(self.len)
+        {
             *slot = (subphase as u32, tsc());
             self.len += 1;
         }
+        Ok(())
     }
 
     /// Those that were told of.
@@ -43,10 +44,25 @@ impl Timeline {
     }
 }
 
-/// Waits inside a subphase where the job tests it.
-pub(crate) fn delay(job: &Job<'_>, subphase: Subphase) {
-    let (number, ms) = job.header.delay;
-    if ms > 0 && number == subphase as u8 {
-        let _ = clock::sleep_until_ns(clock::monotonic_ns() + u64::from(ms) * 1_000_000);
+/// Makes the fault of a subphase where the job tests it.
+pub(crate) fn fault(job: &Job<'_>, subphase: Subphase) -> Result<(), Errno> {
+    let (number, fault) = job.header.fault;
+    match Fault::decode(fault).filter(|_| number == subphase as u8) {
+        None => Ok(()),
+        Some(Fault::Delay(ms)) => {
+            let _ = clock::sleep_until_ns(clock::monotonic_ns() + u64::from(ms) * 1_000_000);
+            Ok(())
+        }
+        Some(Fault::Error) => Err(Errno(ERRNO)),
+        Some(Fault::Panic) => panic!(),
+        Some(Fault::Kill) => die(),
     }
+}
+
+/// Ends this process as `SIGKILL` would.
+fn die() -> ! {
+    const SIGKILL: u8 = 9;
+    let _ = process::kill(process::pid(), SIGKILL);
+    // Process 1 of a namespace is deaf to its own signals.
+    process::exit(128 + i32::from(SIGKILL))
 }

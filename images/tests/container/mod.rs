@@ -174,7 +174,7 @@ impl Lab {
     pub(crate) fn run(&self, job: &Job, how: &How<'_>) -> Report {
         let block = job
             .encode(&BlockOptions {
-                delay: (0, 0),
+                fault: (0, 0),
                 confine_with: how.block.confine_with,
                 root_is_dir: how.block.root_is_dir,
                 program: false,

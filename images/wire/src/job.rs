@@ -75,9 +75,9 @@ pub struct Header {
     pub rows: u16,
     /// Window columns at start.
     pub cols: u16,
-    /// Test of the timeline: the number of a [`crate::trace::Subphase`] of process 1 in which it is to wait, and for how
-    /// many milliseconds (0: nowhere).
-    pub delay: (u8, u16),
+    /// A test's fault: the number of a [`crate::trace::Subphase`] of process 1 in which it is to be made, and which
+    /// ([`crate::fault::Fault`], 0: none).
+    pub fault: (u8, u16),
 }
 
 /// Why a block is refused.
@@ -131,8 +131,8 @@ impl Header {
         out[48..56].copy_from_slice(&self.tmpfs_bytes.to_le_bytes());
         out[56..58].copy_from_slice(&self.rows.to_le_bytes());
         out[58..60].copy_from_slice(&self.cols.to_le_bytes());
-        out[60..62].copy_from_slice(&self.delay.1.to_le_bytes());
-        out[62] = self.delay.0;
+        out[60..62].copy_from_slice(&self.fault.1.to_le_bytes());
+        out[62] = self.fault.0;
         out
     }
 
@@ -188,7 +188,7 @@ impl<'a> Job<'a> {
             tmpfs_bytes: u64_at(b, 48),
             rows: u16::from_le_bytes([b[56], b[57]]),
             cols: u16::from_le_bytes([b[58], b[59]]),
-            delay: (b[62], u16::from_le_bytes([b[60], b[61]])),
+            fault: (b[62], u16::from_le_bytes([b[60], b[61]])),
         };
         if header.flags & !flag::ALL != 0 {
             return Err(JobBlockError::Version);

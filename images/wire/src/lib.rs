@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod fault;
 pub mod job;
 pub mod mark;
 pub mod restore;

@@ -5,6 +5,8 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
+use crate::fault::{Fault, StageFailed};
+
 macro_rules! subphases {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $key:literal;)*) => {
         /// A piece of a start. Those that a mark ends are not stamped; they are here to be named.
@@ -204,7 +206,7 @@ const UNKNOWN: u64 = u64::MAX;
 #[repr(C)]
 pub struct Trace {
     ends: [AtomicU64; SLOTS],
-    delays: [AtomicU16; SLOTS],
+    faults: [AtomicU16; SLOTS],
     ram: [[AtomicU64; 2]; RANGES],
     counters: [[AtomicU64; 16]; 2],
 }
@@ -231,7 +233,7 @@ impl Trace {
     pub const fn new() -> Self {
         Self {
             ends: [const { AtomicU64::new(0) }; SLOTS],
-            delays: [const { AtomicU16::new(0) }; SLOTS],
+            faults: [const { AtomicU16::new(0) }; SLOTS],
             ram: [const { [const { AtomicU64::new(0) }; 2] }; RANGES],
             counters: [const { [const { AtomicU64::new(0) }; 16] }; 2],
         }
@@ -261,17 +263,17 @@ impl Trace {
         }
     }
 
-    /// Makes every stretch of a subphase longer by so many milliseconds: a test of the timeline.
-    pub fn set_delay(&self, subphase: Subphase, ms: u16) {
-        if let Some(slot) = self.delays.get(usize::from(subphase as u8)) {
-            slot.store(ms, Ordering::Release);
+    /// Makes a fault where a subphase ends: a test.
+    pub fn set_fault(&self, subphase: Subphase, fault: Fault) {
+        if let Some(slot) = self.faults.get(usize::from(subphase as u8)) {
+            slot.store(fault.encode(), Ordering::Release);
         }
     }
 
-    /// How many milliseconds a subphase is to be made longer.
+    /// The fault that is to be made where a subphase ends.
     #[must_use]
-    pub fn delay_of(&self, subphase: Subphase) -> u16 {
-        self.delays.get(usize::from(subphase as u8)).map_or(0, |slot| slot.load(Ordering::Acquire))
+    pub fn fault_of(&self, subphase: Subphase) -> Option<Fault> {
+        Fault::decode(self.faults.get(usize::from(subphase as u8))?.load(Ordering::Acquire))
     }
 
     /// Publishes where guest RAM lies in the address space of the VMM: first address and length. Ranges beyond
@@ -314,7 +316,7 @@ impl Trace {
 pub struct Tracer {
     trace: Option<&'static Trace>,
     now_ns: fn() -> u64,
-    pause_ms: fn(u64),
+    make: fn(Fault),
 }
 
 impl Default for Tracer {
@@ -325,12 +327,12 @@ impl Default for Tracer {
 
 impl Tracer {
     /// Nobody measures.
-    pub const OFF: Self = Self { trace: None, now_ns: || 0, pause_ms: |_| {} };
+    pub const OFF: Self = Self { trace: None, now_ns: || 0, make: |_| {} };
 
-    /// Into this page, with this clock and this way to wait.
+    /// Into this page, with this clock and this way to make faults.
     #[must_use]
-    pub const fn new(trace: &'static Trace, now_ns: fn() -> u64, pause_ms: fn(u64)) -> Self {
-        Self { trace: Some(trace), now_ns, pause_ms }
+    pub const fn new(trace: &'static Trace, now_ns: fn() -> u64, make: fn(Fault)) -> Self {
+        Self { trace: Some(trace), now_ns, make }
     }
 
     /// The page.
@@ -340,23 +342,34 @@ impl Tracer {
     }
 
     /// A subphase ends here.
-    pub fn end(&self, subphase: Subphase) {
-        self.delay(subphase);
+    ///
+    /// # Errors
+    /// A test makes it fail.
+    pub fn end(&self, subphase: Subphase) -> Result<(), StageFailed> {
+        self.fault(subphase)?;
         self.stamp(subphase);
+        Ok(())
     }
 
-    /// A subphase ends here, and a delay of it was made before.
+    /// A subphase ends here, and its fault was made before.
     pub fn stamp(&self, subphase: Subphase) {
         if let Some(slot) = self.trace.and_then(|trace| trace.ends.get(usize::from(subphase as u8))) {
             slot.store((self.now_ns)(), Ordering::Release);
         }
     }
 
-    /// Inside a subphase: waits where the test asks for it.
-    pub fn delay(&self, subphase: Subphase) {
-        let ms = self.trace.map_or(0, |trace| trace.delay_of(subphase));
-        if ms > 0 {
-            (self.pause_ms)(ms.into());
+    /// Inside a subphase: the fault that a test asks for.
+    ///
+    /// # Errors
+    /// It is to fail.
+    pub fn fault(&self, subphase: Subphase) -> Result<(), StageFailed> {
+        match self.trace.and_then(|trace| trace.fault_of(subphase)) {
+            None => Ok(()),
+            Some(Fault::Error) => Err(StageFailed(subphase)),
+            Some(fault) => {
+                (self.make)(fault);
+                Ok(())
+            }
         }
     }
 }
