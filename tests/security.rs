@@ -199,13 +199,20 @@ struct Package {
     checksum: Option<String>,
 }
 
-/// Directories with a lock file of their own: the workspace, and the programs that `images/build.rs` builds.
-fn locked() -> Vec<PathBuf> {
+/// Directories with a lock file of their own for what is shipped: the workspace, and the programs that `images/build.rs` builds.
+fn shipped() -> Vec<PathBuf> {
     let programs = fs::read_dir(repository().join("images")).expect("a directory");
     let programs = programs.map(|entry| entry.expect("an entry").path());
     let all: Vec<PathBuf> = std::iter::once(repository().to_owned()).chain(programs).collect();
     let all: Vec<PathBuf> = all.into_iter().filter(|dir| dir.join("Cargo.lock").is_file()).collect();
     assert_eq!(all.len(), 6, "{all:?}");
+    all
+}
+
+/// Those, and the fuzz targets.
+fn locked() -> Vec<PathBuf> {
+    let mut all = shipped();
+    all.push(repository().join("fuzz"));
     all
 }
 
@@ -345,7 +352,7 @@ fn licences_are_those_that_are_allowed() {
     let allowed = rules["licenses"]["allow"].as_array().expect("a list");
     let allowed: Vec<&str> = allowed.iter().filter_map(toml::Value::as_str).collect();
     let mut expressions = BTreeSet::new();
-    for dir in locked() {
+    for dir in shipped() {
         let output = Command::new(env!("CARGO"))
             .args(["metadata", "--format-version=1", "--offline", "--locked"])
             .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
@@ -369,4 +376,77 @@ fn licences_are_those_that_are_allowed() {
         satisfied("(MIT OR GPL-2.0) AND ISC", &["MIT", "ISC"]) && !satisfied("MIT AND GPL-2.0", &["MIT"])
     );
     assert!(!satisfied("Apache-2.0 WITH LLVM-exception", &["Apache-2.0"]));
+}
+
+/// The bill of materials of a program (`make sbom`).
+#[derive(Debug, Deserialize)]
+struct Bill {
+    #[serde(rename = "bomFormat")]
+    format: String,
+    components: Vec<Component>,
+    metadata: serde_json::Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Component {
+    name: String,
+    version: String,
+    purl: String,
+    #[serde(default)]
+    licenses: Vec<serde_json::Value>,
+    #[serde(default)]
+    hashes: Vec<serde_json::Value>,
+}
+
+/// Names and versions of the packages of a directory that its program is linked of, as cargo resolves them.
+fn linked(dir: &Path) -> BTreeSet<(String, String)> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--edges", "normal", "--target", "x86_64-unknown-linux-gnu"])
+        .args(["--prefix", "none", "--format", "{p}", "--no-dedupe"])
+        .current_dir(dir)
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let all = text.lines().filter(|line| !line.contains("(proc-macro)")).map(|line| {
+        let mut words = line.split(' ');
+        let (name, version) = (words.next().expect("a name"), words.next().expect("a version"));
+        (name.to_owned(), version.trim_start_matches('v').to_owned())
+    });
+    all.collect()
+}
+
+#[test]
+fn the_bill_of_materials_names_every_package_that_is_linked() {
+    let Some(bills) = std::env::var_os("ISOLAB_SBOM") else {
+        println!("skipped: no bill of materials was made (make sbom)");
+        return;
+    };
+    for dir in shipped() {
+        let program = dir.file_name().filter(|_| dir != repository()).and_then(|name| name.to_str());
+        let program = program.map_or_else(|| "isolab".to_owned(), |name| format!("isolab-{name}"));
+        let text = fs::read(Path::new(&bills).join(format!("{program}.cdx.json"))).expect("a bill");
+        let bill: Bill = serde_json::from_slice(&text).expect("CycloneDX");
+        assert_eq!((&*bill.format, bill.metadata["component"]["name"].as_str()), ("CycloneDX", Some(&*program)));
+        let mut named: BTreeSet<_> = bill.components.iter().map(|c| (c.name.clone(), c.version.clone())).collect();
+        let version = bill.metadata["component"]["version"].as_str().unwrap_or_default().to_owned();
+        named.insert((program.clone(), version));
+        let linked = linked(&dir);
+        assert!(linked.len() > 1 || program == "isolab-bare", "{program}: {linked:?}");
+        let missing: Vec<_> = linked.difference(&named).collect();
+        assert!(missing.is_empty(), "{program}: {missing:?}");
+        let from_registry = |c: &&Component| c.purl.starts_with("pkg:cargo/") && !c.purl.contains("download_url=file");
+        for component in bill.components.iter().filter(from_registry) {
+            assert!(!component.hashes.is_empty() && !component.licenses.is_empty(), "{component:?}");
+        }
+    }
+}
+
+#[test]
+fn overflow_is_checked_in_what_is_shipped() {
+    for dir in ["", "images/probe", "images/pull"] {
+        let text = fs::read_to_string(repository().join(dir).join("Cargo.toml")).expect("a manifest");
+        let manifest: toml::Table = toml::from_str(&text).expect("TOML");
+        assert_eq!(manifest["profile"]["release"]["overflow-checks"].as_bool(), Some(true), "{dir:?}");
+    }
 }

@@ -297,5 +297,7 @@ pub(crate) fn load(
     Ok(loaded.map_err(|e| KernelError::Load(e.to_string()))?.setup_header)
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The guest's side of a queue, for tests: writes descriptors and rings as a driver does, or as none should.
+//! The guest's side of a queue, for tests and fuzz targets: writes descriptors and rings as a driver does, or as none should.
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -18,11 +18,15 @@ pub(crate) const INDIRECT: u16 = 4;
 
 /// One descriptor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Descriptor {
-    pub(crate) at: u64,
-    pub(crate) len: u32,
-    pub(crate) flags: u16,
-    pub(crate) next: u16,
+pub struct Descriptor {
+    /// Guest address.
+    pub at: u64,
+    /// Bytes.
+    pub len: u32,
+    /// `VIRTQ_DESC_F_*`.
+    pub flags: u16,
+    /// The next one's number.
+    pub next: u16,
 }
 
 pub(crate) fn ram() -> GuestRam {
