@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use isolab_images::programs::WORK;
+use object::Endianness;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
-use object::Endianness;
 use support::samples::tool;
 use support::{Done, binary, busybox, done, import, isolab, run};
 

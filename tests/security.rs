@@ -427,15 +427,20 @@ fn the_bill_of_materials_names_every_package_that_is_linked() {
         let program = program.map_or_else(|| "isolab".to_owned(), |name| format!("isolab-{name}"));
         let text = fs::read(Path::new(&bills).join(format!("{program}.cdx.json"))).expect("a bill");
         let bill: Bill = serde_json::from_slice(&text).expect("CycloneDX");
-        assert_eq!((&*bill.format, bill.metadata["component"]["name"].as_str()), ("CycloneDX", Some(&*program)));
-        let mut named: BTreeSet<_> = bill.components.iter().map(|c| (c.name.clone(), c.version.clone())).collect();
+        assert_eq!(
+            (&*bill.format, bill.metadata["component"]["name"].as_str()),
+            ("CycloneDX", Some(&*program))
+        );
+        let mut named: BTreeSet<_> =
+            bill.components.iter().map(|c| (c.name.clone(), c.version.clone())).collect();
         let version = bill.metadata["component"]["version"].as_str().unwrap_or_default().to_owned();
         named.insert((program.clone(), version));
         let linked = linked(&dir);
         assert!(linked.len() > 1 || program == "isolab-bare", "{program}: {linked:?}");
         let missing: Vec<_> = linked.difference(&named).collect();
         assert!(missing.is_empty(), "{program}: {missing:?}");
-        let from_registry = |c: &&Component| c.purl.starts_with("pkg:cargo/") && !c.purl.contains("download_url=file");
+        let from_registry =
+            |c: &&Component| c.purl.starts_with("pkg:cargo/") && !c.purl.contains("download_url=file");
         for component in bill.components.iter().filter(from_registry) {
             assert!(!component.hashes.is_empty() && !component.licenses.is_empty(), "{component:?}");
         }

@@ -45,7 +45,8 @@ fn sketch(node: Node, depth: usize) -> Sketch {
         ([&b"user."[..], b"trusted.", b"security."][usize::from(prefix % 3)].to_vec(), rest, len)
     };
     let xattrs = node.xattrs.into_iter().take(4).map(named);
-    let xattrs: Xattrs = xattrs.map(|(p, rest, len)| ([p, rest].concat(), vec![len; usize::from(len) * 20])).collect();
+    let xattrs: Xattrs =
+        xattrs.map(|(p, rest, len)| ([p, rest].concat(), vec![len; usize::from(len) * 20])).collect();
     match node.kind {
         Kind::Dir(entries) if depth < 20 => Sketch::Dir(meta, xattrs, names(entries, depth + 1)),
         Kind::File(seed, len) => Sketch::File(meta, xattrs, vec![seed; usize::from(len) % 13_000]),

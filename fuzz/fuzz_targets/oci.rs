@@ -13,7 +13,9 @@ fuzz_target!(|input: &[u8]| {
     let mut parts = split(input, b"\n--\n").map(<[u8]>::to_vec);
     let [kind, index, manifest, config, layer] = [(); 5].map(|()| parts.next().unwrap_or_default());
     match &kind[..] {
-        b"users" => the_number_that_was_asked_for(&index, &manifest, u32::from(config.first().copied().unwrap_or(0))),
+        b"users" => {
+            the_number_that_was_asked_for(&index, &manifest, u32::from(config.first().copied().unwrap_or(0)))
+        }
         kind => {
             imported_or_refused(&Parts { index, manifest, config, layer, docker: kind == b"docker" });
         }

@@ -15,15 +15,25 @@ use libfuzzer_sys::fuzz_target;
 
 /// A text for a terminal moves no cursor.
 fn can_be_shown(text: &str) {
-    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", text.chars().find(|c| *c != '\n' && c.is_control()));
+    assert!(
+        text.chars().all(|c| c == '\n' || !c.is_control()),
+        "{:?}",
+        text.chars().find(|c| *c != '\n' && c.is_control())
+    );
 }
 
 fn comparison(record: &Record) {
     let json = record.to_json().expect("a record has a text");
-    assert!(Record::from_json(json.as_bytes()).expect("it is a record") == *record, "another record was read");
+    assert!(
+        Record::from_json(json.as_bytes()).expect("it is a record") == *record,
+        "another record was read"
+    );
     can_be_shown(&text::render(record, TextStyle::default()));
     let _ = (markdown::render(record), export::firecracker(record));
-    let _ = (export::benchfmt(std::slice::from_ref(record)), export::hyperfine(std::slice::from_ref(record), None));
+    let _ = (
+        export::benchfmt(std::slice::from_ref(record)),
+        export::hyperfine(std::slice::from_ref(record), None),
+    );
     can_be_shown(&check::render(&check::check(record, &Spec::default())));
     assert!(diff::reasons(record, record).iter().all(|reason| !reason.is_empty()));
     let judged = diff::diff(record, record, Question::default());

@@ -69,7 +69,10 @@ fuzz_target!(|data: &[u8]| {
     let limits = &input.limits[..input.limits.len().min(4)];
     let confine_with = filter.as_deref();
     let delay = input.delay;
-    reads_back(&job, &BlockOptions { confine_with, root_is_dir, program, no_groups, limits, delay, template });
+    reads_back(
+        &job,
+        &BlockOptions { confine_with, root_is_dir, program, no_groups, limits, delay, template },
+    );
     messages_read_back(rows, cols, 1 + kind % 64, input.message);
     marks_read_back(input.number, input.memory_bytes, input.mark);
     ends_read_back(kind, 1 + kind % 127, rows, input.number);

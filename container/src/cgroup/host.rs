@@ -207,15 +207,17 @@ fn unescaped(text: &str) -> Cow<'_, str> {
     if first.len() == text.len() {
         return text.into();
     }
-    parts.fold(first.to_owned(), |mut out, part| {
-        let number = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match number.filter(u8::is_ascii) {
-            Some(byte) => out.push(char::from(byte)),
-            None => out.push('\\'),
-        }
-        out.push_str(if number.is_some_and(|byte| byte.is_ascii()) { &part[3..] } else { part });
-        out
-    }).into()
+    parts
+        .fold(first.to_owned(), |mut out, part| {
+            let number = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+            match number.filter(u8::is_ascii) {
+                Some(byte) => out.push(char::from(byte)),
+                None => out.push('\\'),
+            }
+            out.push_str(if number.is_some_and(|byte| byte.is_ascii()) { &part[3..] } else { part });
+            out
+        })
+        .into()
 }
 
 /// Whether anything can be swapped out. Where that can't be read, it is assumed.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
-use super::format::{CHECKSUM_AT, SUPER_AT, UUID_AT};
+use super::format::{CHECKSUM_AT, UUID_AT};
 use super::*;
 use crate::tree::{Content, Inode, InodeId, Kind, Meta, Spool, Tree};
 
@@ -87,15 +87,6 @@ pub(super) fn written_again(file: &File, checked: &Checked) -> File {
         }
     }
     image(&copy, &copied).0
-}
-
-/// Sets the first block's checksum to what its bytes give.
-pub(super) fn mend(file: &File) {
-    let mut block = [0; BLOCK];
-    file.read_exact_at(&mut block, 0).expect("read");
-    block[CHECKSUM_AT..CHECKSUM_AT + 4].fill(0);
-    let sum = super::format::crc32c(&block[SUPER_AT..]);
-    file.write_all_at(&sum.to_le_bytes(), CHECKSUM_AT as u64).expect("write");
 }
 
 pub(super) fn spool() -> Spool {

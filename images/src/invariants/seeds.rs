@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Sketch, Xattrs, image_of, imported_or_refused, Parts, reseal};
+use super::{Parts, Sketch, Xattrs, image_of, imported_or_refused, reseal};
 use crate::erofs::BLOCK;
-use crate::layer::samples::{Tar, sample};
 use crate::layer::tests::bombs::{gzip, text};
+use crate::layer::tests::{Tar, sample};
 use crate::tree::Meta;
 
 #[path = "../../../fuzz/seeds.rs"]
@@ -37,14 +37,22 @@ fn image() -> Vec<u8> {
 #[test]
 fn seeds_are_those_of_the_repository() {
     seed("tar", "all", &sample());
-    seed("tar", "whiteouts", &Tar::parse("d a | f a/b x | f a/.wh.c | f .wh..wh..opq | l s a/b | h t a/b | c dev"));
+    seed(
+        "tar",
+        "whiteouts",
+        &Tar::parse("d a | f a/b x | f a/.wh.c | f .wh..wh..opq | l s a/b | h t a/b | c dev"),
+    );
     let level = ruzstd::encoding::CompressionLevel::Fastest;
     let zstd = ruzstd::encoding::compress_to_vec(&text()[..], level);
     let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
     seed("compressed", "gzip", &gzip(&text()[..]));
     seed("compressed", "members", &[gzip(&b"a"[..]), gzip(&b"b"[..])].concat());
     seed("compressed", "zstd", &zstd);
-    seed("compressed", "frames", &[&skipped[..], &ruzstd::encoding::compress_to_vec(&b"ab"[..], level)].concat());
+    seed(
+        "compressed",
+        "frames",
+        &[&skipped[..], &ruzstd::encoding::compress_to_vec(&b"ab"[..], level)].concat(),
+    );
     let layer = &Tar::parse("f a x")[..];
     let parts = |kind: &[u8], index: &[u8]| {
         [kind, index, MANIFEST.as_bytes(), CONFIG.as_bytes(), layer].join(&b"\n--\n"[..])

@@ -49,18 +49,6 @@ impl Tar {
         self.raw(&Self::header(typeflag, name, link, data.len() as u64)).data(data)
     }
 
-    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
-        let mut body = Vec::new();
-        for (key, value) in records {
-            let rest = key.len() + value.len() + 3;
-            let len = (1..8).map(|digits| rest + digits).find(|len| rest + len.to_string().len() == *len);
-            body.extend_from_slice(format!("{} {key}=", len.unwrap()).as_bytes());
-            body.extend_from_slice(value);
-            body.push(b'\n');
-        }
-        self.entry(b'x', b"pax", b"", &body)
-    }
-
     pub(crate) fn end(self) -> Vec<u8> {
         self.raw(&[0; 1024]).0
     }
@@ -85,20 +73,6 @@ impl Tar {
             _ => panic!("{entry}"),
         }
     }
-}
-
-/// Everything that an archive may hold, in one.
-pub(crate) fn sample() -> Vec<u8> {
-    Tar::default()
-        .line("d d")
-        .pax(&[("path", b"d/long"), ("mtime", b"1.5"), ("SCHILY.xattr.user.k", b"v")])
-        .entry(b'0', b"cut", b"", &[b'x'; 700])
-        .entry(b'L', b"l", b"", b"d/gnu\0")
-        .line("h cut d/long")
-        .line("l s d")
-        .line("p s/p")
-        .line("f .wh.gone")
-        .end()
 }
 
 /// An empty spool.

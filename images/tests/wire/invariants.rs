@@ -50,7 +50,17 @@ pub(crate) fn messages_read_back(rows: u16, cols: u16, signal: u8, bytes: [u8; M
 
 /// The same for marks.
 pub(crate) fn marks_read_back(value: u32, stamp: u64, bytes: [u8; RECORD_LEN]) {
-    let codes = [Code::RunBegin, Code::Init, Code::Exec, Code::Work, Code::Ready, Code::Ram, Code::FreeRam, Code::Exit, Code::Failed];
+    let codes = [
+        Code::RunBegin,
+        Code::Init,
+        Code::Exec,
+        Code::Work,
+        Code::Ready,
+        Code::Ram,
+        Code::FreeRam,
+        Code::Exit,
+        Code::Failed,
+    ];
     for code in codes {
         for clock in [Clock::None, Clock::Monotonic, Clock::Tsc] {
             let mark = Mark { code, clock, value, stamp };

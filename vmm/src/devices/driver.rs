@@ -14,6 +14,7 @@ pub(crate) const DATA: u64 = 0x1_0000;
 
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
+#[cfg_attr(not(test), expect(dead_code, reason = "for tests of what is refused"))]
 pub(crate) const INDIRECT: u16 = 4;
 
 /// One descriptor.

@@ -2,11 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{Budgets, Tar, chain, import, show, spool};
-use crate::layer::invariants::one_reading;
-use crate::layer::samples::sample;
+use super::{Budgets, Tar, chain, import, sample, show, spool};
 use crate::budget::Meter;
 use crate::digest::Digest;
+use crate::layer::invariants::one_reading;
 use crate::layer::{Build, Expected};
 
 fn tree(archive: Vec<u8>) -> String {

@@ -53,6 +53,21 @@ fn refuses_a_segment_over_the_boot_tables_or_out_of_reach() {
     }
 }
 
+#[test]
+fn refuses_segments_over_each_other_and_code_without_an_entry() {
+    let mut file = elf();
+    // A second header beside the first one, at its last byte.
+    file.copy_within(64..120, 120);
+    file[56] = 2;
+    file[120 + 24..120 + 32].copy_from_slice(&0x100_3fff_u64.to_le_bytes());
+    assert!(matches!(check(&file), Err(KernelError::Place { start: 0x100_3fff, size: 0x4000 })));
+    file[120 + 24..120 + 32].copy_from_slice(&0x100_4000_u64.to_le_bytes());
+    check(&file).unwrap();
+    let mut file = bzimage();
+    file[0x1f4..0x1f8].copy_from_slice(&0x20_u32.to_le_bytes());
+    assert!(matches!(check(&file), Err(KernelError::Unsupported(_))));
+}
+
 proptest! {
     #[test]
     fn any_change_is_accepted_or_refused_without_panic(

@@ -8,12 +8,10 @@ use crate::devices::driver::{DATA, Driver, RAM, ram};
 
 pub(super) const SECTORS: u64 = 16;
 pub(super) const HEADER: u64 = DATA;
-pub(super) const BUFFER: u64 = DATA + 0x1000;
-pub(super) const STATUS: u64 = DATA + 0x8000;
-pub(super) const UNTOUCHED: u8 = 0xee;
 
 pub(super) fn image() -> (File, Vec<u8>) {
-    let content: Vec<u8> = (0..SECTORS * SECTOR).map(|i| u8::try_from(i % 251).expect("it is there")).collect();
+    let content: Vec<u8> =
+        (0..SECTORS * SECTOR).map(|i| u8::try_from(i % 251).expect("it is there")).collect();
     let mut file = rustix_memfd();
     file.write_all(&content).expect("it is there");
     (file, content)
@@ -62,7 +60,10 @@ pub fn answered_and_written_where_it_may(kind: u32, sector: u64, lens: &[(u32, b
         }
     }
     // The used ring is the device's.
-    assert!(after[0x2000..] == before[0x2000..] && after[..0x1800] == before[..0x1800], "other memory changed");
+    assert!(
+        after[0x2000..] == before[0x2000..] && after[..0x1800] == before[..0x1800],
+        "other memory changed"
+    );
     let mut image = vec![0; content.len()];
     kept.read_exact_at(&mut image, 0).expect("read");
     assert!(image == content, "the image changed");

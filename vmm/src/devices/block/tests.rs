@@ -4,11 +4,13 @@ use std::os::unix::fs::FileExt;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::invariants::{
-    BUFFER, HEADER, SECTORS, STATUS, UNTOUCHED, answered_and_written_where_it_may, image, rustix_memfd,
-};
+use super::invariants::{HEADER, SECTORS, answered_and_written_where_it_may, image, rustix_memfd};
 use super::*;
-use crate::devices::driver::{Driver, ram};
+use crate::devices::driver::{DATA, Driver, ram};
+
+const BUFFER: u64 = DATA + 0x1000;
+const STATUS: u64 = DATA + 0x8000;
+const UNTOUCHED: u8 = 0xee;
 
 /// Serves one request; returns its status byte, the used length and the buffer.
 fn request(kind: u32, sector: u64, pieces: &[(u64, u32, bool)]) -> (u8, u32, Vec<u8>) {

@@ -62,7 +62,8 @@ pub fn only_what_is_owned_is_reached(accesses: &[Access]) {
         let len = usize::from(access.width % 9);
         let mut data = access.data;
         let data = &mut data[..len];
-        let count = || devices.iter().map(|device| device.0.lock().expect("not poisoned").len()).sum::<usize>();
+        let count =
+            || devices.iter().map(|device| device.0.lock().expect("not poisoned").len()).sum::<usize>();
         let before = count();
         if access.port {
             let at = u16::try_from(access.at & 0xffff).expect("16 bits");

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::control::{MESSAGE_LEN, Message};
+use super::control::Message;
 use super::*;
 use crate::devices::driver::{DATA, Driver, ram};
 
@@ -20,6 +20,7 @@ pub(super) struct Bench {
     pub(super) queues: Vec<Queue>,
     pub(super) stdin: Option<io::PipeWriter>,
     pub(super) stdout: Option<io::PipeReader>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for tests that listen"))]
     pub(super) messages: u64,
 }
 
@@ -48,43 +49,20 @@ impl Bench {
 
     /// Sends a control message as the guest.
     pub(super) fn say(&mut self, port: u32, event: u16, value: u16) {
-        self.ram.write_slice(&Message { port, event, value }.encode(), GuestAddress(MESSAGES)).expect("a bench");
+        self.ram
+            .write_slice(&Message { port, event, value }.encode(), GuestAddress(MESSAGES))
+            .expect("a bench");
         self.drivers[CONTROL_FROM_GUEST].chain(&[(MESSAGES, 8, false)]);
         self.serve();
     }
 
-    /// Receives the next control message as the guest.
-    pub(super) fn hear(&mut self) -> Option<Message> {
-        let at = MESSAGES + 0x100 + 8 * self.messages;
-        let before = self.drivers[CONTROL_TO_GUEST].used().0;
-        self.drivers[CONTROL_TO_GUEST].chain(&[(at, 8, true)]);
-        self.messages += 1;
-        self.serve();
-        // Unused buffers are used first: look at the one that was filled.
-        (self.drivers[CONTROL_TO_GUEST].used().0 != before).then(|| {
-            let filled = self.drivers[CONTROL_TO_GUEST].used().0 - 1;
-            let mut bytes = [0; MESSAGE_LEN];
-            self.ram.read_slice(&mut bytes, GuestAddress(MESSAGES + 0x100 + 8 * u64::from(filled))).expect("a bench");
-            Message::decode(&bytes)
-        })
-    }
-
-    /// Brings all ports up as Linux does.
-    pub(super) fn open(&mut self) {
-        self.say(u32::MAX, event::DEVICE_READY, 1);
-        for port in (0..4).rev() {
-            assert_eq!(self.hear(), Some(Message { port, event: event::PORT_ADD, value: 1 }));
-        }
-        for port in (0..4).rev() {
-            self.say(port, event::PORT_READY, 1);
-            assert_eq!(self.hear(), Some(Message { port, event: event::PORT_OPEN, value: 1 }));
-            self.say(port, event::PORT_OPEN, 1);
-        }
-    }
-
     pub(super) fn write(&mut self, bytes: &[u8]) -> Served {
         self.ram.write_slice(bytes, GuestAddress(BUFFER)).expect("a bench");
-        self.drivers[from_guest(STDOUT)].chain(&[(BUFFER, u32::try_from(bytes.len()).expect("a bench"), false)]);
+        self.drivers[from_guest(STDOUT)].chain(&[(
+            BUFFER,
+            u32::try_from(bytes.len()).expect("a bench"),
+            false,
+        )]);
         self.serve()
     }
 }

@@ -3,15 +3,47 @@ use std::io::{Read, Write};
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::control::Message;
-use super::invariants::{BUFFER, Bench, keeps_working};
+use super::control::{MESSAGE_LEN, Message};
+use super::invariants::{BUFFER, Bench, MESSAGES, keeps_working};
 use super::*;
-
 
 /// Of the specification's order: receive and transmit of port 0, both control queues, then those of ports 1, 2, 3.
 #[test]
 fn queues_into_the_guest_are_short_and_those_out_of_it_long() {
     assert_eq!(QUEUE_SIZES, [16, 64, 16, 64, 16, 64, 2, 64, 2, 64]);
+}
+
+impl Bench {
+    /// Receives the next control message as the guest.
+    fn hear(&mut self) -> Option<Message> {
+        let at = MESSAGES + 0x100 + 8 * self.messages;
+        let before = self.drivers[CONTROL_TO_GUEST].used().0;
+        self.drivers[CONTROL_TO_GUEST].chain(&[(at, 8, true)]);
+        self.messages += 1;
+        self.serve();
+        // Unused buffers are used first: look at the one that was filled.
+        (self.drivers[CONTROL_TO_GUEST].used().0 != before).then(|| {
+            let filled = self.drivers[CONTROL_TO_GUEST].used().0 - 1;
+            let mut bytes = [0; MESSAGE_LEN];
+            self.ram
+                .read_slice(&mut bytes, GuestAddress(MESSAGES + 0x100 + 8 * u64::from(filled)))
+                .expect("a bench");
+            Message::decode(&bytes)
+        })
+    }
+
+    /// Brings all ports up as Linux does.
+    fn open(&mut self) {
+        self.say(u32::MAX, event::DEVICE_READY, 1);
+        for port in (0..4).rev() {
+            assert_eq!(self.hear(), Some(Message { port, event: event::PORT_ADD, value: 1 }));
+        }
+        for port in (0..4).rev() {
+            self.say(port, event::PORT_READY, 1);
+            assert_eq!(self.hear(), Some(Message { port, event: event::PORT_OPEN, value: 1 }));
+            self.say(port, event::PORT_OPEN, 1);
+        }
+    }
 }
 
 #[test]
