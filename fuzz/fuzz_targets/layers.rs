@@ -15,9 +15,9 @@ struct Input {
 fuzz_target!(|input: Input| {
     let layers = input.layers.map(layer_of);
     let shuffled = layers.clone().map(|mut layer| {
-        for (at, other) in input.order.iter().enumerate().filter(|_| !layer.is_empty()) {
-            let len = layer.len();
-            layer.swap(at % len, usize::from(*other) % len);
+        let len = layer.len().max(1);
+        for (at, other) in input.order.iter().enumerate().take(layer.len()) {
+            layer.swap(at, usize::from(*other) % len);
         }
         layer
     });

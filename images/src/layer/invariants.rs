@@ -165,7 +165,7 @@ pub fn same_as_the_model(layers: &[&[String]], shuffled: &[&[String]]) {
 /// The tree of layers as text.
 fn tree_of(layers: &[&[String]]) -> String {
     let layers: Vec<_> = layers.iter().map(|lines| Tar::parse(&lines.join(" | "))).collect();
-    let (tree, spool) = import(&layers, Budgets::default()).unwrap();
+    let (tree, spool) = import(&layers, Budgets::default()).expect("a sample");
     show(&tree, &spool)
 }
 
@@ -186,9 +186,11 @@ fn model(layers: &[&[String]]) -> String {
             }
         }
         for line in lines.iter().filter(|line| !line.contains(".wh.")) {
-            let (path, data) = match line.split_once(' ').unwrap() {
+            let (path, data) = match line.split_once(' ').expect("a sample") {
                 ("d", path) => (path, None),
-                (_, rest) => rest.split_once(' ').map(|(path, data)| (path, Some(data.to_string()))).unwrap(),
+                (_, rest) => {
+                    rest.split_once(' ').map(|(path, data)| (path, Some(data.to_string()))).expect("a sample")
+                }
             };
             for (at, _) in path.match_indices('/') {
                 map.insert(path[..at].to_string(), None);

@@ -61,7 +61,8 @@ impl Tar {
 
     pub(crate) fn line(self, entry: &str) -> Self {
         let mut words = entry.splitn(3, ' ');
-        let (kind, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
+        let (kind, name, rest) =
+            (words.next().expect("a sample"), words.next().unwrap(), words.next().unwrap_or(""));
         let (name, rest) = (name.as_bytes(), rest.as_bytes());
         match kind {
             "d" => self.entry(b'5', name, b"", b""),
@@ -77,7 +78,7 @@ impl Tar {
 
 /// An empty spool.
 pub(crate) fn spool() -> Spool {
-    Spool::from_file(tempfile::tempfile().unwrap()).unwrap()
+    Spool::from_file(tempfile::tempfile().expect("a sample")).unwrap()
 }
 
 /// Applies layers in order.
@@ -121,7 +122,7 @@ fn list(
                 list(tree, spool, id, &format!("{name}/"), seen, out);
             }
             Kind::File(content) => {
-                out.push(format!("{name}={}", spool.read(*content).unwrap().escape_ascii()));
+                out.push(format!("{name}={}", spool.read(*content).expect("a sample").escape_ascii()));
             }
             Kind::Symlink(target) => out.push(format!("{name}->{}", target.escape_ascii())),
             Kind::Fifo => out.push(format!("{name}|")),

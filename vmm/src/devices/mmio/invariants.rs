@@ -30,8 +30,8 @@ pub(super) fn negotiate(device: &dyn Mmio) {
 
 pub(super) fn set_queue(device: &dyn Mmio, descriptors: u64, available: u64, used: u64) {
     for (at, value) in [(0x80, descriptors), (0x90, available), (0xa0, used)] {
-        write(device, at, u32::try_from(value & 0xffff_ffff).unwrap());
-        write(device, at + 4, u32::try_from(value >> 32).unwrap());
+        write(device, at, u32::try_from(value & 0xffff_ffff).expect("32 bits"));
+        write(device, at + 4, u32::try_from(value >> 32).expect("32 bits"));
     }
     write(device, 0x38, 8);
     write(device, 0x44, 1);

@@ -70,7 +70,7 @@ impl Model {
                 match (at, queue.ready) {
                     (0x44, _) => queue.ready = value == 1,
                     (0x38, false) if value.count_ones() == 1 && value <= u32::from(queue.max) => {
-                        queue.size = u16::try_from(value).unwrap();
+                        queue.size = u16::try_from(value).expect("small");
                     }
                     (0x80 | 0x84, false) => queue.descriptors = word(queue.descriptors, at == 0x84),
                     (0x90 | 0x94, false) => queue.available = word(queue.available, at == 0x94),
