@@ -2,15 +2,14 @@
 #![no_main]
 
 use isolab_bench::check::{self, Spec};
-use isolab_bench::choose;
 use isolab_bench::diff::{self, Question};
+use isolab_bench::export;
 use isolab_bench::probe::ProbeRecord;
 use isolab_bench::record::Record;
 use isolab_bench::recorded::Recorded;
 use isolab_bench::report::text::TextStyle;
 use isolab_bench::report::{html, markdown, probe, suite, surface, text};
 use isolab_bench::surface::SurfaceRecord;
-use isolab_bench::{export, port};
 use libfuzzer_sys::fuzz_target;
 
 /// A text for a terminal moves no cursor.

@@ -2,7 +2,7 @@
 
 use super::format::{decode, write};
 use super::*;
-use crate::devices::driver::ram;
+use crate::devices::driver;
 use crate::devices::mmio::{Queued, VirtioMmio};
 use crate::devices::rng::Rng;
 
@@ -11,7 +11,7 @@ fn memfd() -> File {
 }
 
 pub(super) fn device() -> VirtioMmio<Rng> {
-    VirtioMmio::new(Rng, ram()).expect("it is there")
+    VirtioMmio::new(Rng, driver::ram()).expect("it is there")
 }
 
 pub(super) fn state() -> MachineState {
@@ -50,15 +50,9 @@ pub fn a_state_that_fits_or_an_error(bytes: &[u8]) {
     assert!(stored(&decode(&written).expect("read what was written")) == written, "another state was read");
     let checked = state.check(1 << 20, 2);
     assert_eq!(checked.is_ok(), state.memory_bytes == 1 << 20 && state.cpus.len() == 2);
-    // A file as long as the pieces say, or they are refused for their file.
-    let memory = memfd();
-    let total: u64 = state.pieces.iter().map(|piece| piece.len).fold(0, u64::saturating_add);
-    if total <= 1 << 20 {
-        memory.set_len(total).expect("a length");
-    }
-    if let Ok(ram) = map(1 << 20, &state.pieces, &memory) {
-        assert!(state.pieces.iter().all(|piece| piece.start + piece.len <= 1 << 20));
-        assert_eq!(ram.iter().map(GuestMemoryRegion::len).sum::<u64>(), 1 << 20);
+    // Not `map`: what that maps stays for as long as the process.
+    if let Ok(total) = ram::checked(1 << 20, &state.pieces) {
+        assert!(total <= 1 << 20 && state.pieces.iter().all(|piece| piece.start + piece.len <= 1 << 20));
     }
     for registers in [&state.rng, &state.block, &state.console.0] {
         let device = device();

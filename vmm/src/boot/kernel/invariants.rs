@@ -6,7 +6,6 @@ use std::os::unix::fs::FileExt;
 use vm_memory::Bytes;
 
 use super::*;
-use crate::memory;
 
 const SETUP_SECTORS: usize = 15;
 const CODE: usize = 8 << 10;
@@ -82,7 +81,9 @@ pub fn loads_where_it_may_or_is_refused(bytes: &[u8]) {
     places.sort_unstable();
     assert!(places.windows(2).all(|pair| pair[0].1 <= pair[1].0), "segments overlap: {info:?}");
     let bytes = (info.memory_end + 1).next_multiple_of(1 << 21);
-    let ram = memory::map(bytes).expect("memory");
+    // Not `memory::map`: what that maps stays for as long as the process.
+    let whole = usize::try_from(bytes).expect("less than 4 GiB");
+    let ram = GuestRam::from_ranges(&[(GuestAddress(0), whole)]).expect("memory");
     if load(&ram, &file, &info).is_err() {
         return;
     }
