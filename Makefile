@@ -5,15 +5,12 @@ TARGET := x86_64-unknown-linux-gnu
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/isolab
 APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o Dpkg::Use-Pty=0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-# What the programs are made of, and what tells.
-SBOM := out/sbom
-TOOLS := $(or $(CARGO_TARGET_DIR),target)/tools
 # Programs that images/build.rs builds, outside of the workspace.
 PROGRAMS := images/bare images/init images/probe images/pull images/work
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap g++
 
-.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages sbom baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -24,8 +21,8 @@ compare: build kernel
 	$(BIN) compare --json out/compare.json --html out/compare.html demo
 	@echo "report: out/compare.html   record: out/compare.json"
 
-test: build test-packages kernel sbom
-	ISOLAB_SBOM=$(abspath $(SBOM)) ISOLAB_BIN=$(abspath $(BIN)) bash tests/run
+test: build test-packages kernel
+	ISOLAB_BIN=$(abspath $(BIN)) bash tests/run
 
 # Longer than the tests do: FUZZ_SECONDS=600 for each target, FUZZ_JOBS=1 at a time, FUZZ_TARGETS="tar oci" for some (docs/fuzzing.md).
 fuzz: linker fuzz-packages
@@ -40,15 +37,6 @@ fuzz-seeds: linker
 
 fuzz-packages:
 	@command -v g++ >/dev/null || { $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends g++; }
-
-# What isolab and each program that it carries are made of: names, versions, licences and hashes as CycloneDX, in out/sbom/.
-sbom: linker
-	@[ -x $(TOOLS)/bin/cargo-cyclonedx ] || $(CARGO) install --quiet --locked --root $(TOOLS) --target-dir $(TOOLS)/target cargo-cyclonedx@0.5.9
-	@mkdir -p $(SBOM)
-	set -e; for p in . $(PROGRAMS); do \
-	  PATH="$(abspath $(TOOLS))/bin:$$PATH" $(CARGO) cyclonedx --quiet --manifest-path $$p/Cargo.toml --format json --spec-version 1.5 \
-	    --target $(TARGET) --no-build-deps; mv $$p/isolab*.cdx.json $(SBOM)/; done
-	@git ls-files --others '*.cdx.json' | grep -v '^out/' | xargs -r rm
 
 # The figures that tests/gate.rs knows, anew: of this build in this machine's lab. The commit says why they rose.
 baseline: build kernel
