@@ -1,6 +1,7 @@
 //! Random trees through writer, checker and reader; damaged images.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use proptest::collection::{btree_map, vec};
