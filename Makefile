@@ -8,9 +8,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Programs outside of the workspace: those that images/build.rs builds, and the guest kernel of tests/hostile_guest.rs.
 PROGRAMS := images/bare images/init images/probe images/pull images/work vmm/tests/hostile-kernel
 # What the tests use as real parts and as independent judges.
-TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap
+TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap g++
 
-.PHONY: build compare test baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -23,6 +23,20 @@ compare: build kernel
 
 test: build test-packages kernel
 	ISOLAB_BIN=$(abspath $(BIN)) bash tests/run
+
+# Longer than the tests do: FUZZ_SECONDS=600 for each target, FUZZ_JOBS=1 at a time, FUZZ_TARGETS="tar oci" for some (docs/fuzzing.md).
+fuzz: linker fuzz-packages
+	fuzz/run
+
+# What `make fuzz` found becomes the corpus in the repository, as small as it can be; and the seeds anew, from what they are made of.
+fuzz-minimise: linker fuzz-packages
+	fuzz/run --minimise
+
+fuzz-seeds: linker
+	ISOLAB_SEEDS=write $(CARGO) test --locked -p isolab-images -p isolab-vmm --lib seeds_are_those_of_the_repository
+
+fuzz-packages:
+	@command -v g++ >/dev/null || { $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends g++; }
 
 # The figures that tests/gate.rs knows, anew: of this build in this machine's lab. The commit says why they rose.
 baseline: build kernel

@@ -199,13 +199,20 @@ struct Package {
     checksum: Option<String>,
 }
 
-/// Directories with a lock file of their own: the workspace, and the programs that `images/build.rs` builds.
-fn locked() -> Vec<PathBuf> {
+/// Directories with a lock file of their own for what is shipped: the workspace, and the programs that `images/build.rs` builds.
+fn shipped() -> Vec<PathBuf> {
     let programs = fs::read_dir(repository().join("images")).expect("a directory");
     let programs = programs.map(|entry| entry.expect("an entry").path());
     let all: Vec<PathBuf> = std::iter::once(repository().to_owned()).chain(programs).collect();
     let all: Vec<PathBuf> = all.into_iter().filter(|dir| dir.join("Cargo.lock").is_file()).collect();
     assert_eq!(all.len(), 6, "{all:?}");
+    all
+}
+
+/// Those, and the fuzz targets.
+fn locked() -> Vec<PathBuf> {
+    let mut all = shipped();
+    all.push(repository().join("fuzz"));
     all
 }
 
@@ -345,7 +352,7 @@ fn licences_are_those_that_are_allowed() {
     let allowed = rules["licenses"]["allow"].as_array().expect("a list");
     let allowed: Vec<&str> = allowed.iter().filter_map(toml::Value::as_str).collect();
     let mut expressions = BTreeSet::new();
-    for dir in locked() {
+    for dir in shipped() {
         let output = Command::new(env!("CARGO"))
             .args(["metadata", "--format-version=1", "--offline", "--locked"])
             .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
@@ -369,4 +376,13 @@ fn licences_are_those_that_are_allowed() {
         satisfied("(MIT OR GPL-2.0) AND ISC", &["MIT", "ISC"]) && !satisfied("MIT AND GPL-2.0", &["MIT"])
     );
     assert!(!satisfied("Apache-2.0 WITH LLVM-exception", &["Apache-2.0"]));
+}
+
+#[test]
+fn overflow_is_checked_in_what_is_shipped() {
+    for dir in ["", "images/probe", "images/pull"] {
+        let text = fs::read_to_string(repository().join(dir).join("Cargo.toml")).expect("a manifest");
+        let manifest: toml::Table = toml::from_str(&text).expect("TOML");
+        assert_eq!(manifest["profile"]["release"]["overflow-checks"].as_bool(), Some(true), "{dir:?}");
+    }
 }

@@ -24,8 +24,10 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 pub use host::Controller;
-use host::{Host, Place};
+pub(crate) use host::{Host, Place};
 pub use reading::MemoryReading;
+#[cfg(any(test, fuzzing))]
+pub(crate) use reading::kernel_parts;
 pub(crate) use reading::slurp;
 
 /// How long the end of killed processes may take before [`Cgroup::remove`] gives up.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Ids inside a container started by root: enough for `nobody` (65534).
-const LENGTH: u32 = 65_536;
+pub(crate) const LENGTH: u32 = 65_536;
 /// First of the blocks that root's containers get: above what distributions give to users and services.
 const FIRST: u32 = 0x4000_0000;
 /// Number of blocks; they end at 0x8000_0000, beyond which some programs take ids for negative numbers.
@@ -14,10 +14,10 @@ const BLOCKS: u32 = (0x8000_0000 - FIRST) / LENGTH;
 
 /// A run of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    inside: u32,
-    outside: u32,
-    length: u32,
+pub(crate) struct Extent {
+    pub(crate) inside: u32,
+    pub(crate) outside: u32,
+    pub(crate) length: u32,
 }
 
 /// A map for a new user namespace.
@@ -149,7 +149,7 @@ impl IdMap {
 }
 
 /// The ids for root's container: the block, where we have all ids; in a user namespace, the end of its largest run.
-fn root_extent(own_map: &str, block: u32) -> Extent {
+pub(crate) fn root_extent(own_map: &str, block: u32) -> Extent {
     let wanted = FIRST + block * LENGTH;
     let runs = own_map.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u32>);
@@ -169,7 +169,7 @@ fn lines(extents: &[Extent]) -> String {
 }
 
 /// Our run in a list of subordinate ids, as ids from 1 on.
-fn subordinate(text: &str, uid: u32, name: Option<String>) -> Option<Extent> {
+pub(crate) fn subordinate(text: &str, uid: u32, name: Option<String>) -> Option<Extent> {
     text.lines().find_map(|line| {
         let mut fields = line.trim().split(':');
         let (owner, start, length) = (fields.next()?, fields.next()?, fields.next()?);

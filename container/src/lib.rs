@@ -17,6 +17,8 @@ pub mod child;
 pub mod clock;
 pub mod idmap;
 pub mod instance;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod knobs;
 pub mod launch;
 mod orphans;

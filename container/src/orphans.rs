@@ -49,7 +49,7 @@ fn parent(pid: i32) -> Option<i32> {
 }
 
 /// The second number after the name, which stands in brackets and may hold anything.
-fn parent_in(stat: &str) -> Option<i32> {
+pub(crate) fn parent_in(stat: &str) -> Option<i32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 

@@ -117,7 +117,7 @@ impl Processes {
 }
 
 /// Time on a CPU, the first number of `schedstat`.
-fn run_time(schedstat: &str) -> Option<u64> {
+pub(crate) fn run_time(schedstat: &str) -> Option<u64> {
     schedstat.split(' ').next()?.parse().ok()
 }
 
@@ -131,13 +131,13 @@ fn line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Bytes of a line `name: N kB`.
-fn kib(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn kib(text: &str, name: &str) -> Option<u64> {
     line(text, name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Anonymous bytes of the mappings inside of these ranges. Nothing where a mapping lies across an end: the kernel has then
 /// joined guest RAM with something else, and the two can't be told apart.
-fn within(maps: &str, ranges: &[(u64, u64)]) -> Option<u64> {
+pub(crate) fn within(maps: &str, ranges: &[(u64, u64)]) -> Option<u64> {
     let mut sum = 0_u64;
     let mut inside = false;
     for line in maps.lines() {

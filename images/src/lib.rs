@@ -13,6 +13,8 @@ pub mod erofs;
 pub mod escape;
 pub mod export;
 pub mod initramfs;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod job;
 pub mod kernels;
 pub mod layer;

@@ -173,6 +173,28 @@ fn memberships(group: &[u8], user: &[u8], primary: u32) -> Result<Vec<u32>, User
     Ok(groups)
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants {
+    use super::*;
+
+    /// A user by number is that number whatever the files say; one by name is of a line with that name, and never becomes root
+    /// because something else failed.
+    pub fn the_number_that_was_asked_for(passwd: &[u8], group: &[u8], uid: u32) {
+        if let Ok(user) = from_files(passwd, group, &uid.to_string()) {
+            assert_eq!(user.uid, uid);
+        }
+        for name in ["a", "root", "0a"] {
+            let line = |line: &[u8]| line.starts_with(format!("{name}:").as_bytes());
+            let Ok(user) = from_files(passwd, group, name) else { continue };
+            assert!(passwd.split(|&c| c == b'\n').any(line), "{name} is on no line");
+            assert!(user.uid != u32::MAX && user.groups.len() <= MAX_GROUPS);
+        }
+        if let Ok(user) = from_files(passwd, group, &format!("{uid}:{uid}")) {
+            assert_eq!((user.uid, user.gid, user.groups.len()), (uid, uid, 0));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -240,10 +262,7 @@ mod tests {
             group in proptest::collection::vec(prop_oneof![Just(b':'), Just(b'\n'), Just(b','), any::<u8>()], 0..200),
             uid in 0..10_u32,
         ) {
-            if let Ok(user) = from_files(&passwd, &group, &uid.to_string()) {
-                prop_assert_eq!(user.uid, uid);
-            }
-            let _ = from_files(&passwd, &group, "a");
+            invariants::the_number_that_was_asked_for(&passwd, &group, uid);
         }
     }
 }

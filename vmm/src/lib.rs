@@ -24,6 +24,8 @@ mod config;
 pub mod confinement;
 mod devices;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 mod layout;
 mod machine;
 mod memory;

@@ -1,8 +1,9 @@
 //! Where this host has which controller, and where below we may make directories.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::reading::slurp;
 use super::{CgroupError, Version};
@@ -40,9 +41,9 @@ impl std::fmt::Display for Controller {
 
 /// A directory below which an instance's directory can be made.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub(super) version: Version,
-    pub(super) base: PathBuf,
+    pub(crate) base: PathBuf,
 }
 
 impl Place {
@@ -71,7 +72,7 @@ impl Place {
 
 /// The cgroup hierarchies that we are in.
 #[derive(Debug, Default)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// v1: controller names, mount point and the directory of our own cgroup.
     v1: Vec<(Vec<String>, PathBuf, PathBuf)>,
     /// v2: mount point and the directory of our own cgroup.
@@ -88,18 +89,19 @@ impl Host {
     }
 
     /// From the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
-    pub(super) fn parse(mounts: &str, own: &str) -> Self {
+    pub(crate) fn parse(mounts: &str, own: &str) -> Self {
         let mut host = Self::default();
         for line in mounts.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
             let (Some(root), Some(point)) = (left.next(), left.next()) else { continue };
             let (Some(kind), Some(options)) = (right.next(), right.nth(1)) else { continue };
-            let here = |path: &str| inside(Path::new(point), root, path);
+            let (root, point) = (unescaped(root), unescaped(point));
+            let here = |path: &str| inside(Path::new(&*point), &root, path);
             match kind {
                 "cgroup2" if host.v2.is_none() => {
                     let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::")) else { continue };
-                    host.v2 = here(path).map(|dir| (PathBuf::from(point), dir));
+                    host.v2 = here(path).map(|dir| (PathBuf::from(&*point), dir));
                 }
                 "cgroup" => {
                     let options: Vec<&str> = options.split(',').collect();
@@ -112,7 +114,7 @@ impl Host {
                         && let Some(dir) = here(path)
                         && !host.v1.iter().any(|(seen, ..)| *seen == names)
                     {
-                        host.v1.push((names, PathBuf::from(point), dir));
+                        host.v1.push((names, PathBuf::from(&*point), dir));
                     }
                 }
                 _ => {}
@@ -137,7 +139,7 @@ impl Host {
     }
 
     /// Where an instance's directory for the controller can be tried, best first.
-    pub(super) fn places(&self, controller: Controller) -> Result<Vec<Place>, CgroupError> {
+    pub(crate) fn places(&self, controller: Controller) -> Result<Vec<Place>, CgroupError> {
         if let Some(dir) = self.v1_dir(controller) {
             return Ok(vec![Place { version: Version::V1, base: dir.clone() }]);
         }
@@ -172,6 +174,13 @@ impl Host {
         CgroupError::NotEnforceable { controller, reason: reason.into() }
     }
 
+    /// Mount point and our own directory of each hierarchy.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        let v1 = self.v1.iter().map(|(_, point, dir)| (point.as_path(), dir.as_path()));
+        v1.chain(self.v2.iter().map(|(point, dir)| (point.as_path(), dir.as_path())))
+    }
+
     /// Mount points below which stale groups can be.
     pub(super) fn roots(&self) -> impl Iterator<Item = &Path> {
         let ours =
@@ -185,7 +194,30 @@ impl Host {
 fn inside(point: &Path, root: &str, path: &str) -> Option<PathBuf> {
     // A cgroup namespace shows a root above it as "/..": such a mount does not reach our own group by its name.
     let relative = Path::new(path).strip_prefix(root).ok()?;
+    if relative.components().any(|part| part == Component::ParentDir) {
+        return None;
+    }
     Some(if relative.as_os_str().is_empty() { point.to_owned() } else { point.join(relative) })
+}
+
+/// A path of mountinfo, in which blanks, tabs, line ends and backslashes are octal numbers.
+fn unescaped(text: &str) -> Cow<'_, str> {
+    let mut parts = text.split('\\');
+    let first = parts.next().unwrap_or_default();
+    if first.len() == text.len() {
+        return text.into();
+    }
+    parts
+        .fold(first.to_owned(), |mut out, part| {
+            let number = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+            match number.filter(u8::is_ascii) {
+                Some(byte) => out.push(char::from(byte)),
+                None => out.push('\\'),
+            }
+            out.push_str(if number.is_some_and(|byte| byte.is_ascii()) { &part[3..] } else { part });
+            out
+        })
+        .into()
 }
 
 /// Whether anything can be swapped out. Where that can't be read, it is assumed.
@@ -199,6 +231,7 @@ pub(super) fn has_swap() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariants::{any_texts_are_read, our_directory_is_found_at_any_place};
 
     const HYBRID: &str = "\
 30 25 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755
@@ -221,6 +254,16 @@ mod tests {
             (point.to_str(), own.to_str()),
             (Some("/sys/fs/cgroup/unified"), Some("/sys/fs/cgroup/unified/user"))
         );
+    }
+
+    #[test]
+    fn a_mount_point_with_odd_characters_is_found_and_a_path_out_of_it_is_none() {
+        for point in ["a b", "a\\040", "\\", "a\\b#c", ""] {
+            our_directory_is_found_at_any_place(point, "x y/z");
+        }
+        let out = "1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        any_texts_are_read(out, "0::/../a\n", &[]);
+        assert!(Host::parse(out, "0::/../a\n").v2.is_none());
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub(crate) fn slurp(path: &Path) -> io::Result<String> {
 }
 
 /// Kernel memory where the kernel gives no sum of it (before 5.18).
-fn kernel_parts(stat: &str) -> Option<u64> {
+pub(crate) fn kernel_parts(stat: &str) -> Option<u64> {
     let known = ["kernel_stack", "slab"].map(|name| field(stat, name));
     let more =
         ["pagetables", "percpu", "vmalloc", "sec_pagetables"].map(|name| field(stat, name).unwrap_or(0));

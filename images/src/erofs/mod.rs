@@ -10,6 +10,8 @@
 
 mod check;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 mod plan;
 mod read;
 #[cfg(test)]

@@ -2,28 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::format::{CHECKSUM_AT, SUPER_AT};
+use super::invariants::{Sketch, Xattrs, build, bytes, image, reseal, round_trip, spool, written_again};
 use super::*;
-use crate::tree::{Content, Inode, InodeId, Kind, Meta, Spool, Tree};
-
-/// A file system as a nested value, so that proptest can shrink it.
-#[derive(Clone, Debug)]
-enum Sketch {
-    Dir(Meta, Xattrs, BTreeMap<Vec<u8>, Sketch>),
-    File(Meta, Xattrs, Vec<u8>),
-    Symlink(Meta, Vec<u8>),
-    Fifo(Meta),
-    /// Another name for an earlier inode that is no directory.
-    Link(prop::sample::Index),
-}
-
-type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+use crate::tree::{Content, InodeId, Kind, Meta, Spool, Tree};
 
 fn meta() -> impl Strategy<Value = Meta> {
     (0..=0o7777_u16, any::<u32>(), any::<u32>(), any::<i64>(), 0..1_000_000_000_u32)
@@ -59,98 +46,11 @@ fn sketch() -> impl Strategy<Value = Sketch> {
         4 => (meta(), xattrs(), data).prop_map(|(m, x, d)| Sketch::File(m, x, d)),
         1 => (meta(), target).prop_map(|(m, t)| Sketch::Symlink(m, t)),
         1 => meta().prop_map(Sketch::Fifo),
-        1 => any::<prop::sample::Index>().prop_map(Sketch::Link),
+        1 => any::<usize>().prop_map(Sketch::Link),
     ];
     leaf.prop_recursive(5, 200, 40, |inner| {
         (meta(), xattrs(), btree_map(name(), inner, 0..40)).prop_map(|(m, x, c)| Sketch::Dir(m, x, c))
     })
-}
-
-fn spool() -> Spool {
-    Spool { file: tempfile::tempfile().expect("temporary file"), len: 0 }
-}
-
-fn build(root: BTreeMap<Vec<u8>, Sketch>) -> (Tree, Spool) {
-    let (mut tree, mut spool, mut leaves) = (Tree::new(), spool(), Vec::new());
-    fill(&mut tree, &mut spool, &mut leaves, Tree::ROOT, root);
-    (tree, spool)
-}
-
-fn fill(
-    tree: &mut Tree,
-    spool: &mut Spool,
-    leaves: &mut Vec<InodeId>,
-    dir: InodeId,
-    children: BTreeMap<Vec<u8>, Sketch>,
-) {
-    for (name, child) in children {
-        let mut add = |meta, xattrs, kind| tree.add(Inode { meta, xattrs, kind }).expect("few inodes");
-        let id = match child {
-            Sketch::Link(index) if leaves.is_empty() => {
-                let _ = index;
-                continue;
-            }
-            Sketch::Link(index) => *index.get(leaves),
-            Sketch::Dir(meta, xattrs, children) => {
-                let id = add(meta, xattrs, Kind::Dir(BTreeMap::new()));
-                fill(tree, spool, leaves, id, children);
-                id
-            }
-            Sketch::File(meta, xattrs, data) => {
-                spool.file.write_all(&data).expect("write the spool");
-                let content = Content { offset: spool.len, len: data.len() as u64 };
-                spool.len += content.len;
-                add(meta, xattrs, Kind::File(content))
-            }
-            Sketch::Symlink(meta, target) => add(meta, Xattrs::new(), Kind::Symlink(target)),
-            Sketch::Fifo(meta) => add(meta, Xattrs::new(), Kind::Fifo),
-        };
-        if !matches!(tree.inode(id).kind, Kind::Dir(_)) {
-            leaves.push(id);
-        }
-        if let Kind::Dir(names) = &mut tree.inode_mut(dir).kind {
-            names.insert(name, id);
-        }
-    }
-}
-
-fn image(tree: &Tree, spool: &Spool) -> (File, Written) {
-    let file = tempfile::tempfile().expect("temporary file");
-    let written = write(tree, spool, &file).expect("write the image");
-    (file, written)
-}
-
-fn content(spool: &Spool, content: Content) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(content.len).expect("small")];
-    spool.file.read_exact_at(&mut bytes, content.offset).expect("read the spool");
-    bytes
-}
-
-/// Compares by names, so that the order of ids does not matter; the model's links must be links in the image.
-fn assert_same(model: (&Tree, &Spool), found: (&Checked, &Image<'_>)) {
-    let mut pairs = BTreeMap::new();
-    let mut todo = vec![(Tree::ROOT, Tree::ROOT)];
-    while let Some((a, b)) = todo.pop() {
-        if let Some(before) = pairs.insert(a, b) {
-            assert_eq!(before, b, "a link became two inodes");
-            continue;
-        }
-        let (x, y) = (model.0.inode(a), found.0.tree.inode(b));
-        assert_eq!((x.meta, &x.xattrs), (y.meta, &y.xattrs));
-        let node = found.1.node(found.0.nid(b)).expect("node");
-        match (&x.kind, &y.kind) {
-            (Kind::Dir(m), Kind::Dir(n)) => {
-                assert!(m.keys().eq(n.keys()));
-                todo.extend(m.values().copied().zip(n.values().copied()));
-            }
-            (Kind::File(c), Kind::File(_)) => {
-                assert_eq!(found.1.read(&node, u64::MAX).expect("read"), content(model.1, *c));
-            }
-            (k, l) => assert_eq!(k, l),
-        }
-    }
-    let distinct: std::collections::BTreeSet<_> = pairs.values().collect();
-    assert_eq!(distinct.len(), pairs.len(), "two inodes became one");
 }
 
 proptest! {
@@ -158,23 +58,8 @@ proptest! {
 
     #[test]
     fn what_goes_in_comes_out(root in btree_map(name(), sketch(), 0..40)) {
-        let (tree, spool) = build(root);
-        let (file, written) = image(&tree, &spool);
-        let (again, written_again) = image(&tree, &spool);
-        prop_assert_eq!(&written, &written_again);
-        prop_assert_eq!(bytes(&file), bytes(&again));
-        prop_assert_eq!(file.metadata().expect("metadata").len(), written.len);
-        let checked = check(&file).expect("accept what the writer made");
-        prop_assert_eq!(checked.nids.len() as u64, written.inodes);
-        assert_same((&tree, &spool), (&checked, &Image::open(&file).expect("open")));
+        round_trip(root);
     }
-}
-
-fn bytes(file: &File) -> Vec<u8> {
-    let (mut file, mut bytes) = (file, Vec::new());
-    file.seek(SeekFrom::Start(0)).expect("seek");
-    file.read_to_end(&mut bytes).expect("read");
-    bytes
 }
 
 /// A tree with one of everything, for damage.
@@ -347,26 +232,14 @@ fn what_is_accepted_after_sealed_damage_is_what_the_writer_makes() {
         for byte in bad[at..meta_len].iter_mut().take([1, 1, 2, 16][round % 4]) {
             *byte = [*byte ^ (1 << below(8)), u8::try_from(below(256)).expect("a byte"), 0, 0xff][below(4)];
         }
-        bad[CHECKSUM_AT..CHECKSUM_AT + 4].fill(0);
-        bad[super::format::UUID_AT..super::format::UUID_AT + 16].fill(0);
-        super::plan::seal(&mut bad[..meta_len]);
+        reseal(&mut bad[..meta_len]);
         file.write_all_at(&bad, 0).expect("write");
         let Ok(checked) = check(&file) else {
             refused += 1;
             continue;
         };
         accepted += 1;
-        let open = Image::open(&file).expect("open");
-        let (mut copy, mut copied) = (checked.tree.clone(), self::spool());
-        for (id, nid) in (0..).map(InodeId).zip(&checked.nids) {
-            if let Kind::File(content) = &mut copy.inode_mut(id).kind {
-                let data = open.read(&open.node(*nid).expect("node"), u64::MAX).expect("read");
-                *content = Content { offset: copied.len, len: data.len() as u64 };
-                copied.len += content.len;
-                copied.file.write_all(&data).expect("write the spool");
-            }
-        }
-        assert_eq!(bytes(&image(&copy, &copied).0), bad, "round {round} at byte {at}");
+        assert!(bytes(&written_again(&file, &checked)) == bad, "round {round} at byte {at}");
     }
     assert!(accepted > 20 && refused > 100, "{accepted} accepted, {refused} refused");
 }

@@ -6,7 +6,11 @@
 
 mod apply;
 mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 mod path;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod samples;
 mod tar;
 #[cfg(test)]
 pub(crate) mod tests;

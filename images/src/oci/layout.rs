@@ -1,5 +1,7 @@
 //! OCI image layouts: index, manifest, configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, OciLayout, Os};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -76,16 +78,16 @@ pub(super) fn find(members: &Members, reference: Option<&str>, limits: Limits) -
         .iter()
         .filter(|descriptor| reference.is_none_or(|wanted| names(descriptor).any(|name| name == wanted)))
         .collect();
-    let mut found = Vec::new();
-    let mut platforms = Vec::new();
+    let mut found = Found::default();
     for descriptor in &named {
-        collect(members, descriptor, 1, limits, &mut found, &mut platforms)?;
+        found.collect(members, descriptor, 1, limits)?;
     }
-    found.sort_by_key(|(digest, _)| *digest);
-    found.dedup_by_key(|(digest, _)| *digest);
-    match &found[..] {
-        [(_, descriptor)] => manifest(members, descriptor, limits),
-        [] if !platforms.is_empty() => Err(OciError::Platform { found: platforms.join(", ") }),
+    let mut manifests = found.manifests.values();
+    match (manifests.next(), manifests.next()) {
+        (Some(descriptor), None) => manifest(members, descriptor, limits),
+        (None, _) if !found.platforms.is_empty() => {
+            Err(OciError::Platform { found: found.platforms.join(", ") })
+        }
         _ => Err(OciError::Choice { names: list(index.manifests().iter().flat_map(names)) }),
     }
 }
@@ -95,37 +97,55 @@ fn names(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
     NAMES.iter().filter_map(move |&key| annotations.and_then(|map| map.get(key)).map(String::as_str))
 }
 
-/// Manifests for this machine, from an index's entry.
-fn collect(
-    members: &Members,
-    descriptor: &Descriptor,
-    depth: usize,
-    limits: Limits,
-    found: &mut Vec<(Digest, Descriptor)>,
-    platforms: &mut Vec<String>,
-) -> Result<(), OciError> {
-    let (name, digest) = blob(descriptor)?;
-    if let Some(platform) = descriptor.platform()
-        && (*platform.os() != Os::Linux || *platform.architecture() != Arch::Amd64)
-    {
-        platforms.push(platform_name(platform.os(), platform.architecture()));
-        platforms.truncate(16);
-        return Ok(());
-    }
-    match Document::of(descriptor.media_type().as_ref()) {
-        Some(Document::Manifest) => found.push((digest, descriptor.clone())),
-        Some(Document::Index) if depth >= 2 => return Err(invalid(&name, Problem::Depth)),
-        Some(Document::Index) => {
-            let bytes = document(members, descriptor, limits)?;
-            Document::Index.check(&name, &bytes, Some(descriptor.media_type().as_ref()))?;
-            let index: ImageIndex = parse(&name, &bytes)?;
-            for descriptor in index.manifests() {
-                collect(members, descriptor, depth + 1, limits, found, platforms)?;
+/// What the indexes name. Each index is read once, however often it is named: of entries in indexes of many entries there can be too
+/// many to look at, let alone to keep.
+#[derive(Default)]
+struct Found {
+    /// Manifests for this machine.
+    manifests: BTreeMap<Digest, Descriptor>,
+    /// Some of the platforms that are not.
+    platforms: Vec<String>,
+    /// Indexes that were read: digest, size and type, each of which is checked.
+    indexes: BTreeSet<(Digest, u64, String)>,
+}
+
+impl Found {
+    /// Looks at an index's entry.
+    fn collect(
+        &mut self,
+        members: &Members,
+        descriptor: &Descriptor,
+        depth: usize,
+        limits: Limits,
+    ) -> Result<(), OciError> {
+        let (name, digest) = blob(descriptor)?;
+        if let Some(platform) = descriptor.platform()
+            && (*platform.os() != Os::Linux || *platform.architecture() != Arch::Amd64)
+        {
+            if self.platforms.len() < 16 {
+                self.platforms.push(platform_name(platform.os(), platform.architecture()));
             }
+            return Ok(());
         }
-        None => return Err(media_type(&name, descriptor)),
+        let kind = descriptor.media_type().as_ref();
+        match Document::of(kind) {
+            Some(Document::Manifest) => {
+                self.manifests.entry(digest).or_insert_with(|| descriptor.clone());
+            }
+            Some(Document::Index) if depth >= 2 => return Err(invalid(&name, Problem::Depth)),
+            Some(Document::Index) if self.indexes.insert((digest, descriptor.size(), kind.to_owned())) => {
+                let bytes = document(members, descriptor, limits)?;
+                Document::Index.check(&name, &bytes, Some(kind))?;
+                let index: ImageIndex = parse(&name, &bytes)?;
+                for descriptor in index.manifests() {
+                    self.collect(members, descriptor, depth + 1, limits)?;
+                }
+            }
+            Some(Document::Index) => {}
+            None => return Err(media_type(&name, descriptor)),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn manifest(members: &Members, descriptor: &Descriptor, limits: Limits) -> Result<Image, OciError> {

@@ -4,6 +4,8 @@
 //! `urls` of descriptors are never followed.
 
 mod docker;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 mod layout;
 mod members;
 

@@ -154,6 +154,18 @@ fn refuses_configurations_that_do_not_fit() {
     }
 }
 
+/// Each of 9 million ways to the one manifest would be kept and its index be read 3000 times.
+#[test]
+fn an_index_that_is_named_often_is_read_once() {
+    let layout = Layout::new();
+    let manifest = layout.document(MANIFEST, &layout.manifest("a"));
+    let nested = json!({ "schemaVersion": 2, "manifests": vec![manifest; 3000] });
+    layout.index(&vec![layout.document(INDEX, &nested); 3000]);
+    let start = std::time::Instant::now();
+    let found = import(layout.path()).expect("imported");
+    assert!(listing(&found).contains_key("/a") && start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
+
 #[test]
 fn chooses_the_platform_and_the_name() {
     let layout = Layout::new();

@@ -133,6 +133,9 @@ fn check_bzimage(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
     }
     let setup = setup_bytes(&header);
     let code = u64::from(header.syssize) * 16;
+    if code <= ENTRY_64 {
+        return Err(KernelError::Unsupported("its code ends before its 64-bit entry"));
+    }
     let promised = (setup + code).max(signature_end(file, len, setup)?);
     if len < promised {
         return Err(KernelError::Truncated { has: len, promised });
@@ -235,6 +238,9 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
         memory_start = memory_start.min(segment.place);
         memory_end = memory_end.max(end);
     }
+    if let Some(second) = overlapping(&segments) {
+        return Err(KernelError::Place { start: second.place, size: second.memory_bytes });
+    }
     if !holds_entry {
         return Err(KernelError::Unsupported("its entry is not in a loaded segment at its physical address"));
     }
@@ -248,6 +254,15 @@ fn check_elf(file: &File, len: u64) -> Result<KernelInfo, KernelError> {
         initramfs_max: max,
         segments,
     })
+}
+
+/// The first segment in memory that begins before the one below it ends.
+fn overlapping(segments: &[Segment]) -> Option<&Segment> {
+    let mut sorted: Vec<&Segment> = segments.iter().filter(|segment| segment.memory_bytes > 0).collect();
+    sorted.sort_unstable_by_key(|segment| segment.place);
+    let pair =
+        sorted.windows(2).find(|pair| pair[0].place.saturating_add(pair[0].memory_bytes) > pair[1].place);
+    pair.map(|pair| pair[1])
 }
 
 fn u64_at(b: &[u8], at: usize) -> u64 {
@@ -297,5 +312,7 @@ pub(crate) fn load(
     Ok(loaded.map_err(|e| KernelError::Load(e.to_string()))?.setup_header)
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

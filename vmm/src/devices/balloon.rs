@@ -90,5 +90,7 @@ impl VirtioDevice for Balloon {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

@@ -129,5 +129,7 @@ impl VirtioDevice for Block {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

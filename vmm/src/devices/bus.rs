@@ -80,46 +80,17 @@ impl Bus {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use isolab_wire::trace::Tracer;
-    use rustix::pipe::{PipeFlags, pipe_with};
-
+    use super::invariants::{bus, owned};
     use super::*;
-    use crate::statistics::Statistics;
-
-    /// A device that remembers where it was read and written.
-    #[derive(Default)]
-    struct Touched(Mutex<Vec<u64>>);
-
-    impl Mmio for Touched {
-        fn read(&self, at: u64, data: &mut [u8]) {
-            self.0.lock().unwrap().push(at);
-            data.fill(7);
-        }
-
-        fn write(&self, at: u64, _data: &[u8]) {
-            self.0.lock().unwrap().push(at);
-        }
-    }
-
-    fn bus() -> (Bus, [Arc<Touched>; 3]) {
-        let devices = [0; 3].map(|_| Arc::new(Touched::default()));
-        let (_, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let marks = Marks::new(pipe, None, Statistics::open(&[], Tracer::OFF), false);
-        let on_bus = devices.each_ref().map(|device| Arc::clone(device) as Arc<dyn Mmio>);
-        (Bus { devices: on_bus.into(), marks, debug: DebugPort::new(false) }, devices)
-    }
 
     #[test]
     fn what_belongs_to_no_device_reads_as_ones_and_takes_nothing() {
-        let (bus, devices) = bus();
-        let owned = |at: u16| {
-            matches!(at, CODE_PORT | VALUE_PORT | port::SLEEP | port::RESET)
-                || (port::SERIAL..=port::SERIAL_END).contains(&at)
-        };
+        let (bus, devices, _far) = bus();
         for at in (0..=u16::MAX).filter(|at| !owned(*at)) {
             for width in [1, 2, 4] {
                 let mut data = [0; 4];

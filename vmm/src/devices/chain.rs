@@ -97,5 +97,7 @@ pub(crate) fn write(ram: &GuestRam, pieces: &[Piece], bytes: &[u8]) -> usize {
     done
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The guest's side of a queue, for tests: writes descriptors and rings as a driver does, or as none should.
+//! The guest's side of a queue, for tests and fuzz targets: writes descriptors and rings as a driver does, or as none should.
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -14,19 +14,28 @@ pub(crate) const DATA: u64 = 0x1_0000;
 
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
+#[cfg_attr(not(test), expect(dead_code, reason = "for tests of what is refused"))]
 pub(crate) const INDIRECT: u16 = 4;
 
 /// One descriptor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Descriptor {
-    pub(crate) at: u64,
-    pub(crate) len: u32,
-    pub(crate) flags: u16,
-    pub(crate) next: u16,
+pub struct Descriptor {
+    /// Guest address.
+    pub at: u64,
+    /// Bytes.
+    pub len: u32,
+    /// `VIRTQ_DESC_F_*`.
+    pub flags: u16,
+    /// The next one's number.
+    pub next: u16,
 }
 
 pub(crate) fn ram() -> GuestRam {
-    GuestRam::from_ranges(&[(GuestAddress(0), usize::try_from(RAM).unwrap())]).unwrap()
+    GuestRam::from_ranges(&[(
+        GuestAddress(0),
+        usize::try_from(RAM).expect("in RAM, and a queue that there can be"),
+    )])
+    .unwrap()
 }
 
 /// The driver of one queue, whose parts lie in a page of their own.
@@ -45,10 +54,16 @@ impl Driver {
 
     /// The device's side of it.
     pub(crate) fn queue(&self) -> Queue {
-        let mut queue = Queue::new(SIZE).unwrap();
-        queue.try_set_desc_table_address(GuestAddress(self.base)).unwrap();
-        queue.try_set_avail_ring_address(GuestAddress(self.base + 0x400)).unwrap();
-        queue.try_set_used_ring_address(GuestAddress(self.base + 0x800)).unwrap();
+        let mut queue = Queue::new(SIZE).expect("in RAM, and a queue that there can be");
+        queue
+            .try_set_desc_table_address(GuestAddress(self.base))
+            .expect("in RAM, and a queue that there can be");
+        queue
+            .try_set_avail_ring_address(GuestAddress(self.base + 0x400))
+            .expect("in RAM, and a queue that there can be");
+        queue
+            .try_set_used_ring_address(GuestAddress(self.base + 0x800))
+            .expect("in RAM, and a queue that there can be");
         queue.set_ready(true);
         queue
     }
@@ -58,19 +73,25 @@ impl Driver {
         bytes.extend(d.len.to_le_bytes());
         bytes.extend(d.flags.to_le_bytes());
         bytes.extend(d.next.to_le_bytes());
-        self.ram.write_slice(&bytes, GuestAddress(self.base + 16 * u64::from(index))).unwrap();
+        self.ram
+            .write_slice(&bytes, GuestAddress(self.base + 16 * u64::from(index)))
+            .expect("in RAM, and a queue that there can be");
     }
 
     /// Makes the chain at a descriptor available.
     pub(crate) fn offer(&mut self, head: u16) {
         let slot = u64::from(self.available % SIZE);
-        self.ram.write_obj(head, GuestAddress(self.base + 0x404 + 2 * slot)).unwrap();
+        self.ram
+            .write_obj(head, GuestAddress(self.base + 0x404 + 2 * slot))
+            .expect("in RAM, and a queue that there can be");
         self.available = self.available.wrapping_add(1);
         self.set_index(self.available);
     }
 
     pub(crate) fn set_index(&self, index: u16) {
-        self.ram.write_obj(index, GuestAddress(self.base + 0x402)).unwrap();
+        self.ram
+            .write_obj(index, GuestAddress(self.base + 0x402))
+            .expect("in RAM, and a queue that there can be");
     }
 
     /// Offers a well-formed chain of pieces (address, length, writable).
@@ -88,8 +109,16 @@ impl Driver {
 
     /// Chains given back, and the length of the last one.
     pub(crate) fn used(&self) -> (u16, u32) {
-        let index: u16 = self.ram.read_obj(GuestAddress(self.base + 0x802)).unwrap();
+        let index: u16 = self
+            .ram
+            .read_obj(GuestAddress(self.base + 0x802))
+            .expect("in RAM, and a queue that there can be");
         let slot = u64::from(index.wrapping_sub(1) % SIZE);
-        (index, self.ram.read_obj(GuestAddress(self.base + 0x804 + 8 * slot + 4)).unwrap())
+        (
+            index,
+            self.ram
+                .read_obj(GuestAddress(self.base + 0x804 + 8 * slot + 4))
+                .expect("in RAM, and a queue that there can be"),
+        )
     }
 }

@@ -273,5 +273,7 @@ impl<D: VirtioDevice> Mmio for VirtioMmio<D> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

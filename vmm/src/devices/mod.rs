@@ -5,7 +5,7 @@ pub(crate) mod block;
 pub(crate) mod bus;
 pub(crate) mod chain;
 pub(crate) mod console;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod driver;
 pub(crate) mod marks;
 pub(crate) mod mmio;

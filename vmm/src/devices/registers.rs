@@ -114,7 +114,7 @@ impl Registers {
             && same_sizes
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn status(&self) -> u32 {
         self.status
     }
@@ -255,5 +255,7 @@ fn set_half(field: &mut u64, which: u32, value: u32) {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,8 @@
 //! and no more.
 
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 mod ram;
 
 use std::fs::File;

@@ -106,7 +106,7 @@ pub(crate) fn map(bytes: u64, pieces: &[Piece], file: &File) -> Result<GuestRam,
 }
 
 /// How long a file with these pieces is; they must be whole pages of RAM, in order and apart.
-fn checked(bytes: u64, pieces: &[Piece]) -> Result<u64, TemplateError> {
+pub(super) fn checked(bytes: u64, pieces: &[Piece]) -> Result<u64, TemplateError> {
     let ranges = layout::ram_ranges(bytes);
     let (mut next, mut total) = (0, 0_u64);
     if pieces.len() > 2 * MOST_PIECES {

@@ -115,7 +115,7 @@ impl VcpuState {
     }
 
     /// A processor that has done nothing yet.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn blank() -> Self {
         let msr = |index| kvm_msr_entry { index, data: u64::MAX, ..Default::default() };
         Self {

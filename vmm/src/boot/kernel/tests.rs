@@ -1,65 +1,10 @@
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use proptest::prelude::*;
 
+use super::invariants::{bzimage, elf, file, loads_where_it_may_or_is_refused, signed};
 use super::*;
 
-const SETUP_SECTORS: usize = 15;
-const CODE: usize = 64 << 10;
-
-/// The smallest file that says of itself what a distribution's kernel says.
-fn bzimage() -> Vec<u8> {
-    let mut file = vec![0; (SETUP_SECTORS + 1) * 512 + CODE];
-    file[0x1f1] = u8::try_from(SETUP_SECTORS).unwrap();
-    file[0x1f4..0x1f8].copy_from_slice(&u32::try_from(CODE / 16).unwrap().to_le_bytes());
-    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    file[0x202..0x206].copy_from_slice(b"HdrS");
-    file[0x206..0x208].copy_from_slice(&0x020f_u16.to_le_bytes());
-    file[0x20e..0x210].copy_from_slice(&0x400_u16.to_le_bytes());
-    file[0x211] = 1;
-    file[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
-    file[0x234] = 1;
-    file[0x236] = 1;
-    file[0x258..0x260].copy_from_slice(&0x100_0000_u64.to_le_bytes());
-    file[0x260..0x264].copy_from_slice(&0x20_0000_u32.to_le_bytes());
-    file[0x600..0x60b].copy_from_slice(b"6.1.0-test\0");
-    file
-}
-
-/// A bzImage with a signature after its code.
-fn signed() -> Vec<u8> {
-    let mut file = bzimage();
-    let end = u32::try_from(file.len()).unwrap();
-    file[0x3c..0x40].copy_from_slice(&0x40_u32.to_le_bytes());
-    file[0x40..0x44].copy_from_slice(b"PE\0\0");
-    let entry = 0x40 + 24 + 112 + 32;
-    file[entry..entry + 4].copy_from_slice(&end.to_le_bytes());
-    file[entry + 4..entry + 8].copy_from_slice(&9000_u32.to_le_bytes());
-    file.resize(file.len() + 9000, 0x30);
-    file
-}
-
-/// An ELF file with one segment and a section table at its end.
-fn elf() -> Vec<u8> {
-    let mut file = vec![0; 0x5000];
-    file[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");
-    file[16..20].copy_from_slice(&[2, 0, 0x3e, 0]);
-    file[24..32].copy_from_slice(&0x100_0010_u64.to_le_bytes());
-    file[32..40].copy_from_slice(&64_u64.to_le_bytes());
-    file[40..48].copy_from_slice(&0x4f80_u64.to_le_bytes());
-    file[52..64].copy_from_slice(&[64, 0, 56, 0, 1, 0, 64, 0, 2, 0, 0, 0]);
-    file[64..72].copy_from_slice(&[1, 0, 0, 0, 5, 0, 0, 0]);
-    for (at, value) in [(72, 0x1000_u64), (88, 0x100_0000), (96, 0x2000), (104, 0x4000)] {
-        file[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
-    file
-}
-
 fn check(bytes: &[u8]) -> Result<KernelInfo, KernelError> {
-    let file = File::from(rustix::fs::memfd_create("kernel", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
-    file.write_all_at(bytes, 0).unwrap();
-    check_kernel(&file)
+    check_kernel(&file(bytes))
 }
 
 #[test]
@@ -108,6 +53,21 @@ fn refuses_a_segment_over_the_boot_tables_or_out_of_reach() {
     }
 }
 
+#[test]
+fn refuses_segments_over_each_other_and_code_without_an_entry() {
+    let mut file = elf();
+    // A second header beside the first one, at its last byte.
+    file.copy_within(64..120, 120);
+    file[56] = 2;
+    file[120 + 24..120 + 32].copy_from_slice(&0x100_3fff_u64.to_le_bytes());
+    assert!(matches!(check(&file), Err(KernelError::Place { start: 0x100_3fff, size: 0x4000 })));
+    file[120 + 24..120 + 32].copy_from_slice(&0x100_4000_u64.to_le_bytes());
+    check(&file).unwrap();
+    let mut file = bzimage();
+    file[0x1f4..0x1f8].copy_from_slice(&0x20_u32.to_le_bytes());
+    assert!(matches!(check(&file), Err(KernelError::Unsupported(_))));
+}
+
 proptest! {
     #[test]
     fn any_change_is_accepted_or_refused_without_panic(
@@ -118,8 +78,6 @@ proptest! {
         for (at, byte) in changes {
             file[at] = byte;
         }
-        if let Ok(info) = check(&file) {
-            prop_assert!(info.memory_end <= MAX_MEMORY_END && info.memory_start >= layout::HIGH_MEMORY);
-        }
+        loads_where_it_may_or_is_refused(&file);
     }
 }

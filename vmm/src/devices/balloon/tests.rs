@@ -2,38 +2,18 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
-use virtio_queue::Queue;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::invariants::{KEPT, filled, pages, pages_go_whole_or_stay, queues};
 use super::*;
-use crate::devices::driver::{DATA, Descriptor, Driver, NEXT, RAM, SIZE, WRITE, ram};
+use crate::devices::driver::{DATA, Descriptor, Driver, NEXT, RAM, SIZE, WRITE};
 use crate::memory;
 
 /// Address, length, whether the device may write.
 type Pieces = [(u64, u32, bool)];
 
-const KEPT: u8 = 0xee;
 /// Where the driver's queues for reports are, by Linux's count and by the specification's.
 const PLACES: [usize; 2] = [2, 4];
-
-/// The queues of a device, of which one has a driver.
-fn queues(driver: &Driver, index: usize) -> Vec<Queue> {
-    let queue = |i: usize| if i == index { driver.queue() } else { Queue::new(SIZE).unwrap() };
-    (0..QUEUES.len()).map(queue).collect()
-}
-
-/// The byte at the start of each page from `DATA` on, and at its end.
-fn pages(ram: &GuestRam) -> Vec<(u8, u8)> {
-    let byte = |at| ram.read_obj::<u8>(GuestAddress(at)).unwrap();
-    (DATA..RAM).step_by(4096).map(|at| (byte(at), byte(at + 4095))).collect()
-}
-
-fn filled() -> GuestRam {
-    let ram = ram();
-    let whole = usize::try_from(RAM - DATA).unwrap();
-    ram.write_slice(&vec![KEPT; whole], GuestAddress(DATA)).unwrap();
-    ram
-}
 
 /// Serves one chain on one queue; returns what came of it and which pages lost what they held.
 fn report(index: usize, pieces: &Pieces) -> (Result<(u16, u32), Malformed>, Vec<usize>) {
@@ -125,24 +105,6 @@ proptest! {
         heads in prop::collection::vec(prop_oneof![0..SIZE, any::<u16>()], 1..12),
         place in 0_usize..QUEUES.len(),
     ) {
-        let ram = filled();
-        let mut driver = Driver::new(&ram, 0);
-        for (index, descriptor) in (0..).zip(&descriptors) {
-            driver.put(index, *descriptor);
-        }
-        for head in heads {
-            driver.offer(head);
-        }
-        let mut queues = queues(&driver, place);
-        for _ in 0..3 {
-            if Balloon.serve(&ram, &mut queues).is_err() {
-                break;
-            }
-        }
-        if place < REPORTS {
-            prop_assert!(pages(&ram).iter().all(|page| *page == (KEPT, KEPT)));
-        } else {
-            prop_assert!(pages(&ram).iter().all(|page| matches!(page, (KEPT, KEPT) | (0, 0))));
-        }
+        pages_go_whole_or_stay(&descriptors, &heads, place);
     }
 }

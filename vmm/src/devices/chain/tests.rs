@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use vm_memory::GuestAddress;
 
+use super::invariants::{Ring, pieces_inside_ram};
 use super::*;
 use crate::devices::driver::{DATA, Descriptor, Driver, INDIRECT, NEXT, RAM, SIZE, WRITE, ram};
 
@@ -109,24 +110,8 @@ proptest! {
         descriptors in prop::collection::vec(descriptor(), usize::from(SIZE)),
         heads in prop::collection::vec(prop_oneof![0..SIZE, any::<u16>()], 1..usize::from(SIZE)),
         junk in prop::collection::vec(any::<u8>(), 4096),
+        changes in prop::collection::vec((0_u16..0xa00, any::<u8>()), 0..8),
     ) {
-        let ram = ram();
-        ram.write_slice(&junk, GuestAddress(DATA)).unwrap();
-        let mut driver = Driver::new(&ram, 0);
-        for (index, descriptor) in (0..).zip(&descriptors) {
-            driver.put(index, *descriptor);
-        }
-        for head in heads {
-            driver.offer(head);
-        }
-        let mut queue = driver.queue();
-        for _ in 0..SIZE {
-            let Ok(Some(chain)) = pop(&mut queue, &ram) else { break };
-            let pieces: Vec<_> = chain.readable.iter().chain(&chain.writable).collect();
-            prop_assert!(pieces.len() <= usize::from(SIZE));
-            for piece in pieces {
-                prop_assert!(piece.at.0 + piece.len as u64 <= RAM);
-            }
-        }
+        pieces_inside_ram(&Ring { descriptors, heads, junk, changes });
     }
 }

@@ -280,5 +280,7 @@ impl VirtioDevice for Console {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,11 @@
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::control::{MESSAGE_LEN, Message};
+use super::invariants::{BUFFER, Bench, MESSAGES, keeps_working};
 use super::*;
-use crate::devices::driver::{DATA, Driver, ram};
-
-const BUFFER: u64 = DATA;
-const MESSAGES: u64 = DATA + 0x8000;
-const QUEUES: usize = 10;
 
 /// Of the specification's order: receive and transmit of port 0, both control queues, then those of ports 1, 2, 3.
 #[test]
@@ -17,47 +13,7 @@ fn queues_into_the_guest_are_short_and_those_out_of_it_long() {
     assert_eq!(QUEUE_SIZES, [16, 64, 16, 64, 16, 64, 2, 64, 2, 64]);
 }
 
-/// A console with a driver on each queue and the host's far ends.
-struct Bench {
-    ram: GuestRam,
-    console: Console,
-    drivers: Vec<Driver>,
-    queues: Vec<Queue>,
-    stdin: Option<io::PipeWriter>,
-    stdout: Option<io::PipeReader>,
-    messages: u64,
-}
-
 impl Bench {
-    fn new() -> Self {
-        let (control, _) = io::pipe().unwrap();
-        let (stdin, stdin_far) = io::pipe().unwrap();
-        let (stdout_far, stdout) = io::pipe().unwrap();
-        let (_, stderr) = io::pipe().unwrap();
-        let ends = Ends {
-            control: control.into(),
-            stdin: Some(stdin.into()),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        };
-        let ram = ram();
-        let drivers: Vec<_> = (0..QUEUES as u64).map(|i| Driver::new(&ram, i)).collect();
-        let queues = drivers.iter().map(Driver::queue).collect();
-        let console = Console::new(ends);
-        Self { ram, console, drivers, queues, stdin: Some(stdin_far), stdout: Some(stdout_far), messages: 0 }
-    }
-
-    fn serve(&mut self) -> Served {
-        self.console.serve(&self.ram, &mut self.queues).unwrap()
-    }
-
-    /// Sends a control message as the guest.
-    fn say(&mut self, port: u32, event: u16, value: u16) {
-        self.ram.write_slice(&Message { port, event, value }.encode(), GuestAddress(MESSAGES)).unwrap();
-        self.drivers[CONTROL_FROM_GUEST].chain(&[(MESSAGES, 8, false)]);
-        self.serve();
-    }
-
     /// Receives the next control message as the guest.
     fn hear(&mut self) -> Option<Message> {
         let at = MESSAGES + 0x100 + 8 * self.messages;
@@ -69,7 +25,9 @@ impl Bench {
         (self.drivers[CONTROL_TO_GUEST].used().0 != before).then(|| {
             let filled = self.drivers[CONTROL_TO_GUEST].used().0 - 1;
             let mut bytes = [0; MESSAGE_LEN];
-            self.ram.read_slice(&mut bytes, GuestAddress(MESSAGES + 0x100 + 8 * u64::from(filled))).unwrap();
+            self.ram
+                .read_slice(&mut bytes, GuestAddress(MESSAGES + 0x100 + 8 * u64::from(filled)))
+                .expect("a bench");
             Message::decode(&bytes)
         })
     }
@@ -85,12 +43,6 @@ impl Bench {
             assert_eq!(self.hear(), Some(Message { port, event: event::PORT_OPEN, value: 1 }));
             self.say(port, event::PORT_OPEN, 1);
         }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Served {
-        self.ram.write_slice(bytes, GuestAddress(BUFFER)).unwrap();
-        self.drivers[from_guest(STDOUT)].chain(&[(BUFFER, u32::try_from(bytes.len()).unwrap(), false)]);
-        self.serve()
     }
 }
 
@@ -212,21 +164,7 @@ proptest! {
         messages in prop::collection::vec((prop_oneof![0_u32..6, any::<u32>()], 0_u16..9, any::<u16>()), 0..30),
         bytes in prop::collection::vec(any::<u8>(), 0..20),
     ) {
-        let mut control = Control::default();
-        for (port, event, value) in messages {
-            control.handle(Message { port, event, value });
-        }
-        let mut bench = Bench::new();
-        bench.ram.write_slice(&bytes, GuestAddress(MESSAGES)).unwrap();
-        bench.drivers[CONTROL_FROM_GUEST].chain(&[(MESSAGES, u32::try_from(bytes.len()).unwrap(), false)]);
-        bench.serve();
-        bench.write(b"still here");
-        let mut read = [0; 10];
-        // A console whose port the guest closed has closed the pipe too.
-        if bench.console.outputs[0].is_open() {
-            bench.stdout.as_mut().unwrap().read_exact(&mut read).unwrap();
-            prop_assert_eq!(&read, b"still here");
-        }
+        keeps_working(&messages, &bytes);
     }
 
     #[test]
