@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::signals::{ENDING, Signals, WINCH};
+use crate::stdio::Budget;
 use crate::terminal;
 
 /// How long a workload may take to answer a signal before it is killed.
@@ -21,11 +22,13 @@ pub(crate) enum Cause {
     Itself,
     /// Its time was up.
     Deadline,
+    /// It wrote more than it may.
+    Output,
     /// Somebody signalled us.
     Signal(u8),
 }
 
-/// Watches the instance until it has ended and everything is freed.
+/// Watches the instance until it has ended and everything is freed; one that has used its budget up is ended.
 ///
 /// # Errors
 /// The instance broke, or polling failed.
@@ -33,12 +36,14 @@ pub(crate) fn supervise(
     mut running: Box<dyn Running>,
     signals: &mut Signals,
     timeout: Option<Duration>,
+    budget: Option<&Budget>,
 ) -> anyhow::Result<(Outcome, Cause)> {
     let mut cause = Cause::Itself;
     let mut deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     let mut killed = false;
     loop {
-        wait_for_event(running.as_ref(), signals, deadline)?;
+        let budget = budget.filter(|_| !killed);
+        wait_for_event(running.as_ref(), signals, deadline, budget)?;
         if running.advance().map_err(anyhow::Error::from_boxed)? {
             break;
         }
@@ -60,6 +65,13 @@ pub(crate) fn supervise(
                 killed = true;
             }
         }
+        if !killed && budget.is_some_and(Budget::is_used_up) {
+            if cause == Cause::Itself {
+                cause = Cause::Output;
+            }
+            running.kill();
+            killed = true;
+        }
         if !killed && deadline.is_some_and(|d| Instant::now() >= d) {
             if cause == Cause::Itself {
                 cause = Cause::Deadline;
@@ -73,9 +85,15 @@ pub(crate) fn supervise(
     Ok((outcome, cause))
 }
 
-fn wait_for_event(running: &dyn Running, signals: &Signals, deadline: Option<Instant>) -> anyhow::Result<()> {
+fn wait_for_event(
+    running: &dyn Running,
+    signals: &Signals,
+    deadline: Option<Instant>,
+    budget: Option<&Budget>,
+) -> anyhow::Result<()> {
     let mut events = running.events();
     events.push(signals.event());
+    events.extend(budget.map(Budget::event));
     let mut fds: Vec<_> = events.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let timeout = deadline
         .map(|d| Timespec::try_from(d.saturating_duration_since(Instant::now())))
@@ -92,6 +110,8 @@ fn wait_for_event(running: &dyn Running, signals: &Signals, deadline: Option<Ins
 pub(crate) fn status(outcome: &Outcome, cause: Cause) -> u8 {
     match (cause, outcome.end) {
         (Cause::Deadline, _) => 124,
+        // As of a program that writes more to a file than it may: the signal XFSZ.
+        (Cause::Output, _) => 128 + 25,
         (Cause::Signal(signal), End::Killed) => 128_u8.saturating_add(signal),
         (_, End::Workload(exit)) => exit.status(),
         (_, End::OutOfMemory | End::Killed) => 137,

@@ -69,7 +69,7 @@ pub(super) fn at_level(
         .with_context(|| format!("start level {name}"))?;
     // Not before the start: the launcher is single-threaded while it makes the instance.
     let (said, complained) = (reader(said, MOST), reader(complained, COMPLAINT));
-    let (outcome, cause) = supervise(running, signals, job.timeout.or(Some(LIMIT)))?;
+    let (outcome, cause) = supervise(running, signals, job.timeout.or(Some(LIMIT)), None)?;
     let (said, complained) = (said.join(), complained.join());
     let said = said.map_err(|_| anyhow::anyhow!("the reader of level {name} panicked"))??;
     let complained = complained.map_err(|_| anyhow::anyhow!("the reader of level {name} panicked"))??;
@@ -81,7 +81,7 @@ pub(super) fn at_level(
     }
     let interrupted = match cause {
         Cause::Signal(signal) => Some(signal),
-        Cause::Itself | Cause::Deadline => None,
+        Cause::Itself | Cause::Deadline | Cause::Output => None,
     };
     let out_of_memory = outcome.end == End::OutOfMemory;
     let status = status(&outcome, cause);

@@ -1,4 +1,4 @@
-//! What processors reach by ports and by device memory. Everything else reads as ones and is ignored.
+//! What processors reach by ports and by device memory. Everything else reads as ones, is ignored and is counted.
 
 use std::sync::Arc;
 
@@ -46,7 +46,10 @@ impl Bus {
             }
             (port::SLEEP, &[byte]) if byte & SLEEP_ENABLE != 0 => Some(Leave::PowerOff),
             (port::RESET, &[RESET_COMMAND]) => Some(Leave::Reset),
-            _ => None,
+            _ => {
+                self.marks.count_unowned();
+                None
+            }
         }
     }
 
@@ -56,7 +59,10 @@ impl Bus {
                 *byte = self.debug.read(u8::try_from(at - port::SERIAL).unwrap_or(0));
             }
             (port::SLEEP, [byte]) => *byte = 0,
-            (_, data) => data.fill(0xff),
+            (_, data) => {
+                self.marks.count_unowned();
+                data.fill(0xff);
+            }
         }
     }
 
@@ -69,13 +75,17 @@ impl Bus {
     pub(crate) fn memory_read(&self, at: u64, data: &mut [u8]) {
         match self.device(at) {
             Some((device, offset)) => device.read(offset, data),
-            None => data.fill(0xff),
+            None => {
+                self.marks.count_unowned();
+                data.fill(0xff);
+            }
         }
     }
 
     pub(crate) fn memory_write(&self, at: u64, data: &[u8]) {
-        if let Some((device, offset)) = self.device(at) {
-            device.write(offset, data);
+        match self.device(at) {
+            Some((device, offset)) => device.write(offset, data),
+            None => self.marks.count_unowned(),
         }
     }
 }
