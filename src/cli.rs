@@ -30,7 +30,7 @@ Examples:
   isolab doctor                                what this machine can do, and what to install
 
 Exit status: the workload's own; 124 deadline, 125 isolab's own error, 126 not executable, 127 not found,
-128+n signal n, 3 comparison refused.")]
+128+n signal n, 153 too much output, 3 comparison refused.")]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -323,13 +323,16 @@ pub(crate) struct RunArgs {
     /// Show the guest kernel's console on standard error (vm)
     #[arg(long)]
     pub(crate) guest_console: bool,
+    /// End the run when its output and error come to more than this, such as 10M (status 153) [default: no limit]
+    #[arg(long, allow_negative_numbers = true, value_name = "SIZE")]
+    pub(crate) max_output: Option<String>,
     /// Write a report of the run as one JSON line to this descriptor (used by compare)
     #[arg(long, hide = true, value_name = "FD")]
     pub(crate) report_fd: Option<i32>,
     /// Where a stage of the start ends, make it longer by so many milliseconds, fail, panic or die (a test; repeatable)
     #[arg(long, hide = true, value_name = "STAGE=delay:MS|error|panic|kill")]
     pub(crate) test_fault: Vec<StageFault>,
-    /// Leave a mechanism of the container out: seccomp=off, net=host, limits=off (used by compare --vary)
+    /// Leave a mechanism out: seccomp=off, net=host, limits=off of a container, jail=off of a guest (used by compare --vary)
     #[arg(long, hide = true, value_name = "KNOB=VALUE")]
     pub(crate) knob: Vec<String>,
     /// The job.
@@ -344,7 +347,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
     /// Compare one level (default: container) with itself, one mechanism changed at a time (repeatable): seccomp=on,off
-    /// net=private,host (also uts, ipc, cgroupns) limits=on,off overlay=on,off console=off,on free-page-reporting=off,on memory=SIZE,..
+    /// net=private,host (also uts, ipc, cgroupns) limits=on,off jail=on,off overlay=on,off console=off,on free-page-reporting=off,on memory=SIZE,..
     /// cpus=N,.. pids=N,.. kernel=NAME,..;
     /// the first values are the base
     #[arg(long, value_name = "KNOB=A,B")]

@@ -14,11 +14,13 @@ pub(crate) struct Knobs {
     pub(crate) container: ContainerKnobs,
     /// Limits of its cgroup. Without them there is still a cgroup, to read the charge.
     pub(crate) limits: bool,
+    /// The monitor's own user, its empty root directory and its limits.
+    pub(crate) jail: bool,
 }
 
 impl Default for Knobs {
     fn default() -> Self {
-        Self { container: ContainerKnobs::default(), limits: true }
+        Self { container: ContainerKnobs::default(), limits: true, jail: true }
     }
 }
 
@@ -33,13 +35,14 @@ struct Knob {
     weak: Option<&'static str>,
 }
 
-const KNOBS: [Knob; 13] = [
+const KNOBS: [Knob; 14] = [
     Knob { name: "seccomp", values: &["on", "off"], levels: &["container"], weak: Some("off") },
     Knob { name: "net", values: &["private", "host"], levels: &["container"], weak: Some("host") },
     Knob { name: "uts", values: &["private", "host"], levels: &["container"], weak: Some("host") },
     Knob { name: "ipc", values: &["private", "host"], levels: &["container"], weak: Some("host") },
     Knob { name: "cgroupns", values: &["private", "host"], levels: &["container"], weak: Some("host") },
     Knob { name: "limits", values: &["on", "off"], levels: &["container"], weak: Some("off") },
+    Knob { name: "jail", values: &["on", "off"], levels: &["vm"], weak: Some("off") },
     Knob { name: "overlay", values: &["on", "off"], levels: &["process", "container", "vm"], weak: None },
     Knob { name: "console", values: &["off", "on"], levels: &["vm"], weak: None },
     Knob { name: "free-page-reporting", values: &["off", "on"], levels: &["vm"], weak: None },
@@ -123,6 +126,7 @@ impl Knobs {
             match setting.knob {
                 "seccomp" => knobs.container.seccomp = !setting.weaker,
                 "limits" => knobs.limits = !setting.weaker,
+                "jail" => knobs.jail = !setting.weaker,
                 name => match NAMESPACES.iter().find(|(known, _)| *known == name) {
                     Some((_, bit)) if setting.weaker => knobs.container.shared |= bit,
                     Some(_) => {}

@@ -54,6 +54,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
         levels::check_options(&args.level, config.asked)?;
     }
     check_lab_options(&args.job)?;
+    let budget = args.max_output.as_ref().map(|size| parse_size("--max-output", size)).transpose()?;
     if args.job.print_config {
         say!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(0);
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
             if args.report_fd.is_none() {
                 snapshot::ensure_in_lab(&config)?;
             }
-            run::run(args, &config, main_ns)
+            run::run(args, &config, budget, main_ns)
         }
         Place::Lab(why) => {
             eprintln!("isolab: running in the lab: {why}");
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
             if args.guest_console {
                 arguments.push("--guest-console".into());
             }
+            arguments.extend(budget.map(|bytes| format!("--max-output={bytes}")));
             arguments.extend(args.knob.iter().map(|knob| format!("--knob={knob}")));
             arguments.extend(StageFault::options(&args.test_fault));
             arguments.extend(arguments::of_job(&args.job, image.entry.reference()));

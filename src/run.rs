@@ -19,15 +19,16 @@ use crate::knobs::Knobs;
 use crate::levels::{self, Setup};
 use crate::resolve;
 use crate::signals::Signals;
+use crate::stdio::Budget;
 use crate::supervise::{Cause, Deadlines, status, supervise};
 use crate::terminal::RawTerminal;
 use crate::{doctor, hint, report_fd, stdio};
 
-/// Runs the job and gives the exit status.
+/// Runs the job, which may write `most` bytes, and gives the exit status.
 ///
 /// # Errors
 /// isolab's own: status 125.
-pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::Result<u8> {
+pub(crate) fn run(args: &RunArgs, config: &JobConfig, most: Option<u64>, main_ns: u64) -> anyhow::Result<u8> {
     // Taken before anything else opens descriptors, so that a wrong number can't name one of ours.
     let report_to = args.report_fd.map(report_fd::take).transpose()?;
     report_to.as_ref().map_or(Ok(()), report_fd::tie)?;
@@ -56,7 +57,8 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     }
     let level = levels::level(&args.level, setup)?;
     let deadlines = Deadlines { start: config.start_timeout, whole: job.timeout };
-    let (outcome, cause) = start(level.as_ref(), &job, deadlines, &mut signals, tracer)?;
+    let budget = most.map(Budget::new).transpose().context("make the budget of output")?;
+    let (outcome, cause) = start(level.as_ref(), &job, deadlines, &mut signals, budget.as_ref(), tracer)?;
     let code = status(&outcome, cause);
     let lost = &outcome.detail.limits_not_enforced;
     if !lost.is_empty() && report_to.is_none() && std::io::stderr().is_terminal() {
@@ -67,6 +69,9 @@ pub(crate) fn run(args: &RunArgs, config: &JobConfig, main_ns: u64) -> anyhow::R
     }
     if cause == Cause::Deadline && report_to.is_none() {
         eprintln!("isolab: ended by the deadline of --timeout");
+    }
+    if cause == Cause::Output && report_to.is_none() {
+        eprintln!("isolab: ended by the limit of --max-output");
     }
     if let Some(file) = report_to {
         report(file, level.as_ref(), main_ns, &outcome, code)?;
@@ -103,16 +108,17 @@ fn start(
     job: &Job,
     deadlines: Deadlines,
     signals: &mut Signals,
+    budget: Option<&Budget>,
     tracer: Tracer,
 ) -> anyhow::Result<(Outcome, Cause)> {
     if let Err(unavailable) = level.check() {
         bail!("{}; {}", unavailable.reason, unavailable.remedy);
     }
     let connected = match (level.name(), job.stdio) {
-        ("vm", mode) => stdio::direct(mode).map(|ends| (ends, stdio::Pumps::default())),
+        ("vm", mode) if budget.is_none() => stdio::direct(mode).map(|ends| (ends, stdio::Pumps::default())),
         // No init is there to make a terminal inside.
-        ("process", Stdio::Terminal { rows, cols }) => stdio::terminal(rows, cols),
-        (_, mode) => stdio::connect(mode),
+        ("process", Stdio::Terminal { rows, cols }) => stdio::terminal(rows, cols, budget),
+        (_, mode) => stdio::connect(mode, budget),
     };
     let (ends, pumps) = connected.context("connect standard input and output")?;
     tracer.end(Subphase::Job)?;
@@ -123,10 +129,15 @@ fn start(
         _ => None,
     };
     let draining = pumps.start();
-    let result = supervise(running, signals, deadlines);
+    let result = supervise(running, signals, deadlines, budget);
     draining.finish();
     drop(terminal);
-    result
+    // It may have ended while the last of its output was still to be counted.
+    let over = budget.is_some_and(Budget::is_used_up);
+    result.map(|(outcome, cause)| match cause {
+        Cause::Itself if over => (outcome, Cause::Output),
+        cause => (outcome, cause),
+    })
 }
 
 /// How far an instance had come that did not start its command in time.

@@ -177,7 +177,8 @@ fn make(guest: &Guest, image: &Resolved) -> anyhow::Result<Result<(String, Snaps
         memory: new.memory.try_clone().context("share a file")?,
     };
     let running = levels::start_template(setup, &job, stdio, files)?;
-    let (outcome, cause) = supervise(running, &mut signals, Deadlines { start: START, whole: None })?;
+    let deadlines = Deadlines { start: START, whole: None };
+    let (outcome, cause) = supervise(running, &mut signals, deadlines, None)?;
     match (outcome.end, cause) {
         (End::Workload(Exit::Code(0)), Cause::Itself) => Ok(Ok(new.publish()?)),
         (_, Cause::Signal(signal)) => Ok(Err(signal)),

@@ -6,10 +6,13 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use isolab_bench::port::HostStdio;
 use isolab_images::job::Stdio;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
@@ -18,23 +21,70 @@ use crate::terminal;
 /// Pipe size that keeps the pumps from waking for each page.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// How much a run may still write to its output and error together. It is counted here and not by the instance, so that nothing
+/// inside can take more.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Rest>);
+
+#[derive(Debug)]
+struct Rest {
+    bytes: AtomicU64,
+    used_up: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Budget {
+    /// Of so many bytes.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(crate) fn new(bytes: u64) -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok(Self(Arc::new(Rest { bytes: AtomicU64::new(bytes), used_up: AtomicBool::new(false), event })))
+    }
+
+    /// Whether more was to be written than it has.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.0.used_up.load(Ordering::SeqCst)
+    }
+
+    /// Polls readable once it is used up.
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+
+    /// Takes so much of it as there is, up to `wanted`.
+    fn take(&self, wanted: usize) -> usize {
+        let taken = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
+        let less = |left| Some(left - taken(left) as u64);
+        let left = self.0.bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).unwrap_or(0);
+        if taken(left) < wanted {
+            self.0.used_up.store(true, Ordering::SeqCst);
+            // It fails only where the counter is full: then the event is set anyway.
+            let _set = rustix::io::write(&self.0.event, &1_u64.to_ne_bytes());
+        }
+        taken(left)
+    }
+}
+
 /// The copying that starts once the instance runs (it must not: the launcher starts single-threaded).
 #[derive(Debug, Default)]
 pub(crate) struct Pumps {
     input: Option<(File, File)>,
     outputs: Vec<(File, File)>,
+    budget: Option<Budget>,
 }
 
 /// Running pumps of the output.
 #[derive(Debug)]
 pub(crate) struct Draining(Vec<JoinHandle<()>>);
 
-/// Prepares the descriptors for the instance and the pumps that feed them.
+/// Prepares the descriptors for the instance and the pumps that feed them. Where there is a budget, all output is pumped.
 ///
 /// # Errors
 /// Out of descriptors, or /dev/null can't be opened.
-pub(crate) fn connect(mode: Stdio) -> io::Result<(HostStdio, Pumps)> {
-    let mut pumps = Pumps::default();
+pub(crate) fn connect(mode: Stdio, budget: Option<&Budget>) -> io::Result<(HostStdio, Pumps)> {
+    let mut pumps = Pumps { budget: budget.cloned(), ..Pumps::default() };
     let stdin = match mode {
         Stdio::Output => None,
         Stdio::Interactive | Stdio::Terminal { .. } => Some(inward(io::stdin().as_fd(), &mut pumps)?),
@@ -48,11 +98,11 @@ pub(crate) fn connect(mode: Stdio) -> io::Result<(HostStdio, Pumps)> {
 ///
 /// # Errors
 /// Out of descriptors or terminals.
-pub(crate) fn terminal(rows: u16, cols: u16) -> io::Result<(HostStdio, Pumps)> {
+pub(crate) fn terminal(rows: u16, cols: u16, budget: Option<&Budget>) -> io::Result<(HostStdio, Pumps)> {
     let (ours, users) = terminal::open(rows, cols)?;
     let input = (File::from(io::stdin().as_fd().try_clone_to_owned()?), File::from(ours.try_clone()?));
     let output = (File::from(ours), File::from(io::stdout().as_fd().try_clone_to_owned()?));
-    let pumps = Pumps { input: Some(input), outputs: vec![output] };
+    let pumps = Pumps { input: Some(input), outputs: vec![output], budget: budget.cloned() };
     Ok((HostStdio { stdin: Some(users.try_clone()?), stdout: users.try_clone()?, stderr: users }, pumps))
 }
 
@@ -87,7 +137,7 @@ fn inward(own: BorrowedFd<'_>, pumps: &mut Pumps) -> io::Result<OwnedFd> {
 }
 
 fn outward(own: BorrowedFd<'_>, pumps: &mut Pumps) -> io::Result<OwnedFd> {
-    if passes(own)? {
+    if pumps.budget.is_none() && passes(own)? {
         return own.try_clone_to_owned();
     }
     let (read, write) = wide_pipe()?;
@@ -117,11 +167,13 @@ impl Pumps {
     #[must_use]
     pub(crate) fn start(self) -> Draining {
         if let Some((from, to)) = self.input {
-            std::thread::spawn(move || copy(from, to));
+            std::thread::spawn(move || copy(from, to, None));
         }
-        Draining(
-            self.outputs.into_iter().map(|(from, to)| std::thread::spawn(move || copy(from, to))).collect(),
-        )
+        let start = |(from, to)| {
+            let budget = self.budget.clone();
+            std::thread::spawn(move || copy(from, to, budget.as_ref()))
+        };
+        Draining(self.outputs.into_iter().map(start).collect())
     }
 }
 
@@ -135,8 +187,8 @@ impl Draining {
     }
 }
 
-/// Copies until end of file, or until the reader is gone: then dropping `from` gives the writer `SIGPIPE`.
-fn copy(mut from: File, mut to: File) {
+/// Copies until end of file, until the budget is used up, or until the reader is gone: then dropping `from` gives the writer `SIGPIPE`.
+fn copy(mut from: File, mut to: File, budget: Option<&Budget>) {
     let mut buffer = vec![0; 1 << 18];
     loop {
         let n = match from.read(&mut buffer) {
@@ -145,7 +197,8 @@ fn copy(mut from: File, mut to: File) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return,
         };
-        if to.write_all(&buffer[..n]).is_err() {
+        let taken = budget.map_or(n, |budget| budget.take(n));
+        if to.write_all(&buffer[..taken]).is_err() || taken < n {
             return;
         }
     }

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::signals::{ENDING, Signals, WINCH};
+use crate::stdio::Budget;
 use crate::terminal;
 
 /// How long an instance may take until its command runs, where nobody asked for another time.
@@ -25,6 +26,8 @@ pub(crate) enum Cause {
     Deadline,
     /// Its command did not run in time.
     Start,
+    /// It wrote more than it may.
+    Output,
     /// Somebody signalled us.
     Signal(u8),
 }
@@ -38,7 +41,7 @@ pub(crate) struct Deadlines {
     pub(crate) whole: Option<Duration>,
 }
 
-/// Watches the instance until it has ended and everything is freed.
+/// Watches the instance until it has ended and everything is freed; one that has used its budget up is ended.
 ///
 /// # Errors
 /// The instance broke, or polling failed.
@@ -46,6 +49,7 @@ pub(crate) fn supervise(
     mut running: Box<dyn Running>,
     signals: &mut Signals,
     deadlines: Deadlines,
+    budget: Option<&Budget>,
 ) -> anyhow::Result<(Outcome, Cause)> {
     let mut cause = Cause::Itself;
     let after = |time| Instant::now().checked_add(time);
@@ -53,7 +57,8 @@ pub(crate) fn supervise(
     let mut start = after(deadlines.start);
     let mut killed = false;
     loop {
-        wait_for_event(running.as_ref(), signals, deadline.into_iter().chain(start).min())?;
+        let budget = budget.filter(|_| !killed);
+        wait_for_event(running.as_ref(), signals, deadline.into_iter().chain(start).min(), budget)?;
         if running.advance().map_err(anyhow::Error::from_boxed)? {
             break;
         }
@@ -84,6 +89,13 @@ pub(crate) fn supervise(
                 deadline = None;
             }
         }
+        if !killed && budget.is_some_and(Budget::is_used_up) {
+            if cause == Cause::Itself {
+                cause = Cause::Output;
+            }
+            running.kill();
+            killed = true;
+        }
         if !killed && deadline.is_some_and(|d| Instant::now() >= d) {
             if cause == Cause::Itself {
                 cause = Cause::Deadline;
@@ -97,9 +109,15 @@ pub(crate) fn supervise(
     Ok((outcome, cause))
 }
 
-fn wait_for_event(running: &dyn Running, signals: &Signals, deadline: Option<Instant>) -> anyhow::Result<()> {
+fn wait_for_event(
+    running: &dyn Running,
+    signals: &Signals,
+    deadline: Option<Instant>,
+    budget: Option<&Budget>,
+) -> anyhow::Result<()> {
     let mut events = running.events();
     events.push(signals.event());
+    events.extend(budget.map(Budget::event));
     let mut fds: Vec<_> = events.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let timeout = deadline
         .map(|d| Timespec::try_from(d.saturating_duration_since(Instant::now())))
@@ -117,6 +135,8 @@ pub(crate) fn status(outcome: &Outcome, cause: Cause) -> u8 {
     match (cause, outcome.end) {
         (Cause::Deadline, _) => 124,
         (Cause::Start, _) => 125,
+        // As of a program that writes more to a file than it may: the signal XFSZ.
+        (Cause::Output, _) => 128 + 25,
         (Cause::Signal(signal), End::Killed) => 128_u8.saturating_add(signal),
         (_, End::Workload(exit)) => exit.status(),
         (_, End::OutOfMemory | End::Killed) => 137,

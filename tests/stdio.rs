@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use support::{GUESTS, OF_LAB, ends_within, isolab};
+use support::{GUESTS, OF_LAB, at_every_level, ends_within, isolab, run};
 
 /// Bytes that no pattern in a pump can imitate.
 fn noise(len: usize) -> Vec<u8> {
@@ -131,5 +131,40 @@ fn an_input_that_ends_at_once_and_an_output_closed_from_the_start_end_cleanly() 
         // The one line may have found room in a pipe whose reader was not known to be gone yet.
         assert!(matches!(status, Some(0 | 1 | 141)), "{level}: {status:?}");
         assert!(!stderr.contains("panic") && !stderr.contains("Broken pipe"), "{level}: {stderr}");
+    }
+}
+
+#[test]
+fn a_run_that_writes_more_than_its_budget_is_ended_at_the_byte_at_every_level() {
+    // One of each: as much as the budget, a byte more, far more, and more on standard error.
+    let commands = [
+        vec!["--max-output", "6", "demo", "--", "/isolab-work", "echo", "hello"],
+        vec!["--max-output", "5", "demo", "--", "/isolab-work", "echo", "hello"],
+        vec!["--max-output", "64K", "demo", "--", "/isolab-work", "yes", "2"],
+        vec!["--max-output", "100", "demo", "--", "/isolab-work", "console", "1000"],
+        vec!["--max-output", "0", "demo", "--", "/isolab-work", "null"],
+    ];
+    let ended = "isolab: ended by the limit of --max-output\n";
+    for (level, results) in at_every_level(&commands) {
+        let [exact, more, flood, errors, nothing] = &results[..] else { panic!("five runs") };
+        assert_eq!((exact.status, exact.stdout.as_str()), (Some(0), "hello\n"), "{level}: {}", exact.stderr);
+        assert_eq!((more.status, more.stdout.as_str()), (Some(153), "hello"), "{level}: {}", more.stderr);
+        assert_eq!((flood.status, flood.stdout.len()), (Some(153), 64 << 10), "{level}: {}", flood.stderr);
+        assert_eq!(errors.status, Some(153), "{level}: {}", errors.stderr);
+        let said = errors.stderr.strip_suffix(ended).expect("isolab says why");
+        assert_eq!(said.len() + errors.stdout.len(), 100, "{level}: {said}");
+        assert_eq!((nothing.status, nothing.stdout.as_str()), (Some(0), ""), "{level}: {}", nothing.stderr);
+        for over in [more, flood] {
+            assert!(over.stderr.ends_with(ended), "{level}: {}", over.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_budget_that_is_no_size_is_refused() {
+    for size in ["", "-1", "5x", "9999999999999G"] {
+        let refused = run(&["run", "--max-output", size, "demo"]);
+        assert_eq!(refused.status, Some(125), "{size}: {}", refused.stderr);
+        assert!(refused.stderr.contains("--max-output"), "{size}: {}", refused.stderr);
     }
 }

@@ -6,7 +6,7 @@ mod table;
 use std::path::Path;
 
 use isolab_bpf::{ALLOW, Insn, KILL, argument, if_equal, mask};
-use table::{OF_DEVICES, OF_PROCESSOR, conditions};
+use table::{Kind, conditions};
 
 fn main() -> std::io::Result<()> {
     println!("cargo::rerun-if-changed=src/filter/table.rs");
@@ -14,15 +14,26 @@ fn main() -> std::io::Result<()> {
     let out =
         std::env::var_os("OUT_DIR").ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
     let write = |name: &str, filter: Vec<u8>| std::fs::write(Path::new(&out).join(name), filter);
-    write("processor.bpf", filter(OF_PROCESSOR))?;
-    write("devices.bpf", filter(&[OF_PROCESSOR, OF_DEVICES].concat()))
+    write("start.bpf", filter(Kind::Start))?;
+    write("processor.bpf", filter(Kind::Processor))?;
+    write("devices.bpf", filter(Kind::Devices))?;
+    write("templates_devices.bpf", filter(Kind::TemplatesDevices))
 }
 
-/// Allows these calls under their conditions; any other ends the process.
-fn filter(calls: &[i64]) -> Vec<u8> {
+/// Allows this kind's calls under their conditions; any other ends the process. What the first filter refuses, or asks for, no other one
+/// has to: those are as short as that makes them.
+fn filter(kind: Kind) -> Vec<u8> {
+    let first = Kind::Start.calls();
+    let lowest = first.iter().copied().min().unwrap_or_default();
+    let calls = kind.calls();
     let verdict = |number: u32| {
-        let call = i64::from(number);
-        calls.contains(&call).then(|| conditions(call))
+        let mut call = i64::from(number);
+        if kind != Kind::Start {
+            call = (lowest..=call).rev().find(|call| first.contains(call)).unwrap_or(lowest);
+        }
+        let conditions = conditions(kind, call);
+        let known = kind != Kind::Start && conditions == table::conditions(Kind::Start, call);
+        calls.contains(&call).then_some(if known { &[] } else { conditions })
     };
     isolab_bpf::compile(verdict, |verdict| verdict.map_or_else(|| vec![KILL], leaf))
 }

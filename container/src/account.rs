@@ -65,15 +65,14 @@ impl Account {
         })
     }
 
-    /// Adds what KVM counted from the moment when the guest was ready to its last mark.
+    /// Adds what was counted up to the guest's last mark: by KVM from the moment on when it was ready, and accesses to no device in all.
     pub fn add_end(&mut self, trace: Option<&Trace>) {
-        let (Some(trace), Some(io)) = (trace, trace.and_then(|t| t.counter(When::End, Counter::IoExits)))
-        else {
-            return;
-        };
-        let before = trace.counter(When::Ready, Counter::IoExits);
-        self.counters
-            .extend(before.and_then(|before| Some(("io_exits_after_ready", io.checked_sub(before)?))));
+        let at = |when, counter| trace?.counter(when, counter);
+        let [before, io] = [When::Ready, When::End].map(|when| at(when, Counter::IoExits));
+        let after = io.zip(before).and_then(|(io, before)| io.checked_sub(before));
+        self.counters.extend(after.map(|n| ("io_exits_after_ready", n)));
+        self.counters.retain(|(key, _)| *key != Counter::Unowned.key());
+        self.counters.extend(at(When::End, Counter::Unowned).map(|n| (Counter::Unowned.key(), n)));
     }
 
     /// Adds what the kernel inside says of its RAM, in KiB: all of it, and what is free. In an instance that shares the

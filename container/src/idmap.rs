@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,8 +10,12 @@ use std::process::Command;
 pub(crate) const LENGTH: u32 = 65_536;
 /// First of the blocks that root's containers get: above what distributions give to users and services.
 const FIRST: u32 = 0x4000_0000;
-/// Number of blocks; they end at 0x8000_0000, beyond which some programs take ids for negative numbers.
-const BLOCKS: u32 = (0x8000_0000 - FIRST) / LENGTH;
+/// First of the ids that single processes of root's get, one for each process number that there can be (4,194,304), and the end of the
+/// blocks. They end at 0x8000_0000, beyond which some programs take ids for negative numbers.
+const SINGLES: u32 = END - (1 << 22);
+const END: u32 = 0x8000_0000;
+/// Number of blocks.
+const BLOCKS: u32 = (SINGLES - FIRST) / LENGTH;
 
 /// A run of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +88,8 @@ impl IdMap {
     /// Our own map can't be read.
     pub fn choose() -> Result<Self, IdMapError> {
         if rustix::process::geteuid().is_root() {
-            let read = |path: &'static str| {
-                fs::read_to_string(path).map_err(|source| IdMapError::Read { path, source })
-            };
             let block = std::process::id() % BLOCKS;
-            let uids = vec![root_extent(&read("/proc/self/uid_map")?, block)];
-            let gids = vec![root_extent(&read("/proc/self/gid_map")?, block)];
+            let [uids, gids] = own_maps()?.map(|map| vec![root_extent(&map, block)]);
             return Ok(Self { uids, gids, writer: Writer::Root });
         }
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -148,15 +149,68 @@ impl IdMap {
     }
 }
 
-/// The ids for root's container: the block, where we have all ids; in a user namespace, the end of its largest run.
-pub(crate) fn root_extent(own_map: &str, block: u32) -> Extent {
-    let wanted = FIRST + block * LENGTH;
+/// What a process that root starts can become so that nobody else is it.
+#[derive(Clone, Copy, Debug)]
+pub struct Singles {
+    uids: (u32, u32),
+    gids: (u32, u32),
+}
+
+impl Singles {
+    /// Those that we may give; nothing where we may give none: we are not root, or of a user namespace of a single id.
+    ///
+    /// # Errors
+    /// Our own map can't be read.
+    pub fn of_root() -> Result<Option<Self>, IdMapError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let [uids, gids] = own_maps()?;
+        let all = Self { uids: largest_run(&uids), gids: largest_run(&gids) };
+        Ok(all.of(0).map(|_| all))
+    }
+
+    /// User and group of the process with this number.
+    #[must_use]
+    pub fn of(&self, process: u32) -> Option<(u32, u32)> {
+        single(self.uids, process).zip(single(self.gids, process))
+    }
+}
+
+/// A process's own id; in a user namespace the last one of its largest run.
+fn single((start, length): (u32, u32), process: u32) -> Option<u32> {
+    let wanted = SINGLES + process % (END - SINGLES);
+    let has = |id: u32| id >= start && id - start < length;
+    Some(if has(wanted) { wanted } else { start + length.checked_sub(1)? }).filter(|id| *id != 0)
+}
+
+/// Our own maps of users and groups. That of the kernel's first user namespace is known, and not read.
+fn own_maps() -> Result<[String; 2], IdMapError> {
+    /// `PROC_USER_INIT_INO` of the kernel.
+    const FIRST_NAMESPACE: u64 = 0xefff_fffd;
+    let read =
+        |path: &'static str| fs::read_to_string(path).map_err(|source| IdMapError::Read { path, source });
+    if fs::metadata("/proc/self/ns/user").is_ok_and(|meta| meta.ino() == FIRST_NAMESPACE) {
+        let all = format!("0 0 {}\n", u32::MAX);
+        return Ok([all.clone(), all]);
+    }
+    Ok([read("/proc/self/uid_map")?, read("/proc/self/gid_map")?])
+}
+
+/// First id, and the number of ids, of the largest run of a map.
+fn largest_run(own_map: &str) -> (u32, u32) {
     let runs = own_map.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u32>);
         let (inside, _, length) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
         Some((inside, length))
     });
-    let (start, length) = runs.max_by_key(|&(_, length)| length).unwrap_or((0, u32::MAX));
+    runs.max_by_key(|&(_, length)| length).unwrap_or((0, u32::MAX))
+}
+
+/// The ids for root's container: the block, where we have all ids; in a user namespace, the end of its largest run.
+pub(crate) fn root_extent(own_map: &str, block: u32) -> Extent {
+    let wanted = FIRST + block * LENGTH;
+    let (start, length) = largest_run(own_map);
     if start <= wanted && u64::from(start) + u64::from(length) >= u64::from(wanted) + u64::from(LENGTH) {
         return Extent { inside: 0, outside: wanted, length: LENGTH };
     }
@@ -212,7 +266,16 @@ mod tests {
     fn root_gets_an_unprivileged_block() {
         let all = "         0          0 4294967295\n";
         assert_eq!(root_extent(all, 3), Extent { inside: 0, outside: 0x4003_0000, length: 65_536 });
-        assert_eq!(root_extent(all, BLOCKS - 1).outside, 0x7fff_0000);
+        assert_eq!(root_extent(all, BLOCKS - 1).outside, 0x7fbf_0000);
+    }
+
+    #[test]
+    fn each_process_gets_an_id_that_no_container_and_no_other_process_has() {
+        let all = largest_run("         0          0 4294967295\n");
+        assert_eq!((single(all, 0), single(all, 4_194_303)), (Some(0x7fc0_0000), Some(0x7fff_ffff)));
+        assert_ne!(single(all, 1), single(all, 2));
+        assert_eq!(single(largest_run("0 1000 1\n1 100000 65536\n"), 7), Some(65_536));
+        assert_eq!(single(largest_run("0 1000 1\n"), 7), None, "there is only root");
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(super) const TOPICS: &[Topic] = &[
         "what a single mechanism costs",
         &[
             "compare --vary KNOB=A,B runs one level against itself with one mechanism changed: seccomp=on,off net=private,host \
-         uts=private,host ipc=private,host cgroupns=private,host limits=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,.. The first values together are the \
+         uts=private,host ipc=private,host cgroupns=private,host limits=on,off jail=on,off overlay=on,off console=off,on memory=SIZE,.. cpus=N,.. pids=N,.. kernel=NAME,.. The first values together are the \
          base; every other value is an arm of its own. --levels names the level (default: container).",
             "The table shows by how much time and memory each arm differs from the base, with intervals. An arm that isolates less is \
          marked: its number is what the mechanism costs, and no advice to leave it out.",
@@ -147,7 +147,7 @@ pub(super) const TOPICS: &[Topic] = &[
     ),
     topic(
         "exit-codes",
-        &["exit", "exit-status", "status", "125", "126", "127"],
+        &["exit", "exit-status", "status", "125", "126", "127", "153"],
         "what isolab's exit status means",
         &[
             concat!(
@@ -157,6 +157,7 @@ pub(super) const TOPICS: &[Topic] = &[
                 "  125       isolab's own error: one line on standard error says which; also the deadline of --start-timeout\n",
                 "  126       the command is there but can't be executed\n",
                 "  127       the command is not there\n",
+                "  153       the output came to more than --max-output\n",
                 "  3         compare: the comparison was refused",
             ),
             "`isolab doctor` ends with 0 where every level can run somewhere (host or lab), with 1 otherwise.",
@@ -236,6 +237,17 @@ pub(super) const TOPICS: &[Topic] = &[
          nobody asks for another time; the status is 125 and the line says how far the start had come.",
             "In the lab the deadline counts the lab's own time, 2 ns an instruction by default, which passes many times more slowly \
          than the wall clock: ten seconds there can be minutes here. With --lab-clock wall it is wall time.",
+        ],
+    ),
+    topic(
+        "max-output",
+        &["output", "budget"],
+        "the most that a run may write",
+        &[
+            "--max-output 10M ends the run when its output and error together come to more: so much is passed on to the byte, the rest is \
+         lost, and the status is 153. Units: K, M, G.",
+            "Without it there is no limit, as for any program that is started in a shell: what goes to a file fills the disk. isolab itself \
+         counts, outside of container and guest; all output goes through a pipe of its own then.",
         ],
     ),
     topic(

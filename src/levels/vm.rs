@@ -9,8 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
 use isolab_bench::run_report::{Detail, SNAPSHOT};
 use isolab_container::cgroup::{Cgroup, Limits};
-use isolab_container::child::{SpawnOptions, keep_only, spawn, told};
+use isolab_container::child::{SpawnOptions, keep_only, namespace, spawn, told};
 use isolab_container::clock::ClockPair;
+use isolab_container::idmap::Singles;
 use isolab_container::instance::{ExitFrom, Instance, Parts, mark_pipe};
 use isolab_container::{panics, trace};
 use isolab_images::initramfs;
@@ -20,7 +21,9 @@ use isolab_images::programs::INIT;
 use isolab_images::snapshots::OpenSnapshot;
 use isolab_images::store::Store;
 use isolab_vmm::probe;
-use isolab_vmm::{Begin, Boot, Initramfs, TemplateFiles, VmConfig, check_kernel, least_memory};
+use isolab_vmm::{
+    Begin, Boot, Initramfs, Jail, TemplateFiles, VmConfig, VmError, check_kernel, least_memory,
+};
 use isolab_wire::GUEST_PROGRAM;
 use isolab_wire::mark::Failure;
 use isolab_wire::restore::{BLOCK_LEN, Restore, SEED_LEN};
@@ -29,8 +32,8 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::geteuid;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::Setup;
 use super::started::Started;
+use super::{Setup, explained, namespaces};
 use crate::hint::{self, Hint};
 use crate::snapshot;
 
@@ -91,6 +94,9 @@ impl Level for Vm {
         // The lab was started because its KVM runs guests; asking again would be part of what is measured.
         if hint::in_lab() {
             return Ok(());
+        }
+        if self.0.knobs.jail {
+            namespaces()?;
         }
         hint::vm_on_host(probe::quick()).map_or(Ok(()), |hint| Err(hint.into()))
     }
@@ -206,14 +212,19 @@ impl Vm {
             control: control_read,
             marks: marks.as_fd().try_clone_to_owned()?,
             hold: held,
+            jail: None,
             tracer,
             console_log: self.0.guest_console,
         };
+        let ids = if self.0.knobs.jail { Ids::choose()? } else { Ids::Ours };
         let start = ClockPair::read();
         let report = Some(marks.as_fd());
-        let options = SpawnOptions { namespaces: 0, cgroup: cgroup.as_ref(), report, tracer };
+        // Made with the process: later, when a thread of it has ended, the kernel may not have noticed yet, and refuses.
+        let namespaces = if matches!(ids, Ids::Nobodys) { namespace::USER } else { 0 };
+        let options = SpawnOptions { namespaces, cgroup: cgroup.as_ref(), report, tracer };
         tracer.end(Subphase::Channels)?;
-        let held = spawn(&options, |_handed| machine_process(config, complain))?;
+        let held = spawn(&options, |_handed| machine_process(config, ids, complain));
+        let held = held.map_err(|error| explained(error.into()))?;
         drop(marks);
         if restore {
             // It goes on as soon as it has this.
@@ -270,8 +281,39 @@ fn renewal() -> Result<[u8; BLOCK_LEN], StartError> {
     Ok(Restore { realtime_ns: u64::try_from(now.as_nanos())?, seed }.encode())
 }
 
+/// Whose the VMM process is when its guest runs.
+#[derive(Clone, Copy, Debug)]
+enum Ids {
+    /// A user's that nobody else is.
+    Own(Singles),
+    /// Nobody's of a user namespace without ids.
+    Nobodys,
+    /// The user's who starts it.
+    Ours,
+}
+
+impl Ids {
+    fn choose() -> Result<Self, StartError> {
+        Ok(Singles::of_root()?.map_or(Self::Nobodys, Self::Own))
+    }
+
+    /// In that process.
+    fn jail(self) -> Option<Jail> {
+        match self {
+            Self::Own(singles) => singles.of(std::process::id()).map(|(uid, gid)| Jail::Own { uid, gid }),
+            Self::Nobodys => Some(Jail::UserNamespace),
+            Self::Ours => None,
+        }
+    }
+}
+
+/// What helps where a VMM process can't be confined.
+const WITHOUT_JAIL: &str = "isolab needs CAP_SYS_ADMIN or a user namespace for that; `--knob jail=off` leaves it out, and a monitor that its \
+                            guest takes over has then the user who started it";
+
 /// The VMM process: runs the guest; says why where there is no result.
-fn machine_process(config: VmConfig, complain: OwnedFd) -> i32 {
+fn machine_process(mut config: VmConfig, ids: Ids, complain: OwnedFd) -> i32 {
+    config.jail = ids.jail();
     // With a copy of the launcher's own ends the VMM would never see the end of the launcher.
     let told = complain.try_clone().map_err(|e| format!("share a pipe: {e}").into()).map(|pipe| {
         let kept: Vec<_> = config.descriptors().into_iter().chain([complain.as_fd(), pipe.as_fd()]).collect();
@@ -289,6 +331,9 @@ fn machine_process(config: VmConfig, complain: OwnedFd) -> i32 {
             while let Some(error) = cause {
                 text = format!("{text}: {error}");
                 cause = error.source();
+            }
+            if matches!(error.downcast_ref(), Some(VmError::Jail(_))) {
+                text = format!("{text}; {WITHOUT_JAIL}");
             }
             // The launcher reports the plain end where even this fails.
             let _ = File::from(complain).write_all(text.as_bytes());

@@ -70,7 +70,7 @@ pub(super) fn at_level(
     // Not before the start: the launcher is single-threaded while it makes the instance.
     let (said, complained) = (reader(said, MOST), reader(complained, COMPLAINT));
     let deadlines = Deadlines { start: START, whole: job.timeout.or(Some(LIMIT)) };
-    let (outcome, cause) = supervise(running, signals, deadlines)?;
+    let (outcome, cause) = supervise(running, signals, deadlines, None)?;
     let (said, complained) = (said.join(), complained.join());
     let said = said.map_err(|_| anyhow::anyhow!("the reader of level {name} panicked"))??;
     let complained = complained.map_err(|_| anyhow::anyhow!("the reader of level {name} panicked"))??;
@@ -82,7 +82,7 @@ pub(super) fn at_level(
     }
     let interrupted = match cause {
         Cause::Signal(signal) => Some(signal),
-        Cause::Itself | Cause::Deadline | Cause::Start => None,
+        Cause::Itself | Cause::Deadline | Cause::Start | Cause::Output => None,
     };
     let out_of_memory = outcome.end == End::OutOfMemory;
     let status = status(&outcome, cause);

@@ -4,6 +4,7 @@
 pub(crate) mod collect;
 pub(crate) mod lab;
 pub(crate) mod leaks;
+pub(crate) mod posture;
 pub(crate) mod random;
 pub(crate) mod record;
 pub(crate) mod samples;

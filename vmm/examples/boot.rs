@@ -59,6 +59,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         marks: marks_in.into(),
         hold: None,
         tracer: Tracer::OFF,
+        jail: None,
         console_log: std::env::var_os("BOOT_LOG").is_some(),
     });
     result.map_err(|e| chain(&e))?;

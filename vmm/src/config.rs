@@ -8,6 +8,7 @@ use isolab_wire::trace::Tracer;
 
 use crate::boot::initramfs::{self, Initramfs, InitramfsError};
 use crate::boot::kernel::KernelInfo;
+use crate::jail::Jail;
 
 /// Most processors of a guest.
 pub const MAX_CPUS: u8 = 8;
@@ -71,6 +72,8 @@ pub struct VmConfig {
     pub hold: Option<OwnedFd>,
     /// Where the ends of subphases, the place of guest RAM and KVM's counters go.
     pub tracer: Tracer,
+    /// Who the monitor becomes before its guest runs; nothing: it keeps its user, and what files that user sees (to measure the rest).
+    pub jail: Option<Jail>,
     /// Copy the guest kernel's messages to this process's stderr (slow; for diagnosis).
     pub console_log: bool,
 }

@@ -1,6 +1,6 @@
 //! Which system calls are left to a guest's monitor, for who shows it.
 
-use crate::filter::table::{OF_DEVICES, OF_PROCESSOR, conditions};
+use crate::filter::table::{Kind, conditions};
 
 /// A kind of thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,12 +13,12 @@ pub struct Thread {
     pub by_argument: Vec<i64>,
 }
 
-/// All kinds, as the filters are that are shipped.
+/// All kinds of a guest that no template is made of, as the filters are that are shipped.
 #[must_use]
 pub fn all() -> [Thread; 2] {
-    let thread = |of_processor, calls: &[i64]| {
-        let (always, by_argument) = calls.iter().partition(|call| conditions(**call).is_empty());
-        Thread { of_processor, always, by_argument }
-    };
-    [thread(false, &[OF_PROCESSOR, OF_DEVICES].concat()), thread(true, OF_PROCESSOR)]
+    [Kind::Devices, Kind::Processor].map(|kind| {
+        let calls = kind.calls();
+        let (always, by_argument) = calls.iter().partition(|call| conditions(kind, **call).is_empty());
+        Thread { of_processor: kind == Kind::Processor, always, by_argument }
+    })
 }

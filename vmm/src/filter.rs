@@ -1,9 +1,11 @@
 //! The system calls that are left to the monitor's threads once the guest may run. Whoever gets into one of them through a device
-//! finds no other: any other call ends the process. No new program, no file, no socket, no memory that can be executed.
+//! finds no other: any other call ends the process. No new program, no thread, no file, no socket, no memory that can be executed.
 //!
 //! The tables (`filter/table.rs`) are compiled when isolab is built: no start pays for that.
 
 use seccompiler::{BpfProgram, sock_filter};
+
+pub(crate) use table::Kind;
 
 pub(crate) mod table;
 
@@ -12,15 +14,19 @@ pub(crate) mod table;
 #[error("confine the monitor's system calls")]
 pub struct FilterError(#[source] seccompiler::Error);
 
-/// One thread's filter.
+/// One filter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filter(&'static [u8]);
 
-/// Of the device thread, and of the threads that it starts.
-pub(crate) const OF_DEVICES: Filter = Filter(include_bytes!(concat!(env!("OUT_DIR"), "/devices.bpf")));
-
-/// Of a processor's thread, which has that one already.
-pub(crate) const OF_PROCESSOR: Filter = Filter(include_bytes!(concat!(env!("OUT_DIR"), "/processor.bpf")));
+/// That of a kind.
+pub(crate) const fn of(kind: Kind) -> Filter {
+    Filter(match kind {
+        Kind::Start => include_bytes!(concat!(env!("OUT_DIR"), "/start.bpf")),
+        Kind::Processor => include_bytes!(concat!(env!("OUT_DIR"), "/processor.bpf")),
+        Kind::Devices => include_bytes!(concat!(env!("OUT_DIR"), "/devices.bpf")),
+        Kind::TemplatesDevices => include_bytes!(concat!(env!("OUT_DIR"), "/templates_devices.bpf")),
+    })
+}
 
 impl Filter {
     /// Confines the calling thread.
@@ -28,15 +34,16 @@ impl Filter {
         seccompiler::apply_filter(&self.program()).map_err(FilterError)
     }
 
-    /// The instructions in the kernel's form.
+    /// The instructions in the kernel's form, for this process.
     fn program(self) -> BpfProgram {
+        let own = std::process::id();
         let insns = self.0.as_chunks::<8>().0.iter();
         insns
             .map(|&[c0, c1, jt, jf, k @ ..]| sock_filter {
                 code: u16::from_le_bytes([c0, c1]),
                 jt,
                 jf,
-                k: u32::from_le_bytes(k),
+                k: Some(u32::from_le_bytes(k)).filter(|k| *k != table::OWN_PROCESS).unwrap_or(own),
             })
             .collect()
     }
@@ -57,30 +64,46 @@ mod tests {
     use super::*;
     use crate::sys;
 
+    const ALL: [Kind; 4] = [Kind::Start, Kind::Processor, Kind::Devices, Kind::TemplatesDevices];
+    /// Those that a running guest's threads have.
+    const LAST: [Kind; 3] = [Kind::Processor, Kind::Devices, Kind::TemplatesDevices];
+
     #[test]
     fn what_is_left_of_arguments_is_what_the_headers_call_so() {
-        let of = |call| table::conditions(call).iter().map(|&(_, _, value)| value).collect::<Vec<_>>();
+        let left =
+            |kind, call| table::conditions(kind, call).iter().map(|&(_, _, value)| value).collect::<Vec<_>>();
         let known = |numbers: &[i32]| numbers.iter().map(|n| n.unsigned_abs()).collect::<Vec<_>>();
         let fionread = u32::try_from(libc::FIONREAD).unwrap();
-        assert_eq!(of(libc::SYS_ioctl), [kvm_bindings::KVMIO << 8, fionread]);
-        assert_eq!(table::conditions(libc::SYS_mmap), [(2, libc::PROT_EXEC.unsigned_abs(), 0)]);
-        assert_eq!(of(libc::SYS_prctl), known(&[libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS]));
-        assert_eq!(of(libc::SYS_fcntl), known(&[libc::F_GETFL]));
-        assert_eq!(of(libc::SYS_madvise)[..2], known(&[libc::MADV_DONTNEED, libc::MADV_HUGEPAGE]));
+        assert_eq!(left(Kind::TemplatesDevices, libc::SYS_ioctl), [kvm_bindings::KVMIO << 8, fionread]);
+        assert_eq!(left(Kind::Devices, libc::SYS_ioctl), [fionread]);
+        for kind in ALL {
+            assert_eq!(table::conditions(kind, libc::SYS_mmap), [(2, libc::PROT_EXEC.unsigned_abs(), 0)]);
+            assert_eq!(left(kind, libc::SYS_fcntl), known(&[libc::F_GETFL]));
+            assert_eq!(
+                left(kind, libc::SYS_madvise)[..2],
+                known(&[libc::MADV_DONTNEED, libc::MADV_HUGEPAGE])
+            );
+        }
     }
 
     #[test]
     fn each_call_is_answered_by_the_table() {
         const ALLOWED: u32 = 0x7fff_0000;
         const KILLED: u32 = 0x8000_0000;
-        let all = [table::OF_PROCESSOR, table::OF_DEVICES].concat();
-        for (filter, calls) in [(OF_PROCESSOR, table::OF_PROCESSOR), (OF_DEVICES, &all)] {
+        for kind in ALL {
+            let filter = of(kind);
+            let calls = kind.calls();
             // The 32-bit table's numbers mean other calls.
             assert_eq!(isolab_bpf::answer(filter.0, 0x4000_0003, 1, [0; 6]), Some(KILLED));
             for number in 0..1200 {
                 let call = i64::from(number);
-                let answer = |args| isolab_bpf::answer(filter.0, isolab_bpf::ARCH, number, args);
-                let conditions = table::conditions(call);
+                // The strictest counts.
+                let answer = |args| {
+                    let of_each = [of(Kind::Start), filter];
+                    let of_each = of_each.map(|f| isolab_bpf::answer(f.0, isolab_bpf::ARCH, number, args));
+                    of_each.into_iter().find(|answer| *answer != Some(ALLOWED)).unwrap_or(Some(ALLOWED))
+                };
+                let conditions = table::conditions(kind, call);
                 if !calls.contains(&call) {
                     assert_eq!(answer([0; 6]), Some(KILLED), "{call}");
                 } else if conditions.is_empty() {
@@ -96,15 +119,31 @@ mod tests {
         }
     }
 
-    /// In a thread with this filter, in which other calls fail instead of ending the tests.
-    fn confined<T: Send + 'static>(filter: Filter, body: impl FnOnce() -> T + Send + 'static) -> T {
+    #[test]
+    fn the_only_process_that_can_be_signalled_is_its_own() {
+        let places = |kind, k| of(kind).program().iter().filter(|insn| insn.k == k).count();
+        assert_eq!(places(Kind::Start, table::OWN_PROCESS), 0);
+        assert!(places(Kind::Start, std::process::id()) > 0);
+        confined(Kind::Devices, || {
+            let parent = rustix::process::getppid().unwrap();
+            let (none, thread) = (0_usize, rustix::thread::gettid());
+            assert_eq!(sys::tests::tgkill(rustix::process::getpid(), thread, none), Ok(()));
+            assert_eq!(sys::tests::tgkill(parent, parent, none), Err(Errno::PERM));
+        });
+    }
+
+    /// In a thread with this filter over the first one, in which other calls fail instead of ending the tests.
+    fn confined<T: Send + 'static>(kind: Kind, body: impl FnOnce() -> T + Send + 'static) -> T {
         const RETURN: u16 = 0x06;
         let refused = 0x5_0000 | Errno::PERM.raw_os_error().unsigned_abs();
-        let mut program = filter.program();
-        let kills = |insn: &&mut sock_filter| insn.code == RETURN && insn.k == 0x8000_0000;
-        program.iter_mut().filter(kills).for_each(|insn| insn.k = refused);
+        let programs = [Kind::Start, kind].map(|kind| {
+            let mut program = of(kind).program();
+            let kills = |insn: &&mut sock_filter| insn.code == RETURN && insn.k == 0x8000_0000;
+            program.iter_mut().filter(kills).for_each(|insn| insn.k = refused);
+            program
+        });
         let thread = thread::spawn(move || {
-            seccompiler::apply_filter(&program).unwrap();
+            programs.iter().for_each(|program| seccompiler::apply_filter(program).unwrap());
             body()
         });
         thread.join().unwrap()
@@ -121,8 +160,8 @@ mod tests {
 
     #[test]
     fn no_file_no_program_no_socket_and_no_code_for_any_thread() {
-        for filter in [OF_PROCESSOR, OF_DEVICES] {
-            confined(filter, || {
+        for kind in ALL {
+            confined(kind, || {
                 let refused = [
                     File::open("/dev/null").map(drop),
                     TcpListener::bind("127.0.0.1:0").map(drop),
@@ -144,7 +183,7 @@ mod tests {
     fn of_requests_to_devices_only_those_to_kvm_pass() {
         let (read, mut write) = std::io::pipe().unwrap();
         write.write_all(b"abc").unwrap();
-        confined(OF_DEVICES, move || {
+        confined(Kind::TemplatesDevices, move || {
             assert_eq!(rustix::io::ioctl_fionread(&read), Ok(3));
             assert_eq!(rustix::io::ioctl_fionbio(&read, true), Err(Errno::PERM));
             assert_eq!(rustix::io::fcntl_setfd(&read, FdFlags::empty()), Err(Errno::PERM));
@@ -154,7 +193,7 @@ mod tests {
     #[test]
     fn of_advice_on_memory_only_that_it_can_go_passes() {
         let ram = crate::memory::map(1 << 20).unwrap();
-        confined(OF_DEVICES, move || {
+        confined(Kind::Devices, move || {
             sys::discard(&ram, GuestAddress(0), 0x1000).unwrap();
             assert_eq!(
                 sys::advise(&ram, sys::Advice::NoDump).unwrap_err().kind(),
@@ -164,10 +203,32 @@ mod tests {
     }
 
     #[test]
-    fn a_processors_thread_starts_no_other() {
-        let spawned = confined(OF_PROCESSOR, || thread::Builder::new().spawn(|| ()).map(drop));
-        assert_eq!(spawned.unwrap_err().kind(), ErrorKind::PermissionDenied);
-        let spawned = confined(OF_DEVICES, || thread::spawn(|| 7).join().unwrap());
-        assert_eq!(spawned, 7);
+    fn the_first_filter_allows_what_the_others_do() {
+        let first = Kind::Start.calls();
+        for kind in LAST {
+            assert!(kind.calls().iter().all(|call| first.contains(call)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn no_thread_starts_another() {
+        for kind in LAST {
+            let spawned = confined(kind, || thread::Builder::new().spawn(|| ()).map(drop));
+            assert_eq!(spawned.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn of_kvm_a_processors_thread_runs_its_processor_and_the_device_thread_has_nothing() {
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+            println!("skipped: kvm: no /dev/kvm");
+            return;
+        };
+        for kind in LAST {
+            let kvm = kvm_ioctls::Kvm::new().unwrap();
+            let version = confined(kind, move || kvm.get_api_version());
+            assert_eq!(version > 0, kind == Kind::TemplatesDevices, "{kind:?}");
+        }
+        drop(kvm);
     }
 }

@@ -8,7 +8,8 @@
 //!    without ACPI: a multiprocessor table) and boot parameters are written into RAM; KVM makes an empty machine;
 //! 2. the machine gets its RAM, interrupt controllers and devices;
 //! 3. it gets its processors;
-//! 4. capabilities are given up; processors run in their threads, devices in the calling one;
+//! 4. user, files and capabilities are given up, and each thread gives up system calls; then processors run in their threads, devices
+//!    in the calling one;
 //! 5. the guest's last mark (or its death) ends it: output is drained, the mark is sent, [`run`] returns.
 //!
 //! A [`template`] stands in for what 1 writes: its memory is mapped, and processors and devices are what they were when it was made.
@@ -26,10 +27,10 @@ mod devices;
 mod filter;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
+mod jail;
 mod layout;
 mod machine;
 mod memory;
-mod privileges;
 pub mod probe;
 mod service;
 mod statistics;
@@ -50,6 +51,7 @@ pub use boot::kernel::{KernelError, KernelFormat, KernelInfo, check_kernel};
 pub use config::{Begin, Boot, MAX_CPUS, TemplateFiles, VmConfig, least_memory};
 pub use filter::FilterError;
 pub use isolab_images::kernels::Discovery;
+pub use jail::{Jail, JailError};
 pub use machine::{Stop, VmError, run};
 pub use memory::MemoryError;
 pub use template::TemplateError;

@@ -1,7 +1,7 @@
 //! The boot sequence.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
 use isolab_images::kernels::Discovery;
@@ -15,7 +15,7 @@ use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::arch::{self, ArchError, acpi, boot_params, cpuid, mptable, regs};
+use crate::arch::{self, ArchError, acpi, boot_params, cpuid, mptable, msr, regs};
 use crate::boot::initramfs::{self, InitramfsError};
 use crate::boot::kernel::{self, KernelError};
 use crate::cmdline;
@@ -30,12 +30,13 @@ use crate::devices::mmio::VirtioMmio;
 use crate::devices::registers::offset;
 use crate::devices::rng::Rng;
 use crate::devices::serial::DebugPort;
-use crate::filter::{self, FilterError};
+use crate::filter::{self, FilterError, Kind};
+use crate::jail::{self, JailError};
 use crate::layout;
 use crate::memory::{self, GuestRam, MemoryError};
-use crate::privileges;
 use crate::service::Devices;
 use crate::statistics::Statistics;
+use crate::sys;
 use crate::template::{self, MachineState, Processor, TemplateError};
 use crate::vcpu::{self, End, Ending};
 
@@ -137,6 +138,9 @@ pub enum VmError {
     /// A template.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// What it does not need any more can't be given up.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// The system calls of its threads can't be confined.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -230,29 +234,40 @@ pub fn run(config: VmConfig) -> Result<(), VmError> {
     let vcpus: Vec<VcpuFd> = processors.into_iter().map(|processor| processor.vcpu).collect();
     let statistics = Statistics::open(&vcpus, tracer);
     tracer.end(done)?;
-    let making = match &config.begin {
-        Begin::Boot(boot) => boot.template.as_ref(),
-        Begin::Restore(_) => None,
+    // What else it began with is closed, and KVM itself.
+    let making = match config.begin {
+        Begin::Boot(boot) => boot.template.map(|files| (files, kvm_fd)),
+        Begin::Restore(files) => {
+            drop((files, kvm_fd));
+            None
+        }
     };
     let bus = Arc::new(Bus {
         devices: devices.on_bus(),
         marks: Marks::new(config.marks, config.hold, statistics, making.is_some()),
         debug: DebugPort::new(config.console_log),
     });
-    privileges::give_up().map_err(host("give up capabilities"))?;
-    filter::OF_DEVICES.apply()?;
+    match config.jail {
+        Some(jail) => jail::enter(jail, sys::borrow(&end.event))?,
+        None => jail::give_up_privileges().map_err(host("give up capabilities"))?,
+    }
+    filter::of(Kind::Start).apply()?;
+    // No guest's instruction before the last thread is confined.
+    let confined = Arc::new(Barrier::new(1 + usize::from(config.cpus)));
     let mut threads = Vec::new();
     for (cpu, vcpu) in (0..config.cpus).zip(vcpus).rev() {
-        let shared = (Arc::clone(&bus), Arc::clone(&end));
+        let shared = Shared { bus: Arc::clone(&bus), end: Arc::clone(&end), confined: Arc::clone(&confined) };
         threads.push(start(vcpu, cpu, shared, tracer)?);
     }
+    filter::of(if making.is_some() { Kind::TemplatesDevices } else { Kind::Devices }).apply()?;
+    confined.wait();
 
     // Its life and its end.
     let ending = devices.serve(&end).map_err(host("wait for devices"))?;
     let mark = match (ending, making) {
-        (Ending::Template, Some(files)) => {
+        (Ending::Template, Some((files, kvm_fd))) => {
             let vcpus = vcpu::stop_all(threads, &end).map_err(host("stop the cpus"))?;
-            template::make(&kvm_fd, &vm, &vcpus, &devices, files)?;
+            template::make(&kvm_fd, &vm, &vcpus, &devices, &files)?;
             Mark { code: Code::Exit, clock: Clock::Monotonic, value: Exit::Code(0).encode(), stamp: now_ns() }
         }
         (Ending::Mark(mark), _) => mark,
@@ -333,7 +348,7 @@ fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
     switch(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)?;
     // The first AMD counters are there without a CPUID bit.
     switch(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE.into())?;
-    Ok(())
+    Ok(msr::filter(vm)?)
 }
 
 /// Switches an optional capability of KVM, where this host's KVM has it.
@@ -399,16 +414,22 @@ fn create_processors(kvm_fd: &Kvm, vm: &VmFd, cpus: u8) -> Result<Vec<Processor>
     Ok(processors)
 }
 
-fn start(
-    vcpu: VcpuFd,
-    cpu: u8,
-    (bus, end): (Arc<Bus>, Arc<End>),
-    tracer: Tracer,
-) -> Result<JoinHandle<VcpuFd>, VmError> {
+/// What a processor's thread has in common with the others.
+struct Shared {
+    bus: Arc<Bus>,
+    end: Arc<End>,
+    /// Passed when all are confined.
+    confined: Arc<Barrier>,
+}
+
+fn start(vcpu: VcpuFd, cpu: u8, shared: Shared, tracer: Tracer) -> Result<JoinHandle<VcpuFd>, VmError> {
     /// A processor's thread needs little: its exits are served without recursion.
     const STACK: usize = 64 << 10;
     let body = move || {
-        if let Err(why) = filter::OF_PROCESSOR.apply() {
+        let Shared { bus, end, confined } = shared;
+        let filter = filter::of(Kind::Processor).apply();
+        confined.wait();
+        if let Err(why) = filter {
             end.report(Ending::Stopped(Stop::Unconfined { cpu, why }));
             return vcpu;
         }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET};
 use kvm_bindings::{KVMIO, kvm_device_attr, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{VcpuFd, VmFd};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion, ReadVolatile, VolatileMemoryError,
@@ -79,6 +80,12 @@ pub(crate) fn overlay(
     // long as `ram` has it, whatever it is made of. The descriptor is open for the length of the call.
     let mapped = unsafe { libc::mmap(host.cast(), len, protection, flags, file.as_raw_fd(), from) };
     if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives this process a mount namespace of its own, a copy of the one that it was in.
+pub(crate) fn unshare_mounts() -> rustix::io::Result<()> {
+    // SAFETY: demands that no thread relies on another one's table of descriptors: this leaves the table as it is.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
 }
 
 /// The host's time stamp counter.
@@ -261,5 +268,23 @@ impl ReadVolatile for FileAt<'_> {
         let n = usize::try_from(n).map_err(|_| VolatileMemoryError::IOError(io::Error::last_os_error()))?;
         self.position += n as u64;
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rustix::io::{Errno, Result};
+    use rustix::process::Pid;
+
+    /// Asks for a thread of a process to be sent a signal; 0: asks only whether it could be.
+    pub(crate) fn tgkill(process: Pid, thread: Pid, signal: usize) -> Result<()> {
+        let (process, thread) = (process.as_raw_nonzero().get(), thread.as_raw_nonzero().get());
+        // SAFETY: takes integers only.
+        let result = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+        }
     }
 }

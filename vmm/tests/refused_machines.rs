@@ -55,6 +55,7 @@ fn config(kernel: &[u8]) -> VmConfig {
         marks: null().into(),
         hold: None,
         tracer: Tracer::OFF,
+        jail: None,
         console_log: false,
     }
 }

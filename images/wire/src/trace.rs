@@ -151,7 +151,7 @@ impl Subphase {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $stat:literal, $key:literal;)*) => {
-        /// What KVM counted, of a machine and all its processors.
+        /// What KVM and the monitor counted, of a machine and all its processors.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum Counter { $($(#[doc = $doc])+ $name = $number,)* }
@@ -160,7 +160,7 @@ macro_rules! counters {
             /// Every one, by number.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Its name among KVM's binary statistics.
+            /// Its name among KVM's binary statistics; none: the monitor counts it.
             #[must_use]
             pub const fn statistic(self) -> &'static str {
                 match self { $(Self::$name => $stat,)* }
@@ -190,6 +190,8 @@ counters! {
     IrqExits = 5, "irq_exits", "irq_exits";
     /// Faults of the second-level tables that were mended.
     PageFaults = 6, "pf_fixed", "kvm_pf_fixed";
+    /// Reads and writes of ports and addresses that belong to no device.
+    Unowned = 7, "", "unowned_accesses";
 }
 
 /// Room for ends of subphases.

@@ -1,4 +1,4 @@
-//! What processors reach by ports and by device memory. Everything else reads as ones and is ignored.
+//! What processors reach by ports and by device memory. Everything else reads as ones, is ignored and is counted.
 
 use std::sync::Arc;
 
@@ -46,7 +46,10 @@ impl Bus {
             }
             (port::SLEEP, &[byte]) if byte & SLEEP_ENABLE != 0 => Some(Leave::PowerOff),
             (port::RESET, &[RESET_COMMAND]) => Some(Leave::Reset),
-            _ => None,
+            _ => {
+                self.count_port(at);
+                None
+            }
         }
     }
 
@@ -56,7 +59,18 @@ impl Bus {
                 *byte = self.debug.read(u8::try_from(at - port::SERIAL).unwrap_or(0));
             }
             (port::SLEEP, [byte]) => *byte = 0,
-            (_, data) => data.fill(0xff),
+            (_, data) => {
+                self.count_port(at);
+                data.fill(0xff);
+            }
+        }
+    }
+
+    /// Counts an access that nothing came of, where the port is no device's.
+    fn count_port(&self, at: u16) {
+        let owned = [CODE_PORT, VALUE_PORT, port::SLEEP, port::RESET];
+        if !owned.contains(&at) && !(port::SERIAL..=port::SERIAL_END).contains(&at) {
+            self.marks.count_unowned();
         }
     }
 
@@ -69,13 +83,17 @@ impl Bus {
     pub(crate) fn memory_read(&self, at: u64, data: &mut [u8]) {
         match self.device(at) {
             Some((device, offset)) => device.read(offset, data),
-            None => data.fill(0xff),
+            None => {
+                self.marks.count_unowned();
+                data.fill(0xff);
+            }
         }
     }
 
     pub(crate) fn memory_write(&self, at: u64, data: &[u8]) {
-        if let Some((device, offset)) = self.device(at) {
-            device.write(offset, data);
+        match self.device(at) {
+            Some((device, offset)) => device.write(offset, data),
+            None => self.marks.count_unowned(),
         }
     }
 }
@@ -85,18 +103,24 @@ pub(crate) mod invariants;
 
 #[cfg(test)]
 mod tests {
+    use isolab_wire::trace::{Counter, Trace, Tracer, When};
+
     use super::invariants::{bus, owned};
     use super::*;
 
+    static TRACE: Trace = Trace::new();
+
     #[test]
     fn what_belongs_to_no_device_reads_as_ones_and_takes_nothing() {
-        let (bus, devices, _far) = bus();
+        let (bus, devices, _far) = bus(Tracer::new(&TRACE, || 0, |_| ()));
+        let mut accesses = 0;
         for at in (0..=u16::MAX).filter(|at| !owned(*at)) {
             for width in [1, 2, 4] {
                 let mut data = [0; 4];
                 bus.port_read(at, &mut data[..width]);
                 assert!(data[..width].iter().all(|&byte| byte == 0xff), "port {at:#x}");
                 assert_eq!(bus.port_write(at, &[RESET_COMMAND; 4][..width]), None, "port {at:#x}");
+                accesses += 2;
             }
         }
         // Of its own ports too it takes only what it knows.
@@ -109,11 +133,15 @@ mod tests {
             bus.memory_read(at, &mut data);
             assert_eq!(data, [0xff; 8], "{at:#x}");
             bus.memory_write(at, &data);
+            accesses += 2;
         }
         assert!(devices.iter().all(|device| device.0.lock().unwrap().is_empty()));
         bus.memory_read(end - 4, &mut [0; 4]);
         bus.memory_write(layout::VIRTIO.start, &[0; 4]);
         let touched = devices.each_ref().map(|device| device.0.lock().unwrap().clone());
         assert_eq!(touched, [vec![0], vec![], vec![layout::VIRTIO_STRIDE - 4]]);
+        // Each of them, and no other one, is in the account that the guest's last mark makes.
+        bus.port_write(CODE_PORT, b"X").expect("an end");
+        assert_eq!(TRACE.counter(When::End, Counter::Unowned), Some(accesses));
     }
 }

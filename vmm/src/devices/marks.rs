@@ -108,6 +108,11 @@ impl Marks {
         None
     }
 
+    /// Counts an access to what belongs to no device.
+    pub(crate) fn count_unowned(&self) {
+        self.statistics.count_unowned();
+    }
+
     /// Sends a record; the pipe takes it whole.
     pub(crate) fn send(&self, mark: Mark) -> rustix::io::Result<()> {
         rustix::io::retry_on_intr(|| rustix::io::write(&self.pipe, &mark.encode())).map(|_| ())

@@ -91,8 +91,13 @@ pub(super) fn thread_time() -> Duration {
 pub(super) struct Machine(VmWithMemory);
 
 impl Machine {
-    /// Creates the VM with page tables and the program in its memory.
+    /// Creates the VM with page tables and the loop in its memory.
     pub(super) fn new(kvm: &Kvm) -> Result<Self, GuestError> {
+        Self::with(kvm, &PROGRAM)
+    }
+
+    /// The same with another program that reads what [`Vcpu::round`] gives it from [`COUNT`] and writes to [`PORT`].
+    pub(super) fn with(kvm: &Kvm, program: &[u8]) -> Result<Self, GuestError> {
         let vm = kvm.create_vm().map_err(GuestError::Vm)?;
         // Old Intel processors need three pages for real mode before the first run, though this guest has none; other
         // backends refuse or ignore it, which is as well.
@@ -110,8 +115,14 @@ impl Machine {
         for (at, value) in tables.into_iter().chain(leaves) {
             write(at, &value.to_le_bytes())?;
         }
-        write(CODE, &PROGRAM)?;
+        write(CODE, program)?;
         VmWithMemory::new(vm, memory).map(Self).map_err(|e| GuestError::Memory(e.to_string()))
+    }
+
+    /// The VM.
+    #[cfg(test)]
+    pub(super) fn vm(&self) -> &kvm_ioctls::VmFd {
+        self.0.vm()
     }
 
     /// The vCPU of a ring (0 or 3), about to run the program.

@@ -126,3 +126,29 @@ fn probe_is_quick() {
     let report = probe_at(c"/dev/kvm");
     assert!(Duration::from_nanos(report.elapsed_ns) < HANG + Duration::from_millis(150), "{report:?}");
 }
+
+/// `mov ecx, [COUNT]; rdmsr; out PORT, al; jmp` to the start.
+const READ_REGISTER: [u8; 13] =
+    [0x8b, 0x0c, 0x25, 0x00, 0x70, 0x00, 0x00, 0x0f, 0x32, 0xe6, 0xf0, 0xeb, 0xf3];
+
+#[test]
+fn a_guest_that_reads_a_register_outside_of_the_list_faults() {
+    let Ok(kvm) = Kvm::new() else {
+        println!("skipped: no usable /dev/kvm");
+        return;
+    };
+    // A fault ends this guest: it has no table of handlers.
+    let reads = |msr: u64, filtered: bool| {
+        let machine = guest::Machine::with(&kvm, &READ_REGISTER).unwrap();
+        if filtered {
+            crate::arch::msr::filter(machine.vm()).unwrap();
+        }
+        machine.vcpu(&kvm, 0).unwrap().round(msr, &AtomicBool::new(false))
+    };
+    // Page attributes; the unit of the host's energy counters, which KVM itself lets everybody read.
+    let (listed, other) = (0x277, 0x606);
+    reads(listed, true).unwrap();
+    reads(other, false).unwrap();
+    let refused = reads(other, true).unwrap_err();
+    assert!(matches!(&refused, guest::GuestError::Exit { exit, .. } if exit == "Shutdown"), "{refused}");
+}

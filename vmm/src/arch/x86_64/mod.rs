@@ -4,6 +4,7 @@ pub(crate) mod acpi;
 pub(crate) mod boot_params;
 pub(crate) mod cpuid;
 pub(crate) mod mptable;
+pub(crate) mod msr;
 pub(crate) mod regs;
 pub(crate) mod state;
 
@@ -46,6 +47,12 @@ pub enum ArchError {
         /// Which processor.
         cpu: u8,
     },
+    /// KVM is older than Linux 5.10.
+    #[error("this host's KVM has no filter of model-specific registers; use a kernel from 5.10 on")]
+    NoMsrFilter,
+    /// KVM refused the filter.
+    #[error("filter the guest's model-specific registers")]
+    MsrFilter(#[source] kvm_ioctls::Error),
     /// The list of features has no room.
     #[error("cpuid table is full")]
     CpuidFull,

@@ -24,11 +24,11 @@ impl Mmio for Touched {
     }
 }
 
-/// A bus with three devices, and where its marks go.
-pub(super) fn bus() -> (Bus, [Arc<Touched>; 3], OwnedFd) {
+/// A bus with three devices whose counts go to this tracer, and where its marks go.
+pub(super) fn bus(tracer: Tracer) -> (Bus, [Arc<Touched>; 3], OwnedFd) {
     let devices = [0; 3].map(|_| Arc::new(Touched::default()));
     let (far, pipe) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
-    let marks = Marks::new(pipe, None, Statistics::open(&[], Tracer::OFF), false);
+    let marks = Marks::new(pipe, None, Statistics::open(&[], tracer), false);
     let on_bus = devices.each_ref().map(|device| Arc::clone(device) as Arc<dyn Mmio>);
     (Bus { devices: on_bus.into(), marks, debug: DebugPort::new(false) }, devices, far)
 }
@@ -57,7 +57,7 @@ pub struct Access {
 /// An access that belongs to no device reads as ones, reaches none and ends nothing; one to a device's registers reaches that device
 /// at that register. A processor leaves its loop only for what a port says.
 pub fn only_what_is_owned_is_reached(accesses: &[Access]) {
-    let (bus, devices, _far) = bus();
+    let (bus, devices, _far) = bus(Tracer::OFF);
     for access in accesses {
         let len = usize::from(access.width % 9);
         let mut data = access.data;
