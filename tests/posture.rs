@@ -66,8 +66,8 @@ fn monitor(cpus: u32, kept: u32) -> Posture {
         "open: anon_inode:kvm-vm x1",
         // Standard error, once as isolab's and once as the guest's.
         "open: /dev/null x2",
-        // The same of input and output; control, marks and complaint.
-        "open: pipe x7",
+        // The same of input and output; control, marks and complaint, and this once more for a panic.
+        "open: pipe x8",
     ];
     // Doorbell and interrupt of three devices, and the end; of which there are copies.
     let events = [format!("open: anon_inode:[eventfd] x{}", 7 + kept)];

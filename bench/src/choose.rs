@@ -48,7 +48,7 @@ pub const THREATS: &[Threat] = &[
         means: "code of your own that has faults: it fills, deletes and kills what it reaches, and attacks nothing",
         probes: &["P15", "P21", "P23", "P24", "D01", "D02", "D03", "D04"],
         own_kernel_helps: true,
-        partly: [&["C-13"], &["G-05"]],
+        partly: [&["C-13"], &[]],
     },
     Threat {
         name: "curious-code",
@@ -69,21 +69,21 @@ pub const THREATS: &[Threat] = &[
         means: "code that uses up processes, memory, descriptors or room",
         probes: &["D01", "D02", "D03", "D04"],
         own_kernel_helps: true,
-        partly: [&["C-13", "C-14"], &["G-05"]],
+        partly: [&["C-13", "C-14"], &[]],
     },
     Threat {
         name: "privileged-code",
         means: "root inside that uses every power which it finds",
         probes: &["P05", "P08", "P10", "P12", "P13", "P15", "P22", "P30"],
         own_kernel_helps: true,
-        partly: [&["C-06", "C-09"], &["G-06"]],
+        partly: [&["C-06", "C-09"], &[]],
     },
     Threat {
         name: "untrusted-code",
         means: "code of strangers that attacks the kernel which answers it, for instance through a fault in an allowed system call",
         probes: &["P01", "P06", "P08", "P12", "P13", "P18", "P21", "P22", "P25", "P26", "P27", "P28"],
         own_kernel_helps: true,
-        partly: [&["C-06", "C-09", "C-13"], &["G-06", "G-07", "G-08", "G-09"]],
+        partly: [&["C-06", "C-09", "C-13"], &["G-09"]],
     },
     Threat {
         name: "side-channels",

@@ -154,7 +154,7 @@ pub(super) const TOPICS: &[Topic] = &[
                 "  0 to 255  the workload's own status passes through, at each level\n",
                 "  128+n     the workload died of signal n; 137: also when its memory limit killed it\n",
                 "  124       the deadline of --timeout\n",
-                "  125       isolab's own error: one line on standard error says which; also the deadline of --start-timeout\n",
+                "  125       isolab's own error, which one line on standard error names; also --start-timeout\n",
                 "  126       the command is there but can't be executed\n",
                 "  127       the command is not there\n",
                 "  153       the output came to more than --max-output\n",

@@ -124,8 +124,8 @@ mod tests {
         let places = |kind, k| of(kind).program().iter().filter(|insn| insn.k == k).count();
         assert_eq!(places(Kind::Start, table::OWN_PROCESS), 0);
         assert!(places(Kind::Start, std::process::id()) > 0);
-        confined(Kind::Devices, || {
-            let parent = rustix::process::getppid().unwrap();
+        let parent = rustix::process::getppid().unwrap();
+        confined(Kind::Devices, move || {
             let (none, thread) = (0_usize, rustix::thread::gettid());
             assert_eq!(sys::tests::tgkill(rustix::process::getpid(), thread, none), Ok(()));
             assert_eq!(sys::tests::tgkill(parent, parent, none), Err(Errno::PERM));
