@@ -15,7 +15,7 @@ pub(super) enum Message {
     /// How far it is.
     Progress(Progress),
     /// The image is written. The last message.
-    Done(Converted),
+    Done(Box<Converted>),
     /// It is not, and why. The last message.
     Refused {
         /// For people, with what to do about it.

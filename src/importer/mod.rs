@@ -52,7 +52,7 @@ pub(crate) fn convert(
     }
     let status = child.wait().context("wait for the importer")?;
     match told? {
-        Some(Message::Done(converted)) if status.exit_status() == Some(0) => Ok(converted),
+        Some(Message::Done(converted)) if status.exit_status() == Some(0) => Ok(*converted),
         Some(Message::Refused { full: true, .. }) => Err(store.full().into()),
         Some(Message::Refused { text, .. }) => bail!(text),
         _ => match status.terminating_signal().and_then(Signal::from_named_raw) {
@@ -151,11 +151,11 @@ impl Work<'_> {
             }
         };
         match erofs::write(&imported.tree, &imported.spool, image) {
-            Ok(_) => Message::Done(Converted {
+            Ok(_) => Message::Done(Box::new(Converted {
                 config: imported.config,
                 report: imported.report,
                 source_digest: imported.source_digest,
-            }),
+            })),
             Err(error) => Message::Refused { text: chain(&error), full: store::no_space(&error) },
         }
     }

@@ -31,11 +31,8 @@ pub struct Descriptor {
 }
 
 pub(crate) fn ram() -> GuestRam {
-    GuestRam::from_ranges(&[(
-        GuestAddress(0),
-        usize::try_from(RAM).expect("in RAM, and a queue that there can be"),
-    )])
-    .unwrap()
+    let len = usize::try_from(RAM).expect("few bytes");
+    GuestRam::from_ranges(&[(GuestAddress(0), len)]).expect("RAM")
 }
 
 /// The driver of one queue, whose parts lie in a page of their own.
