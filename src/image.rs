@@ -131,7 +131,7 @@ fn import(store: &Store, path: &Path, name: &str, options: Options<'_>) -> anyho
     check_new_name(name)?;
     let mut bar = Bar::new(format!("importing {}", path.display()));
     let draft = store.draft()?;
-    let converted = importer::convert(store, path, options, draft.file(), &mut |p| bar.show(p))?;
+    let converted = importer::convert(store, path, options, &draft.writer()?, &mut |p| bar.show(p))?;
     drop(bar);
     keep(store, draft, converted, ImageConfig::default(), source_of(path), name)
 }
@@ -153,7 +153,8 @@ fn pull(
             .map_err(|error| refused(store, error.remedy(), error))?;
     let draft = store.draft()?;
     let options = Options { budgets, reference: None };
-    let converted = importer::convert(store, scratch.path(), options, draft.file(), &mut |p| bar.show(p))?;
+    let converted =
+        importer::convert(store, scratch.path(), options, &draft.writer()?, &mut |p| bar.show(p))?;
     drop(bar);
     if converted.source_digest != Some(digest) {
         bail!("the registry client left another image than it named, {digest}; nothing was changed");
@@ -226,7 +227,8 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
             }
             drop(file);
             let draft = store.draft()?;
-            let converted = importer::convert(store, &path, Options::default(), draft.file(), &mut |_| ())?;
+            let converted =
+                importer::convert(store, &path, Options::default(), &draft.writer()?, &mut |_| ())?;
             keep(store, draft, converted, recipe.config, source, &name)
         }
     }

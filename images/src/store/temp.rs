@@ -88,6 +88,16 @@ impl Draft<'_> {
     pub fn file(&self) -> &File {
         self.0.file()
     }
+
+    /// The same for another process, which has no part in the lock: where we are killed, the lock is free at once, and the file is
+    /// swept, however long that process takes to end.
+    ///
+    /// # Errors
+    /// The file can't be opened again.
+    pub fn writer(&self) -> Result<File, StoreError> {
+        let open = File::options().read(true).write(true).open(&self.0.path);
+        open.map_err(|source| self.0.store.io("open", &self.0.path, source))
+    }
 }
 
 /// A private directory of one run; removed on drop, swept by gc after a kill.
