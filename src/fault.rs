@@ -33,27 +33,10 @@ const COMMON: [Subphase; 10] = [
     S::Exec,
 ];
 
-/// Those that a level has besides.
+/// Those that a level has besides. In a container and a guest process 1 makes more ([`Subphase::OF_INIT`]).
 const OF_LEVELS: [(&str, &[Subphase]); 3] = [
     ("process", &[S::ImageMount, S::IdMap, S::RootMounts, S::Workspace, S::Privileges]),
-    (
-        "container",
-        &[
-            S::IdMap,
-            S::ImageMount,
-            S::InitProgram,
-            S::JobBlock,
-            S::Identity,
-            S::ExecInit,
-            S::InitJob,
-            S::RootMounts,
-            S::KernelMounts,
-            S::Pivot,
-            S::Masks,
-            S::Workspace,
-            S::Privileges,
-        ],
-    ),
+    ("container", &[S::IdMap, S::ImageMount, S::InitProgram, S::JobBlock, S::Identity, S::ExecInit]),
     (
         "vm",
         &[
@@ -73,14 +56,6 @@ const OF_LEVELS: [(&str, &[Subphase]); 3] = [
             S::TemplateRead,
             S::RestoreState,
             S::GuestKernel,
-            S::GuestInit,
-            S::InitJob,
-            S::RootMounts,
-            S::KernelMounts,
-            S::Pivot,
-            S::Masks,
-            S::Workspace,
-            S::Privileges,
         ],
     ),
 ];
@@ -105,7 +80,7 @@ impl FromStr for StageFault {
         if OF_OTHERS.contains(&stage) && !matches!(fault.fault, Fault::Delay(_)) {
             return Err(format!("no code of isolab's runs in {key}; it can only be delayed"));
         }
-        if !(OF_OTHERS.contains(&stage) || OF_LEVELS.iter().any(|(level, _)| fault.is_of(level))) {
+        if !OF_LEVELS.iter().any(|(level, _)| fault.is_of(level)) {
             return Err(format!("no code of isolab's runs in {key}; no fault can be made there"));
         }
         Ok(fault)
@@ -125,8 +100,12 @@ impl StageFault {
     }
 
     fn is_of(self, level: &str) -> bool {
-        let of_level = OF_LEVELS.iter().filter(|(name, _)| *name == level).flat_map(|(_, stages)| *stages);
-        COMMON.iter().chain(&OF_OTHERS).chain(of_level).any(|stage| *stage == self.stage)
+        let stage = &self.stage;
+        let has_init = level == "vm" || level == "container" && *stage != S::GuestInit;
+        COMMON.contains(stage)
+            || OF_OTHERS.contains(stage)
+            || OF_LEVELS.iter().any(|(name, stages)| *name == level && stages.contains(stage))
+            || has_init && S::OF_INIT.contains(stage)
     }
 
     /// Refuses a fault of a stage that the level does not have: it would never be made.

@@ -130,10 +130,9 @@ fn source_of(path: &Path) -> String {
 fn import(store: &Store, path: &Path, name: &str, options: Options<'_>) -> anyhow::Result<Entry> {
     check_new_name(name)?;
     let mut bar = Bar::new(format!("importing {}", path.display()));
-    let draft = store.draft()?;
-    let converted = importer::convert(store, path, options, &draft.writer()?, &mut |p| bar.show(p))?;
+    let imported = importer::convert(store, path, options, &mut |p| bar.show(p))?;
     drop(bar);
-    keep(store, draft, converted, ImageConfig::default(), source_of(path), name)
+    keep(store, imported, ImageConfig::default(), source_of(path), name)
 }
 
 /// Pulls into a private OCI layout, then imports that as any other.
@@ -151,15 +150,13 @@ fn pull(
     let digest =
         isolab_images::pull::pull(reference, scratch.path(), &options, &budgets, &mut |p| bar.show(p))
             .map_err(|error| refused(store, error.remedy(), error))?;
-    let draft = store.draft()?;
     let options = Options { budgets, reference: None };
-    let converted =
-        importer::convert(store, scratch.path(), options, &draft.writer()?, &mut |p| bar.show(p))?;
+    let imported = importer::convert(store, scratch.path(), options, &mut |p| bar.show(p))?;
     drop(bar);
-    if converted.source_digest != Some(digest) {
+    if imported.1.source_digest != Some(digest) {
         bail!("the registry client left another image than it named, {digest}; nothing was changed");
     }
-    keep(store, draft, converted, ImageConfig::default(), reference.to_owned(), name)
+    keep(store, imported, ImageConfig::default(), reference.to_owned(), name)
 }
 
 fn budgets(max_size: &str) -> anyhow::Result<Budgets> {
@@ -189,8 +186,7 @@ fn check_new_name(name: &str) -> anyhow::Result<()> {
 /// Keeps what the importer wrote.
 fn keep(
     store: &Store,
-    draft: Draft<'_>,
-    converted: Converted,
+    (draft, converted): (Draft<'_>, Converted),
     defaults: ImageConfig,
     source: String,
     name: &str,
@@ -226,10 +222,8 @@ fn build(store: &Store, recipe: &str, name: Option<&str>) -> anyhow::Result<Entr
                 return Err(error).context("build the recipe's archive");
             }
             drop(file);
-            let draft = store.draft()?;
-            let converted =
-                importer::convert(store, &path, Options::default(), &draft.writer()?, &mut |_| ())?;
-            keep(store, draft, converted, recipe.config, source, &name)
+            let imported = importer::convert(store, &path, Options::default(), &mut |_| ())?;
+            keep(store, imported, recipe.config, source, &name)
         }
     }
 }

@@ -11,39 +11,40 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Mutex;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use isolab_container::child::{SpawnOptions, keep_only, spawn};
 use isolab_images::erofs;
-use isolab_images::source::{self, Options, Progress, Source};
-use isolab_images::store::{self, Store};
+use isolab_images::source::{self, ImportError, Options, Progress, Source};
+use isolab_images::store::{self, Draft, Store};
 use isolab_images::tree::Spool;
 use isolab_wire::trace::Tracer;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitIdStatus};
 
 pub(crate) use self::message::Converted;
 use self::message::{MOST_BYTES, Message};
+use self::rights::Limits;
 
-/// Reads what a path holds and writes it into `image`, in a process of its own.
+/// Reads what a path holds, in a process of its own; the image that it wrote, and what it says of it.
 ///
 /// # Errors
 /// The step that failed, with what to do about it.
-pub(crate) fn convert(
-    store: &Store,
+pub(crate) fn convert<'s>(
+    store: &'s Store,
     path: &Path,
     options: Options<'_>,
-    image: &File,
     show: &mut dyn FnMut(Progress),
-) -> anyhow::Result<Converted> {
-    let fd = source::open(path).map_err(|error| refused(error.remedy(), &error))?;
-    let spool = store.spool()?;
+) -> anyhow::Result<(Draft<'s>, Converted)> {
+    let fd = source::open(path).map_err(|error| anyhow!(with_remedy(error)))?;
+    let draft = store.draft()?;
+    let (spool, image) = (store.spool()?, draft.writer()?);
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
-    let limits = rights::Limits::of(&options.budgets);
+    let limits = Limits::of(&options.budgets);
     let work = Work { path, fd, options, spool, image };
     let spawned = SpawnOptions { namespaces: 0, cgroup: None, report: None, tracer: Tracer::OFF };
-    let held = spawn(&spawned, |_handed| work.run(limits, write)).context("start the importer")?;
+    let held =
+        spawn(&spawned, |_handed| work.run(limits, &File::from(write))).context("start the importer")?;
     let mut child = held.release(None, &[]).context("start the importer")?;
     let told = listen(read, show);
     // It has said all that it has to say, or something that it should not.
@@ -52,29 +53,38 @@ pub(crate) fn convert(
     }
     let status = child.wait().context("wait for the importer")?;
     match told? {
-        Some(Message::Done(converted)) if status.exit_status() == Some(0) => Ok(*converted),
+        Some(Message::Done(converted)) if status.exit_status() == Some(0) => Ok((draft, *converted)),
         Some(Message::Refused { full: true, .. }) => Err(store.full().into()),
         Some(Message::Refused { text, .. }) => bail!(text),
-        _ => match status.terminating_signal().and_then(Signal::from_named_raw) {
-            Some(Signal::XCPU) => bail!(
-                "{} takes more than {} s of processor time to import; nothing was changed; where it is to be trusted, raise --max-size, by \
-                 which the limit grows",
-                path.display(),
-                limits.cpu_s
-            ),
-            Some(Signal::SYS) => bail!(
-                "the importer of {} asked for a system call that it has no right to; nothing was changed; the image is hostile, or \
-                 this is a bug",
-                path.display()
-            ),
-            signal => bail!(
-                "the importer of {} ended without a word ({}); nothing was changed; it may have at most {} MiB of memory, or this is a bug",
-                path.display(),
-                signal.map_or_else(|| "an error".to_owned(), |signal| format!("signal {}", signal.as_raw())),
-                limits.memory_bytes >> 20
-            ),
-        },
+        _ => bail!("{}", died(path, &status, limits)),
     }
+}
+
+/// Why there is no last word of it.
+fn died(path: &Path, status: &WaitIdStatus, limits: Limits) -> String {
+    let path = path.display();
+    let how = match status.terminating_signal().and_then(Signal::from_named_raw) {
+        Some(Signal::XCPU) => {
+            return format!(
+                "{path} takes more than {} s of processor time to import; nothing was changed; where it is to be trusted, raise \
+                 --max-size, by which the limit grows",
+                limits.cpu_s
+            );
+        }
+        Some(Signal::SYS) => {
+            return format!(
+                "the importer of {path} asked for a system call that it has no right to; nothing was changed; the image is hostile, \
+                 or this is a bug"
+            );
+        }
+        Some(signal) => format!("signal {}", signal.as_raw()),
+        None => "an error".to_owned(),
+    };
+    format!(
+        "the importer of {path} ended without a word ({how}); nothing was changed; it may have at most {} MiB of memory, or this is \
+         a bug",
+        limits.memory_bytes >> 20
+    )
 }
 
 /// Reads messages to the last one, or to the end.
@@ -93,20 +103,10 @@ fn listen(pipe: OwnedFd, show: &mut dyn FnMut(Progress)) -> anyhow::Result<Optio
     }
 }
 
-/// A step that failed, and what to do about it.
-fn refused(remedy: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
-    anyhow::anyhow!("{}; {remedy}", chain(error))
-}
-
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+/// A step that failed, with its causes, and what to do about it.
+fn with_remedy(error: ImportError) -> String {
+    let remedy = error.remedy();
+    format!("{:#}; {remedy}", anyhow::Error::from(error))
 }
 
 /// What the importer is started with.
@@ -115,28 +115,27 @@ struct Work<'a> {
     fd: OwnedFd,
     options: Options<'a>,
     spool: Spool,
-    image: &'a File,
+    image: File,
 }
 
 impl Work<'_> {
     /// *Importer*: the whole of its life; its status.
-    fn run(self, limits: rights::Limits, pipe: OwnedFd) -> i32 {
+    fn run(self, limits: Limits, pipe: &File) -> i32 {
         let kept = [self.fd.as_fd(), self.spool.file.as_fd(), self.image.as_fd(), pipe.as_fd()];
         if keep_only(&kept).is_err() {
             return 1;
         }
-        let pipe = Mutex::new(File::from(pipe));
-        let confined = rights::give_up(self.fd.as_fd(), limits);
-        let message = match confined {
-            Err(error) => {
-                Message::Refused { text: format!("confine the importer: {}", chain(&error)), full: false }
-            }
+        let message = match rights::give_up(self.fd.as_fd(), limits) {
+            Err(error) => Message::Refused {
+                text: format!("{:#}", anyhow::Error::from(error).context("confine the importer")),
+                full: false,
+            },
             Ok(()) => self.convert(&mut |progress| {
                 // Nobody listens any more: the launcher is about to end this process.
-                let _gone = send(&pipe, &Message::Progress(progress));
+                let _gone = send(pipe, &Message::Progress(progress));
             }),
         };
-        i32::from(send(&pipe, &message).is_err())
+        i32::from(send(pipe, &message).is_err())
     }
 
     fn convert(self, show: &mut dyn FnMut(Progress)) -> Message {
@@ -147,22 +146,25 @@ impl Work<'_> {
             Ok(imported) => imported,
             Err(error) => {
                 let full = store::no_space(&error);
-                return Message::Refused { text: format!("{}; {}", chain(&error), error.remedy()), full };
+                return Message::Refused { text: with_remedy(error), full };
             }
         };
-        match erofs::write(&imported.tree, &imported.spool, image) {
+        match erofs::write(&imported.tree, &imported.spool, &image) {
             Ok(_) => Message::Done(Box::new(Converted {
                 config: imported.config,
                 report: imported.report,
                 source_digest: imported.source_digest,
             })),
-            Err(error) => Message::Refused { text: chain(&error), full: store::no_space(&error) },
+            Err(error) => Message::Refused {
+                full: store::no_space(&error),
+                text: format!("{:#}", anyhow::Error::from(error)),
+            },
         }
     }
 }
 
-fn send(pipe: &Mutex<File>, message: &Message) -> io::Result<()> {
+fn send(mut pipe: &File, message: &Message) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    pipe.lock().map_err(|_| io::ErrorKind::Other)?.write_all(&line)
+    pipe.write_all(&line)
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use isolab_images::budget::Budgets;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    Scope,
+    RulesetStatus, Scope,
 };
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{
@@ -134,7 +134,7 @@ fn become_nobody() {
 }
 
 /// No file can be opened but, for reading, those below the source, where that is a directory.
-fn limit_files(source: Option<BorrowedFd<'_>>) -> Result<(), RulesetError> {
+fn limit_files(source: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, RulesetError> {
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(RULES))?
         .handle_access(AccessNet::from_all(RULES))?
@@ -146,7 +146,7 @@ fn limit_files(source: Option<BorrowedFd<'_>>) -> Result<(), RulesetError> {
         }
         None => ruleset,
     };
-    ruleset.restrict_self().map(drop)
+    Ok(ruleset.restrict_self()?.ruleset)
 }
 
 /// Calls that reading, unpacking and writing take; any other ends the process.
@@ -237,21 +237,24 @@ mod tests {
 
     use super::*;
 
-    /// In a thread that has given up files and calls; calls that would end it fail instead.
-    fn confined<T: Send + 'static>(source: Option<File>, body: impl FnOnce() -> T + Send + 'static) -> T {
+    /// In a thread that has given up files, as far as the kernel has Landlock, and calls; calls that would end it fail instead.
+    fn confined<T: Send + 'static>(
+        source: Option<File>,
+        body: impl FnOnce(RulesetStatus) -> T + Send + 'static,
+    ) -> T {
         let thread = thread::spawn(move || {
             set_no_new_privs(true).unwrap();
-            limit_files(source.as_ref().map(AsFd::as_fd)).unwrap();
+            let files = limit_files(source.as_ref().map(AsFd::as_fd)).unwrap();
             let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
             seccompiler::apply_filter(&filter(refused).unwrap()).unwrap();
-            body()
+            body(files)
         });
         thread.join().unwrap()
     }
 
     #[test]
     fn no_program_no_socket_and_no_other_file() {
-        let kinds = confined(None, || {
+        let kinds = confined(None, |_| {
             let program = Command::new("/bin/true").status().unwrap_err().kind();
             let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap_err().kind();
             let written = File::create("/tmp/isolab-importer").unwrap_err().kind();
@@ -268,19 +271,16 @@ mod tests {
         }
         let files = [source.path().join("file"), outside.path().join("file")];
         let dir = File::open(source.path()).unwrap();
-        let [inside, other] =
-            confined(Some(dir), move || files.map(|file| File::open(file).map_err(|e| e.kind())));
+        let (landlock, [inside, other]) = confined(Some(dir), move |landlock| {
+            (landlock, files.map(|file| File::open(file).map_err(|e| e.kind())))
+        });
         inside.unwrap();
         // Without Landlock the directory is the reader's own matter: it opens beneath it only.
-        if landlock_is_there() {
-            assert_eq!(other.unwrap_err(), ErrorKind::PermissionDenied);
-        } else {
+        if landlock == RulesetStatus::NotEnforced {
             println!("skipped: this kernel has no Landlock");
+        } else {
+            assert_eq!(other.unwrap_err(), ErrorKind::PermissionDenied);
         }
-    }
-
-    fn landlock_is_there() -> bool {
-        std::fs::read_to_string("/sys/kernel/security/lsm").map_or(true, |text| text.contains("landlock"))
     }
 
     #[test]

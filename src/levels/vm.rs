@@ -1,11 +1,11 @@
 //! Level `vm`: a KVM guest with its own Linux kernel, in a VMM process of its own.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use isolab_bench::port::{HostStdio, Level, Running, StartError, Unavailable};
 use isolab_bench::run_report::{Detail, SNAPSHOT};
 use isolab_container::cgroup::{Cgroup, Limits};
@@ -312,34 +312,25 @@ const WITHOUT_JAIL: &str = "isolab needs CAP_SYS_ADMIN or a user namespace for t
                             guest takes over has then the user who started it";
 
 /// The VMM process: runs the guest; says why where there is no result.
-fn machine_process(mut config: VmConfig, ids: Ids, complain: OwnedFd) -> i32 {
-    config.jail = ids.jail();
-    // With a copy of the launcher's own ends the VMM would never see the end of the launcher.
-    let told = complain.try_clone().map_err(|e| format!("share a pipe: {e}").into()).map(|pipe| {
-        let kept: Vec<_> = config.descriptors().into_iter().chain([complain.as_fd(), pipe.as_fd()]).collect();
-        let alone = keep_only(&kept);
-        panics::tell(File::from(pipe));
-        alone
-    });
-    let alone =
-        told.and_then(|alone| alone.map_err(|e| format!("close what belongs to the launcher: {e}").into()));
-    match alone.and_then(|()| isolab_vmm::run(config).map_err(Box::<dyn Error>::from)) {
-        Ok(()) => 0,
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            if matches!(error.downcast_ref(), Some(VmError::Jail(_))) {
-                text = format!("{text}; {WITHOUT_JAIL}");
-            }
-            // The launcher reports the plain end where even this fails.
-            let _ = File::from(complain).write_all(text.as_bytes());
-            1
-        }
+fn machine_process(config: VmConfig, ids: Ids, complain: OwnedFd) -> i32 {
+    let Err(error) = machine(config, ids, &complain) else { return 0 };
+    let mut text = format!("{error:#}");
+    if matches!(error.downcast_ref(), Some(VmError::Jail(_))) {
+        text = format!("{text}; {WITHOUT_JAIL}");
     }
+    // The launcher reports the plain end where even this fails.
+    let _ = File::from(complain).write_all(text.as_bytes());
+    1
+}
+
+fn machine(mut config: VmConfig, ids: Ids, complain: &OwnedFd) -> anyhow::Result<()> {
+    config.jail = ids.jail();
+    let pipe = complain.try_clone().context("share a pipe")?;
+    // With a copy of the launcher's own ends the VMM would never see the end of the launcher.
+    let kept: Vec<_> = config.descriptors().into_iter().chain([complain.as_fd(), pipe.as_fd()]).collect();
+    keep_only(&kept).context("close what belongs to the launcher")?;
+    panics::tell(File::from(pipe));
+    Ok(isolab_vmm::run(config)?)
 }
 
 /// The job block, whole: the VMM reads it as the guest takes it.

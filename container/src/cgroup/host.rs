@@ -209,12 +209,13 @@ fn unescaped(text: &str) -> Cow<'_, str> {
     }
     parts
         .fold(first.to_owned(), |mut out, part| {
-            let number = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-            match number.filter(u8::is_ascii) {
-                Some(byte) => out.push(char::from(byte)),
-                None => out.push('\\'),
-            }
-            out.push_str(if number.is_some_and(|byte| byte.is_ascii()) { &part[3..] } else { part });
+            let byte = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+            let (shown, rest) = match byte.filter(u8::is_ascii) {
+                Some(byte) => (char::from(byte), &part[3..]),
+                None => ('\\', part),
+            };
+            out.push(shown);
+            out.push_str(rest);
             out
         })
         .into()
