@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -127,4 +128,32 @@ fn an_import_that_loses_it_says_so_and_leaves_nothing_and_it_ends_with_isolab() 
     let swept = run_in(&home, &["gc"]);
     assert_eq!(swept.status, Some(0), "{}", swept.stderr);
     assert_eq!(fs::read_dir(home.join("tmp")).expect("a part of the store").count(), 0);
+}
+
+#[test]
+fn process_1_of_a_container_with_few_capabilities_imports_too() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: rootless: needs root to become other users");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("root/file");
+    fs::create_dir(dir.path().join("root")).expect("a directory");
+    fs::write(&file, "a user's own").expect("a file");
+    std::os::unix::fs::chown(&file, Some(1000), Some(1000)).expect("another owner");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("closed to others");
+    // As a container engine starts it: without the capability that is made for reading, and as the first process of its namespace.
+    for around in [
+        &["setpriv", "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search"][..],
+        &["unshare", "--pid", "--fork", "--mount-proc"],
+    ] {
+        let mut command = Command::new(around[0]);
+        command
+            .args(&around[1..])
+            .arg(support::binary())
+            .args(["image", "import", "root", "--name", "image"]);
+        command.current_dir(dir.path()).env("ISOLAB_HOME", dir.path().join("home"));
+        let done = support::done(command.output().expect("it starts"));
+        assert_eq!(done.status, Some(0), "{around:?}: {}", done.stderr);
+    }
 }

@@ -20,7 +20,7 @@ use isolab_images::store::{self, Draft, Store};
 use isolab_images::tree::Spool;
 use isolab_wire::trace::Tracer;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitIdStatus};
+use rustix::process::{Pid, Signal, WaitIdStatus, getpid};
 
 pub(crate) use self::message::Converted;
 use self::message::{MOST_BYTES, Message};
@@ -41,7 +41,7 @@ pub(crate) fn convert<'s>(
     let (spool, image) = (store.spool()?, draft.writer()?);
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
     let limits = Limits::of(&options.budgets);
-    let work = Work { path, fd, options, spool, image };
+    let work = Work { path, fd, options, spool, image, launcher: getpid() };
     let spawned = SpawnOptions { namespaces: 0, cgroup: None, report: None, tracer: Tracer::OFF };
     let held =
         spawn(&spawned, |_handed| work.run(limits, &File::from(write))).context("start the importer")?;
@@ -116,6 +116,7 @@ struct Work<'a> {
     options: Options<'a>,
     spool: Spool,
     image: File,
+    launcher: Pid,
 }
 
 impl Work<'_> {
@@ -125,7 +126,7 @@ impl Work<'_> {
         if keep_only(&kept).is_err() {
             return 1;
         }
-        let message = match rights::give_up(self.fd.as_fd(), limits) {
+        let message = match rights::give_up(self.fd.as_fd(), limits, self.launcher) {
             Err(error) => Message::Refused {
                 text: format!("{:#}", anyhow::Error::from(error).context("confine the importer")),
                 full: false,
@@ -139,7 +140,7 @@ impl Work<'_> {
     }
 
     fn convert(self, show: &mut dyn FnMut(Progress)) -> Message {
-        let Self { path, fd, options, spool, image } = self;
+        let Self { path, fd, options, spool, image, .. } = self;
         let budgets = options.budgets.clone();
         let imported = Source::of(fd, path, budgets).and_then(|source| source.read(options, spool, show));
         let imported = match imported {

@@ -11,10 +11,10 @@ use landlock::{
 };
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{
-    Resource, Rlimit, Signal, geteuid, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, Gid, Uid, clear_ambient_capability_set, set_capabilities,
+    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, clear_ambient_capability_set, set_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use seccompiler::{
@@ -72,11 +72,11 @@ pub(super) enum RightsError {
     Calls(#[source] io::Error),
 }
 
-/// Gives up everything that reading this source does not take. Called by the only thread.
+/// Gives up everything that reading this source does not take. Called by the only thread; ends with `launcher`.
 ///
 /// # Errors
 /// The kernel refuses to take one of them. What a kernel does not have (Landlock before 5.13) is left out.
-pub(super) fn give_up(source: BorrowedFd<'_>, limits: Limits) -> Result<(), RightsError> {
+pub(super) fn give_up(source: BorrowedFd<'_>, limits: Limits, launcher: Pid) -> Result<(), RightsError> {
     let refused = |what| move |errno| RightsError::Kernel(what, errno);
     silence().map_err(refused("its streams"))?;
     for (resource, most) in [
@@ -93,8 +93,7 @@ pub(super) fn give_up(source: BorrowedFd<'_>, limits: Limits) -> Result<(), Righ
     let stat = rustix::fs::fstat(source).map_err(refused("other files"))?;
     let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     // Below a directory are files that are still to be opened, as whoever started isolab may.
-    let kept =
-        if is_dir && geteuid().is_root() { CapabilitySet::DAC_READ_SEARCH } else { CapabilitySet::empty() };
+    let kept = if is_dir { to_read().map_err(refused("capabilities"))? } else { CapabilitySet::empty() };
     if !is_dir {
         become_nobody();
     }
@@ -104,11 +103,19 @@ pub(super) fn give_up(source: BorrowedFd<'_>, limits: Limits) -> Result<(), Righ
     set_capabilities(None, sets).map_err(refused("capabilities"))?;
     // A change of user takes back that it dies with its launcher.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(refused("a life of its own"))?;
-    if getppid().is_none_or(|parent| parent.is_init()) {
+    if getppid() != Some(launcher) {
         return Err(RightsError::Kernel("a life of its own", rustix::io::Errno::SRCH));
     }
     limit_files(is_dir.then_some(source)).map_err(RightsError::Files)?;
     limit_calls().map_err(RightsError::Calls)
+}
+
+/// The least capability, of those that it has, that lets it read what others own. A container's root often has not the one that is
+/// made for that.
+fn to_read() -> rustix::io::Result<CapabilitySet> {
+    let held = capabilities(None)?.permitted;
+    let least = [CapabilitySet::DAC_READ_SEARCH, CapabilitySet::DAC_OVERRIDE];
+    Ok(least.into_iter().find(|one| held.contains(*one)).unwrap_or(CapabilitySet::empty()))
 }
 
 /// Standard streams that lead nowhere: what it says, it says by its pipe.
