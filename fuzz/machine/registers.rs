@@ -1,10 +1,9 @@
 //! Registers of a device against the reference, and accesses that belong to no device.
 
 use arbitrary::Arbitrary;
+use isolab_fuzz::made;
 use isolab_vmm::invariants::{Access, as_the_reference_says, only_what_is_owned_is_reached};
 use libfuzzer_sys::Corpus;
-
-use crate::made;
 
 /// What a good driver writes on its way, so that late states are reached.
 const GOOD: [(u64, u32); 8] =

@@ -3,9 +3,8 @@
 use arbitrary::Arbitrary;
 use isolab_bpf::{ALLOW, ARCH, Insn, KILL, answer, argument, compile, if_equal, mask, refuse};
 use isolab_container::seccomp::{FILTER, Verdict, verdict};
+use isolab_fuzz::made;
 use libfuzzer_sys::Corpus;
-
-use crate::made;
 
 const ALLOWED: u32 = 0x7fff_0000;
 const KILLED: u32 = 0x8000_0000;

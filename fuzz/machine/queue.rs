@@ -1,10 +1,9 @@
 //! A virtqueue that any driver wrote: pieces inside of RAM, each chain once, and an end.
 
 use arbitrary::Arbitrary;
+use isolab_fuzz::made;
 use isolab_vmm::invariants::{Descriptor, Ring, pages_go_whole_or_stay, pieces_inside_ram};
 use libfuzzer_sys::Corpus;
-
-use crate::made;
 
 #[derive(Arbitrary, Debug)]
 struct Input {

@@ -1,10 +1,9 @@
 //! Layers over each other: the tree is that of a naive model on a map of paths.
 
 use arbitrary::Arbitrary;
+use isolab_fuzz::made;
 use isolab_images::invariants::{layer_of, same_as_the_model};
 use libfuzzer_sys::Corpus;
-
-use crate::made;
 
 #[derive(Arbitrary, Debug)]
 struct Input {

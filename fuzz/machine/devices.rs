@@ -1,10 +1,9 @@
 //! Each virtio device under any accesses and over any memory, and requests to block device and console.
 
 use arbitrary::Arbitrary;
+use isolab_fuzz::made;
 use isolab_vmm::invariants::{answered_and_written_where_it_may, keeps_working, machine_stays_alive};
 use libfuzzer_sys::Corpus;
-
-use crate::made;
 
 #[derive(Arbitrary, Debug)]
 enum Input {

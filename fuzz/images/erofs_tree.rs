@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
+use isolab_fuzz::made;
 use isolab_images::invariants::{Sketch, Xattrs, round_trip};
 use isolab_images::tree::Meta;
 use libfuzzer_sys::Corpus;
-
-use crate::made;
 
 #[derive(Arbitrary, Debug)]
 struct Node {
