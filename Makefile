@@ -10,7 +10,7 @@ PROGRAMS := images/bare images/init images/probe images/pull images/work vmm/tes
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap g++
 
-.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages sbom baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -37,6 +37,15 @@ fuzz-seeds: linker
 
 fuzz-packages:
 	@command -v g++ >/dev/null || { $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends g++; }
+
+# What isolab and each program that it carries is made of, as CycloneDX (docs/security.md, L-08). The same source gives the same files: their
+# time is the commit's.
+SBOM := out/sbom
+SBOM_TOOLS := $(or $(CARGO_TARGET_DIR),target)/tools
+sbom: linker
+	@command -v jq >/dev/null || { $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends jq; }
+	@[ -x $(SBOM_TOOLS)/bin/cargo-cyclonedx ] || $(CARGO) install --locked --root $(SBOM_TOOLS) cargo-cyclonedx@0.5.9
+	CARGO=$(CARGO) TOOL=$(SBOM_TOOLS)/bin/cargo-cyclonedx TARGET=$(TARGET) .ci/sbom $(SBOM)
 
 # The figures that tests/gate.rs knows, anew: of this build in this machine's lab. The commit says why they rose.
 baseline: build kernel
