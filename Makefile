@@ -61,7 +61,7 @@ bench-start bench-lab-start bench-concurrent bench-guest bench-import: build
 # What a change must pass before it lands.
 check: linker docs-paths
 	$(CARGO) fmt --all --check
-	set -e; for p in $(PROGRAMS); do $(CARGO) fmt --check --manifest-path $$p/Cargo.toml; done
+	set -e; for p in $(PROGRAMS) fuzz; do $(CARGO) fmt --check --manifest-path $$p/Cargo.toml; done
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	set -e; for p in $(PROGRAMS); do $(CARGO) clippy --locked --manifest-path $$p/Cargo.toml --target-dir target/programs -- -D warnings; done
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
