@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod collect;
+pub(crate) mod inject;
 pub(crate) mod lab;
 pub(crate) mod leaks;
 pub(crate) mod posture;
@@ -9,6 +10,7 @@ pub(crate) mod random;
 pub(crate) mod record;
 pub(crate) mod samples;
 pub(crate) mod slopes;
+pub(crate) mod stages;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
