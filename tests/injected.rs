@@ -253,7 +253,7 @@ fn a_system_call_that_fails_is_survived_or_told_in_one_line_and_leaves_nothing()
     for (name, args) in [("process", run("process")), ("container", run("container")), ("import", import)] {
         let made = fail_calls((name, &args), &mut random, &oracle, &mut wrong);
         println!("{name}: {made} errors of system calls");
-        assert!(made > 50, "{name}");
+        assert!(made > 40, "{name}");
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -116,7 +116,7 @@ fn runs_at_process_and_container_add_nothing_to_the_machine() {
 #[test]
 fn guests_add_nothing_to_the_machine() {
     let half = if full() { "inside_the_lab_many_guests" } else { "inside_the_lab_some_guests" };
-    half_in_lab(&["--lab-memory", "1G"], half);
+    half_in_lab(&["--lab-memory", "1G", "--lab-clock", "wall"], half);
 }
 
 fn snapshot() {
