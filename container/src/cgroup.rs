@@ -325,7 +325,7 @@ impl Cgroup {
 
 /// *Child*: moves the calling process, of one thread, through such a file.
 pub(crate) fn join(entrance: &OwnedFd) -> Result<(), Errno> {
-    rustix::io::write(entrance, b"0").map(drop)
+    rustix::io::retry_on_intr(|| rustix::io::write(entrance, b"0")).map(drop)
 }
 
 impl Drop for Cgroup {
