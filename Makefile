@@ -10,7 +10,7 @@ PROGRAMS := images/bare images/init images/probe images/pull images/work vmm/tes
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap g++
 
-.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages baseline start-order bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages sbom baseline start-order bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -38,6 +38,15 @@ fuzz-seeds: linker
 fuzz-packages:
 	@command -v g++ >/dev/null || { $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends g++; }
 
+# What isolab and each program that it carries is made of, as CycloneDX (docs/security.md, L-08). The same source gives the same files: their
+# time is the commit's.
+SBOM := out/sbom
+SBOM_TOOLS := $(or $(CARGO_TARGET_DIR),target)/tools
+sbom: linker
+	@command -v jq >/dev/null || { $(SUDO) $(APT) update && $(SUDO) $(APT) install --no-install-recommends jq; }
+	@[ -x $(SBOM_TOOLS)/bin/cargo-cyclonedx ] || $(CARGO) install --locked --root $(SBOM_TOOLS) cargo-cyclonedx@0.5.9
+	CARGO=$(CARGO) TOOL=$(SBOM_TOOLS)/bin/cargo-cyclonedx TARGET=$(TARGET) .ci/sbom $(SBOM)
+
 # The figures that tests/gate.rs knows, anew: of this build in this machine's lab. The commit says why they rose.
 baseline: build kernel
 	ISOLAB_BIN=$(abspath $(BIN)) $(CARGO) test --locked --workspace --test gate -- --ignored --exact the_baseline_is_written_anew
@@ -57,7 +66,7 @@ bench-start bench-lab-start bench-concurrent bench-guest bench-import: build
 # What a change must pass before it lands.
 check: linker docs-paths
 	$(CARGO) fmt --all --check
-	set -e; for p in $(PROGRAMS); do $(CARGO) fmt --check --manifest-path $$p/Cargo.toml; done
+	set -e; for p in $(PROGRAMS) fuzz; do $(CARGO) fmt --check --manifest-path $$p/Cargo.toml; done
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	set -e; for p in $(PROGRAMS); do $(CARGO) clippy --locked --manifest-path $$p/Cargo.toml --target-dir target/programs -- -D warnings; done
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items

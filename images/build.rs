@@ -50,6 +50,20 @@ const BARE: &[&str] = &[
     "-Clink-arg=-no-pie",
     "-Clink-arg=-Wl,--build-id=none",
 ];
+/// What variables of the outer build begin with.
+const FOREIGN: &[&str] = &[
+    "CARGO_PROFILE_",
+    "CARGO_BUILD_",
+    "CARGO_TARGET_",
+    "CARGO_CFG_",
+    "CARGO_FEATURE_",
+    "CARGO_MANIFEST_",
+    "CARGO_PKG_",
+    "RUSTC_",
+];
+/// Others of it. Some dependencies of the programs ask to be built anew when these change, and they are others in each profile.
+const OF_THIS_SCRIPT: &[&str] =
+    &["DEBUG", "HOST", "NUM_JOBS", "OPT_LEVEL", "OUT_DIR", "PROFILE", "RUSTDOC", "RUSTFLAGS", "TARGET"];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() -> ExitCode {
@@ -84,9 +98,7 @@ fn build(program: &Program) -> Result<(), String> {
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let foreign =
-            ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_CFG_", "CARGO_FEATURE_", "RUSTC_"];
-        if foreign.iter().any(|prefix| text.starts_with(prefix)) || text == "RUSTFLAGS" {
+        if FOREIGN.iter().any(|prefix| text.starts_with(prefix)) || OF_THIS_SCRIPT.contains(&&*text) {
             cargo.env_remove(name);
         }
     }

@@ -1,5 +1,4 @@
 //! A result file: an error, or a record that every report and judgement can be made of.
-#![no_main]
 
 use isolab_bench::check::{self, Spec};
 use isolab_bench::diff::{self, Question};
@@ -10,7 +9,7 @@ use isolab_bench::recorded::Recorded;
 use isolab_bench::report::text::TextStyle;
 use isolab_bench::report::{html, markdown, probe, suite, surface, text};
 use isolab_bench::surface::SurfaceRecord;
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::Corpus;
 
 /// A text for a terminal moves no cursor.
 fn can_be_shown(text: &str) {
@@ -39,7 +38,7 @@ fn comparison(record: &Record) {
     can_be_shown(&diff::render(&judged, &record.host));
 }
 
-fuzz_target!(|data: &[u8]| {
+pub(crate) fn run(data: &[u8]) -> Corpus {
     match Recorded::from_bytes(data) {
         Ok(Recorded::Comparison(record)) => comparison(&record),
         Ok(Recorded::Bench(record)) => {
@@ -58,4 +57,5 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(record) = SurfaceRecord::from_json(data) {
         can_be_shown(&surface::render(&record, TextStyle::default(), true));
     }
-});
+    Corpus::Keep
+}

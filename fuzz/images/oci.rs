@@ -1,12 +1,11 @@
 //! Documents of an image archive: an image that can be used as it is, or an error that can be shown.
-#![no_main]
 
 use isolab_images::digest::Digest;
 use isolab_images::invariants::{Parts, imported_or_refused, the_number_that_was_asked_for};
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::Corpus;
 
 // A line for what is meant, then parts with a line `--` between them.
-fuzz_target!(|input: &[u8]| {
+pub(crate) fn run(input: &[u8]) -> Corpus {
     if let Ok(digest) = str::from_utf8(input).unwrap_or_default().parse::<Digest>() {
         assert_eq!(digest.to_string().as_bytes(), input);
     }
@@ -20,7 +19,8 @@ fuzz_target!(|input: &[u8]| {
             imported_or_refused(&Parts { index, manifest, config, layer, docker: kind == b"docker" });
         }
     }
-});
+    Corpus::Keep
+}
 
 fn split<'a>(text: &'a [u8], mark: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = Some(text);

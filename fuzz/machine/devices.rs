@@ -1,12 +1,9 @@
 //! Each virtio device under any accesses and over any memory, and requests to block device and console.
-#![no_main]
-
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use arbitrary::Arbitrary;
+use isolab_fuzz::made;
 use isolab_vmm::invariants::{answered_and_written_where_it_may, keeps_working, machine_stays_alive};
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::Corpus;
 
 #[derive(Arbitrary, Debug)]
 enum Input {
@@ -15,12 +12,8 @@ enum Input {
     Console { messages: Vec<(u8, u16, u16)>, far: u32, bytes: Vec<u8> },
 }
 
-fuzz_target!(
-    init: {
-        // As in every Rust program, whose start libFuzzer's takes the place of.
-        signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::new(AtomicBool::new(false))).expect("a handler");
-    },
-    |input: Input| match input {
+pub(crate) fn run(data: &[u8]) -> Corpus {
+    made(data, |input: Input| match input {
         Input::Machine { which, start, mut accesses, memory } => {
             accesses.truncate(200);
             accesses.iter_mut().for_each(|access| access.0 %= 0x140);
@@ -34,8 +27,9 @@ fuzz_target!(
         }
         Input::Console { messages, far, bytes } => {
             let port = |port: u8| if port == u8::MAX { far } else { u32::from(port % 6) };
-            let messages: Vec<_> = messages.iter().map(|&(p, event, value)| (port(p), event % 9, value)).collect();
+            let messages: Vec<_> =
+                messages.iter().map(|&(p, event, value)| (port(p), event % 9, value)).collect();
             keeps_working(&messages, &bytes);
         }
-    }
-);
+    })
+}

@@ -1,7 +1,9 @@
 //! A kernel file: loaded where it may lie and nowhere else, or refused.
-#![no_main]
 
 use isolab_vmm::invariants::loads_where_it_may_or_is_refused;
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::Corpus;
 
-fuzz_target!(|file: &[u8]| loads_where_it_may_or_is_refused(file));
+pub(crate) fn run(file: &[u8]) -> Corpus {
+    loads_where_it_may_or_is_refused(file);
+    Corpus::Keep
+}

@@ -1,12 +1,11 @@
 //! Job blocks, messages and marks: what the encoder makes is read back whole, any bytes are read or refused.
-#![no_main]
 
 use arbitrary::{Arbitrary, Unstructured};
 use isolab_images::job::{BlockOptions, Job, Stdio, User};
 use isolab_wire::control::MESSAGE_LEN;
 use isolab_wire::job::{HEADER_LEN, Header};
 use isolab_wire::mark::RECORD_LEN;
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::Corpus;
 
 #[path = "../../images/tests/wire/invariants.rs"]
 mod invariants;
@@ -28,7 +27,7 @@ struct Input {
     number: u32,
 }
 
-fuzz_target!(|data: &[u8]| {
+pub(crate) fn run(data: &[u8]) -> Corpus {
     read_all(data);
     if data.len() > HEADER_LEN {
         // Behind a beginning that says the right length, too.
@@ -37,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
         bytes[..12].copy_from_slice(&header[..12]);
         read_all(&bytes);
     }
-    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
+    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return Corpus::Keep };
     let text = |text: String| text.replace('\0', "").chars().take(200).collect::<String>();
     let [argv, env] = input.words.map(|words| words.into_iter().take(20).map(text).collect::<Vec<_>>());
     let [workdir, hostname] = input.texts.map(text);
@@ -76,4 +75,5 @@ fuzz_target!(|data: &[u8]| {
     messages_read_back(rows, cols, 1 + kind % 64, input.message);
     marks_read_back(input.number, input.memory_bytes, input.mark);
     ends_read_back(kind, 1 + kind % 127, rows, input.number);
-});
+    Corpus::Keep
+}

@@ -1,12 +1,12 @@
 //! Any tree: written twice alike, accepted, and read back as it was.
-#![no_main]
 
 use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
+use isolab_fuzz::made;
 use isolab_images::invariants::{Sketch, Xattrs, round_trip};
 use isolab_images::tree::Meta;
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::Corpus;
 
 #[derive(Arbitrary, Debug)]
 struct Node {
@@ -24,7 +24,9 @@ enum Kind {
     Link(u16),
 }
 
-fuzz_target!(|root: Vec<(Vec<u8>, Node)>| round_trip(names(root, 0)));
+pub(crate) fn run(data: &[u8]) -> Corpus {
+    made(data, |root: Vec<(Vec<u8>, Node)>| round_trip(names(root, 0)))
+}
 
 fn names(entries: Vec<(Vec<u8>, Node)>, depth: usize) -> BTreeMap<Vec<u8>, Sketch> {
     entries.into_iter().map(|(name, node)| (of_alphabet(name, 255), sketch(node, depth))).collect()

@@ -1,11 +1,10 @@
 //! Texts of the kernel: read, and read as they are meant.
-#![no_main]
 
 use arbitrary::Arbitrary;
 use isolab_container::invariants::{
     any_texts_are_read, our_directory_is_found_at_any_place, the_parent_behind_any_name,
 };
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::Corpus;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -16,12 +15,13 @@ struct Input<'a> {
     own: &'a str,
 }
 
-fuzz_target!(|data: &[u8]| {
+pub(crate) fn run(data: &[u8]) -> Corpus {
     let text = String::from_utf8_lossy(data);
     let (one, other) = text.split_once("\n--\n").unwrap_or((&text, ""));
     any_texts_are_read(one, other, &[(0x1000, 0x2000), (0x7000, 0x2000)]);
-    let Ok(input) = Input::arbitrary(&mut arbitrary::Unstructured::new(data)) else { return };
+    let Ok(input) = Input::arbitrary(&mut arbitrary::Unstructured::new(data)) else { return Corpus::Keep };
     any_texts_are_read(one, other, &input.numbers);
     the_parent_behind_any_name(input.pids.0, input.name, input.pids.1);
     our_directory_is_found_at_any_place(input.point, input.own);
-});
+    Corpus::Keep
+}
