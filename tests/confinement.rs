@@ -5,13 +5,14 @@ mod support;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use isolab_images::programs::WORK;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol};
+use support::roots::{root, state};
 use support::samples::tool;
 use support::{Done, binary, busybox, done, import, isolab, run};
 
@@ -83,25 +84,6 @@ fn a_hostile_start_changes_nothing_for_the_workload() {
         let silent = done(after("", ">&-", &args).output().expect("bash starts"));
         assert_eq!((silent.status, silent.stderr.as_str()), (Some(7), ""), "{level}: no standard output");
     }
-}
-
-/// A directory with everything in it, and what is mounted on or below it in this mount namespace.
-fn state(dir: &Path) -> (Vec<PathBuf>, Vec<String>) {
-    let mut names: Vec<_> =
-        fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
-    names.sort();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc");
-    let here = |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(dir));
-    (names, mounts.lines().filter(here).map(str::to_owned).collect())
-}
-
-/// A root directory with busybox, in a directory of its own.
-fn root(dir: &Path, name: &str) -> PathBuf {
-    let root = dir.join(name);
-    fs::create_dir_all(root.join("bin")).expect("directories");
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-    symlink("busybox", root.join("bin/sh")).expect("a link");
-    root
 }
 
 fn shell(level: &str, more: &[&str], image: &str, script: &str) -> Done {

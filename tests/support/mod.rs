@@ -8,6 +8,7 @@ pub(crate) mod leaks;
 pub(crate) mod posture;
 pub(crate) mod random;
 pub(crate) mod record;
+pub(crate) mod roots;
 pub(crate) mod samples;
 pub(crate) mod slopes;
 pub(crate) mod stages;
