@@ -10,7 +10,7 @@ PROGRAMS := images/bare images/init images/probe images/pull images/work vmm/tes
 # What the tests use as real parts and as independent judges.
 TEST_PACKAGES := cpio erofs-utils skopeo umoci docker-registry mmdebstrap busybox-static bubblewrap runc hyperfine util-linux uidmap g++
 
-.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages sbom baseline bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
+.PHONY: build compare test fuzz fuzz-minimise fuzz-seeds fuzz-packages sbom baseline start-order bench bench-start bench-lab-start bench-concurrent bench-guest bench-import check doctor clean linker test-packages kernel docs-paths
 
 build: linker
 	$(CARGO) build --release --locked
@@ -50,6 +50,11 @@ sbom: linker
 # The figures that tests/gate.rs knows, anew: of this build in this machine's lab. The commit says why they rose.
 baseline: build kernel
 	ISOLAB_BIN=$(abspath $(BIN)) $(CARGO) test --locked --workspace --test gate -- --ignored --exact the_baseline_is_written_anew
+
+# The functions that a start executes, anew, for the linker (build.rs).
+start-order: build kernel
+	$(CARGO) run --locked --example start_order $(BIN) > $(BIN).order
+	mv $(BIN).order start.order
 
 # The figures of docs/performance.md, as Markdown; each part by its own name, too.
 bench: build

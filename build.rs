@@ -1,7 +1,11 @@
-//! Has the linker pack the relocations of the binary, where the C library that is linked in can unpack them.
+//! Has the linker lay the binary out for its start, which is page by page, by faults: two fifths of what level `process` costs before
+//! the workload runs.
 //!
-//! A static position-independent program relocates itself at each start. Packed, that is a tenth of the instructions, and
-//! the table of 650 KiB need not be read: about a tenth of a whole run at level `process`.
+//! * Relocations are packed, where the C library that is linked in can unpack them: a static position-independent program relocates
+//!   itself, and the table of 650 KiB need not be read.
+//! * What a start executes lies together, in the order of `start.order` (made by `make start-order`; names that are gone are left
+//!   out): 14 windows of 64 KiB instead of 67.
+//! * Functions and tables with the same bytes are there once: a quarter less to relocate. Nothing here compares their addresses.
 
 use std::process::Command;
 
@@ -10,9 +14,12 @@ const FIRST: (u32, u32) = (2, 36);
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=start.order");
     if installed().is_some_and(|version| version >= FIRST) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
+    println!("cargo::rustc-link-arg-bins=-Wl,--symbol-ordering-file=start.order,--no-warn-symbol-ordering");
+    println!("cargo::rustc-link-arg-bins=-Wl,--icf=all,--ignore-data-address-equality");
 }
 
 /// The installed glibc, which is also the one that is linked in.

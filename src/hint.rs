@@ -5,6 +5,7 @@ use std::fmt;
 
 use isolab_bench::port::Unavailable;
 use isolab_vmm::probe::{KvmAccess, KvmClass, KvmReport};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// A reason and its remedy.
@@ -172,6 +173,15 @@ pub fn userns_off(why: UsernsOff) -> Hint {
             "raise it outside (`sysctl user` lists them; `sudo sysctl user.max_user_namespaces=15000`), or use --on lab",
         ),
     }
+}
+
+/// Namespaces that the kernel could not make.
+#[must_use]
+pub fn no_namespaces(why: Errno) -> Hint {
+    hint(
+        format!("make namespaces: {why}"),
+        "free memory or descriptors, or see what `isolab doctor` says of this kernel",
+    )
 }
 
 /// Root without `CAP_SYS_ADMIN`.

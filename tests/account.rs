@@ -20,6 +20,9 @@ fn compare<'a>(level: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&common, more].concat()
 }
 
+/// What the first guest of a lab is charged for warms all later ones up, too; each takes a boot.
+const COLD: [&str; 2] = ["--warmup", "0"];
+
 /// The accounts of a record: memory in bytes, CPU time and counters, each by its key.
 fn accounts(json: &str) -> Vec<Account> {
     let record: Value = serde_json::from_str(json).expect("a record");
@@ -60,9 +63,13 @@ fn added_up(args: &[&str]) -> support::Done {
 
 /// The accounts of these command lines: at process and container here, at vm in one lab.
 fn at(level: &str, commands: &[Vec<&str>]) -> Vec<Account> {
-    let with: Vec<Vec<&str>> = commands.iter().map(|more| compare(level, more)).collect();
-    let done =
-        if level == "vm" { in_lab(&[], &with) } else { with.iter().map(|args| added_up(args)).collect() };
+    let mut with: Vec<Vec<&str>> = commands.iter().map(|more| compare(level, more)).collect();
+    let done: Vec<support::Done> = if level == "vm" {
+        with.iter_mut().skip(1).for_each(|args| args.splice(1..1, COLD).for_each(drop));
+        in_lab(&[], &with)
+    } else {
+        with.iter().map(|args| added_up(args)).collect()
+    };
     let last = |done: &support::Done| {
         // A busy machine may refuse the comparison, whose samples are what is looked at here.
         assert!(matches!(done.status, Some(0 | 3)), "{}", done.stderr);

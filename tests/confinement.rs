@@ -2,15 +2,17 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use isolab_images::programs::WORK;
-use object::Endianness;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use object::{Endianness, Object, ObjectSymbol};
+use support::roots::{root, state};
 use support::samples::tool;
 use support::{Done, binary, busybox, done, import, isolab, run};
 
@@ -82,25 +84,6 @@ fn a_hostile_start_changes_nothing_for_the_workload() {
         let silent = done(after("", ">&-", &args).output().expect("bash starts"));
         assert_eq!((silent.status, silent.stderr.as_str()), (Some(7), ""), "{level}: no standard output");
     }
-}
-
-/// A directory with everything in it, and what is mounted on or below it in this mount namespace.
-fn state(dir: &Path) -> (Vec<PathBuf>, Vec<String>) {
-    let mut names: Vec<_> =
-        fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
-    names.sort();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc");
-    let here = |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(dir));
-    (names, mounts.lines().filter(here).map(str::to_owned).collect())
-}
-
-/// A root directory with busybox, in a directory of its own.
-fn root(dir: &Path, name: &str) -> PathBuf {
-    let root = dir.join(name);
-    fs::create_dir_all(root.join("bin")).expect("directories");
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-    symlink("busybox", root.join("bin/sh")).expect("a link");
-    root
 }
 
 fn shell(level: &str, more: &[&str], image: &str, script: &str) -> Done {
@@ -263,6 +246,25 @@ fn isolab_needs_no_library_and_lies_at_a_random_address() {
     let relro = of(elf::PT_GNU_RELRO).expect("what is read-only after the start");
     let (start, len) = (relro.p_vaddr(endian), relro.p_memsz(endian));
     assert!((start..start + len).contains(&dynamic.p_vaddr(endian)), "{start:#x} {len:#x}");
+}
+
+/// What a start executes lies together (`build.rs`). Names of generic functions change with the program, and it does no harm where a few are
+/// gone; when many are, `make start-order` finds them anew.
+#[test]
+fn what_a_start_executes_lies_together() {
+    let bytes = fs::read(binary()).expect("isolab");
+    let file = object::File::parse(&*bytes).expect("an ELF file");
+    let at: HashMap<_, _> =
+        file.symbols().filter_map(|symbol| Some((symbol.name().ok()?, symbol.address()))).collect();
+    let order: Vec<&str> = include_str!("../start.order").lines().collect();
+    let mut found: Vec<u64> = order.iter().filter_map(|name| at.get(name).copied()).collect();
+    let told =
+        format!("{} of {} functions of start.order are there: make start-order", found.len(), order.len());
+    assert!(found.len() * 10 >= order.len() * 8, "{told}");
+    found.sort_unstable();
+    // All but those that the C library keeps in sections of their own.
+    let most = found[found.len() * 9 / 10] - found[0];
+    assert!(most < 2 << 20, "nine in ten of them lie in {} KiB; {told}", most >> 10);
 }
 
 #[test]

@@ -4,13 +4,13 @@ mod support;
 
 use std::process::Command;
 
-use support::lab::{Session, each_in_lab};
+use support::lab::{Session, one_lab};
 use support::{GUESTS, at_every_level, busybox, import, run};
 
 /// Signals whose default is to end the process.
 const DEADLY: [u8; 23] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31];
-/// What the vm is asked for of the 256 statuses: each a boot of a guest kernel.
-const OF_VM: [u8; 11] = [0, 1, 2, 63, 64, 100, 124, 126, 128, 200, 255];
+/// What guests are asked for of the 256 statuses: those of isolab's own and their neighbours, where a status could be taken for another.
+const EDGES: [u8; 11] = [0, 1, 2, 124, 125, 126, 127, 128, 137, 254, 255];
 
 /// The faster clock, where nothing is measured.
 const WALL: [&str; 2] = ["--lab-clock", "wall"];
@@ -49,30 +49,31 @@ fn exit_status_is_the_same_at_every_level() {
             );
         }
     }
-    check_in_guests(&table(&OF_VM, &[1, 9, 11, 31]));
+    // How a status comes out of a guest does not depend on where its start began, so few of them boot.
+    let [booted, restored] = GUESTS;
+    check_in_guests(booted, &table(&[255], &[9]));
+    check_in_guests(restored, &table(&EDGES, &[1, 9, 11, 31]));
 }
 
 #[test]
 #[ignore = "256 boots of a guest kernel in the lab: some ten minutes"]
 fn each_exit_status_passes_through_a_guest() {
     let all: Vec<u8> = (0..=255).collect();
-    check_in_guests(&table(&all, &DEADLY));
+    GUESTS.into_iter().for_each(|guest| check_in_guests(guest, &table(&all, &DEADLY)));
 }
 
-fn check_in_guests(table: &[(Vec<String>, i32)]) {
-    for (name, options) in GUESTS {
-        let run = |(args, _): &'_ (Vec<String>, i32)| -> Vec<String> {
-            let first = ["run", "--level", "vm"].into_iter().chain(options.iter().copied());
-            first.map(str::to_owned).chain(args.iter().cloned()).collect()
-        };
-        let commands: Vec<Vec<String>> = table.iter().map(run).collect();
-        let commands: Vec<Vec<&str>> =
-            commands.iter().map(|args| args.iter().map(String::as_str).collect()).collect();
-        let first = [vec!["snapshot", "demo"]];
-        let first = if options.is_empty() { &[][..] } else { &first[..] };
-        for ((args, expected), result) in table.iter().zip(each_in_lab(&WALL, first, &commands)) {
-            assert_eq!(result.status, Some(*expected), "{name} {args:?}: {}", result.stderr);
-        }
+fn check_in_guests((name, options): (&str, &[&str]), table: &[(Vec<String>, i32)]) {
+    let run = |(args, _): &'_ (Vec<String>, i32)| -> Vec<String> {
+        let first = ["run", "--level", "vm"].into_iter().chain(options.iter().copied());
+        first.map(str::to_owned).chain(args.iter().cloned()).collect()
+    };
+    let commands: Vec<Vec<String>> = table.iter().map(run).collect();
+    let commands: Vec<Vec<&str>> =
+        commands.iter().map(|args| args.iter().map(String::as_str).collect()).collect();
+    let first = [vec!["snapshot", "demo"]];
+    let first = if options.is_empty() { &[][..] } else { &first[..] };
+    for ((args, expected), result) in table.iter().zip(one_lab(&WALL, first, &commands)) {
+        assert_eq!(result.status, Some(*expected), "{name} {args:?}: {}", result.stderr);
     }
 }
 
@@ -149,10 +150,12 @@ fn too_much_memory_ends_with_137_in_container_and_vm() {
     let container = run(&args("container"));
     assert_eq!(container.status, Some(137), "{}", container.stderr);
     assert!(container.stderr.contains("--memory"), "{}", container.stderr);
-    for (name, options) in GUESTS {
+    let commands = GUESTS.map(|(_, options)| {
         let (first, rest) = (args("vm"), [&["run"], options].concat());
-        let vm = each_in_lab(&WALL, &[], &[[rest, first[1..].to_vec()].concat()]);
-        assert_eq!(vm[0].status, Some(137), "{name}: {}", vm[0].stderr);
+        [rest, first[1..].to_vec()].concat()
+    });
+    for ((name, _), vm) in GUESTS.iter().zip(one_lab(&WALL, &[], &commands)) {
+        assert_eq!(vm.status, Some(137), "{name}: {}", vm.stderr);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Many runs: what each of them adds to the machine, and that a leak of any kind is found that way. `ISOLAB_TEST_FULL=1`: 1000 runs
-//! of process and container each, 50 guests that boot and 250 that continue a snapshot, in a lab.
+//! of process and container each, 50 guests that boot and 250 that continue a snapshot, in a lab; and the same of runs that are
+//! killed in each of their stages.
 
 mod support;
 
@@ -14,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use support::leaks::Oracle;
 use support::slopes::{SAMPLES, leaks, numbers};
+use support::stages::{CONTAINER, PROCESS, RESTORED, Stages, VM, Who, arguments};
 use support::{full, half_in_lab, home, isolab, run};
 
 /// One isolab that lives all the time and starts all runs.
@@ -33,11 +35,26 @@ impl Parent {
     }
 
     fn run(&mut self, args: &[&str]) {
+        let answer = self.answer(args);
+        assert_eq!(answer["status"], 0, "{args:?}: {answer}");
+    }
+
+    /// A run that is killed where this stage ends.
+    fn kill(&mut self, options: &[&str], (stage, who): (&str, Who)) {
+        let fault = format!("--test-fault={stage}=kill");
+        let answer = self.answer(&arguments(options, &fault));
+        let told = match who {
+            Who::Launcher => answer["status"].is_null(),
+            Who::Other => answer["status"] == 125 || answer["status"] == 137,
+        };
+        assert!(told, "{options:?} {stage}: {answer}");
+    }
+
+    fn answer(&mut self, args: &[&str]) -> Value {
         writeln!(self.stdin, "{}", json!({ "args": args })).expect("isolab reads");
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("isolab answers");
-        let answer: Value = serde_json::from_str(&line).expect("an answer");
-        assert_eq!(answer["status"], 0, "{args:?}: {answer}");
+        serde_json::from_str(&line).expect("an answer")
     }
 }
 
@@ -62,6 +79,32 @@ fn nothing_rises(options: &[&str], runs: usize) {
     assert_eq!(found, BTreeSet::new(), "{options:?}");
 }
 
+/// So many kills in each of these stages, one stage after the other, and none of them adds anything that `isolab gc` does not take away.
+fn nothing_rises_by_kills(options: &[&str], stages: Stages, kills: usize) {
+    let mut parent = Parent::start();
+    let oracle = Oracle::new(&home());
+    let pid = parent.child.id();
+    let mut each = || {
+        stages.iter().for_each(|stage| parent.kill(options, *stage));
+        parent.run(&["gc"]);
+        // Those of its processes that lost their parent have ended, and are waited for.
+        oracle.assert_nothing("kills and gc");
+    };
+    (0..2).for_each(|_| each());
+    let kills_per_sample = kills.div_ceil(SAMPLES);
+    println!("{options:?}: {} kills in each of {} stages", kills_per_sample * SAMPLES, stages.len());
+    let found = leaks(kills_per_sample, each, || numbers(&home(), Some(pid)), true);
+    assert_eq!(found, BTreeSet::new(), "{options:?}");
+}
+
+#[test]
+fn runs_killed_at_each_stage_of_process_and_container_add_nothing_to_the_machine() {
+    let kills = if full() { 240 } else { SAMPLES };
+    for (level, stages) in [("process", PROCESS), ("container", CONTAINER)] {
+        nothing_rises_by_kills(&[level], stages, kills);
+    }
+}
+
 #[test]
 fn runs_at_process_and_container_add_nothing_to_the_machine() {
     let runs = if full() { 1000 } else { 96 };
@@ -73,7 +116,7 @@ fn runs_at_process_and_container_add_nothing_to_the_machine() {
 #[test]
 fn guests_add_nothing_to_the_machine() {
     let half = if full() { "inside_the_lab_many_guests" } else { "inside_the_lab_some_guests" };
-    half_in_lab(&["--lab-memory", "1G"], half);
+    half_in_lab(&["--lab-memory", "1G", "--lab-clock", "wall"], half);
 }
 
 fn snapshot() {
@@ -86,6 +129,8 @@ fn snapshot() {
 fn inside_the_lab_some_guests() {
     snapshot();
     nothing_rises(&["vm", "--from-snapshot"], SAMPLES);
+    // What a monitor holds before its guest runs, and a launcher that leaves one.
+    nothing_rises_by_kills(&["vm"], &[("vcpu_start", Who::Other), ("clone", Who::Launcher)], SAMPLES);
 }
 
 #[test]
@@ -94,6 +139,8 @@ fn inside_the_lab_many_guests() {
     snapshot();
     nothing_rises(&["vm", "--from-snapshot"], 250);
     nothing_rises(&["vm"], 50);
+    nothing_rises_by_kills(&["vm"], VM, SAMPLES);
+    nothing_rises_by_kills(&["vm", "--from-snapshot"], RESTORED, SAMPLES);
 }
 
 /// Runs a tool that plants something.

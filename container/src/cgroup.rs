@@ -225,7 +225,7 @@ impl Cgroup {
         Err(first.unwrap_or_else(|| host.missing(controller)))
     }
 
-    fn add_at(&mut self, place: &Place, controller: Controller, name: &str) -> Result<(), CgroupError> {
+    fn add_at(&mut self, place: &Place<'_>, controller: Controller, name: &str) -> Result<(), CgroupError> {
         let dir = place.base.join(name);
         if let Some(part) = self.parts.iter_mut().find(|part| part.dir == dir) {
             place.enable(controller)?;
@@ -233,17 +233,17 @@ impl Cgroup {
             return Ok(());
         }
         let fail = |source: Errno| CgroupError::Create { path: dir.clone(), source: source.into() };
-        if place.version == Version::V2 {
+        if place.version() == Version::V2 {
             place.enable(controller)?;
         }
         rustix::fs::mkdir(&dir, Mode::from_raw_mode(0o755)).map_err(fail)?;
-        let opened = match place.version {
+        let opened = match place.version() {
             Version::V1 => open(dir.join("tasks"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()),
             Version::V2 => open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()),
         };
         match opened {
             Ok(entrance) => {
-                let version = place.version;
+                let version = place.version();
                 self.parts.push(Part { version, controllers: vec![controller], dir, entrance });
                 Ok(())
             }
@@ -325,7 +325,7 @@ impl Cgroup {
 
 /// *Child*: moves the calling process, of one thread, through such a file.
 pub(crate) fn join(entrance: &OwnedFd) -> Result<(), Errno> {
-    rustix::io::write(entrance, b"0").map(drop)
+    rustix::io::retry_on_intr(|| rustix::io::write(entrance, b"0")).map(drop)
 }
 
 impl Drop for Cgroup {

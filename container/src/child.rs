@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use isolab_wire::fault::{ERRNO, StageFailed};
 use isolab_wire::mark::{Clock, Code, Failure, Mark, RECORD_LEN, Step};
 use isolab_wire::trace::{Ends, Subphase, Trace, Tracer};
-use rustix::io::{Errno, IoSlice, IoSliceMut, fcntl_dupfd_cloexec};
+use rustix::io::{Errno, IoSlice, IoSliceMut, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
@@ -116,7 +116,8 @@ impl Held {
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
             return Err(SpawnError::Release(Errno::TOOBIG));
         }
-        sendmsg(&self.gate, &[IoSlice::new(&[joins])], &mut control, SendFlags::NOSIGNAL)
+        let byte = [joins];
+        retry_on_intr(|| sendmsg(&self.gate, &[IoSlice::new(&byte)], &mut control, SendFlags::NOSIGNAL))
             .map_err(SpawnError::Release)?;
         let Self { mut child, gate } = self;
         child.gate = Some(gate).filter(|_| child.lent.is_none());
@@ -445,6 +446,6 @@ pub(crate) fn tell_ends(gate: BorrowedFd<'_>, trace: &Trace) {
 pub(crate) fn mark(pipe: Option<BorrowedFd<'_>>, code: Code, value: u32) {
     let mark = Mark { code, clock: Clock::Tsc, value, stamp: sys::tsc() };
     if let Some(pipe) = pipe {
-        let _ = rustix::io::write(pipe, &mark.encode());
+        let _ = retry_on_intr(|| rustix::io::write(pipe, &mark.encode()));
     }
 }

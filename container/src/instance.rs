@@ -12,7 +12,7 @@ use isolab_wire::fault::StageFailed;
 use isolab_wire::mark::{Clock, Code, Exit, Failure, HOLDS, Mark};
 use isolab_wire::trace::{Subphase, Tracer};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitIdStatus, kill_process};
 
@@ -304,7 +304,7 @@ impl Instance {
         self.released_ns.get_or_insert_with(now_ns);
         match &self.hold {
             // Where nobody reads, nobody waits.
-            Some(hold) => drop(rustix::io::write(hold, &[1])),
+            Some(hold) => drop(retry_on_intr(|| rustix::io::write(hold, &[1]))),
             None => self.release_all(),
         }
     }
@@ -356,7 +356,7 @@ impl Instance {
     fn send(&self, message: Message) {
         if let (Some(control), ExitFrom::Marks) = (&self.control, self.exit_from) {
             // Neither a full pipe nor one without a reader is worth more than the loss of this message.
-            let _ = rustix::io::write(control, &message.encode());
+            let _ = retry_on_intr(|| rustix::io::write(control, &message.encode()));
         }
     }
 

@@ -11,7 +11,7 @@ use isolab_wire::mark::{Failure, Step};
 use isolab_wire::trace::{Subphase, Tracer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Signal, getrlimit, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -283,7 +283,7 @@ fn send_block(control: &OwnedFd, block: &[u8]) -> Result<(), LaunchError> {
     nonblocking(control).map_err(fail)?;
     let mut rest = block;
     while !rest.is_empty() {
-        let n = rustix::io::write(control, rest).map_err(fail)?;
+        let n = retry_on_intr(|| rustix::io::write(control, rest)).map_err(fail)?;
         rest = &rest[n..];
     }
     Ok(())
@@ -353,6 +353,6 @@ pub(crate) fn die_with(parents_end: BorrowedFd<'_>, our_end: BorrowedFd<'_>) -> 
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     sys::close_copy(parents_end);
     let mut fds = [PollFd::from_borrowed_fd(our_end, PollFlags::empty())];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
     if fds[0].revents().contains(PollFlags::HUP) { Err(Errno::PIPE) } else { Ok(()) }
 }

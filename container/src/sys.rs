@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use isolab_wire::trace::Trace;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use syscalls::{Sysno, syscall};
 
@@ -125,7 +125,7 @@ pub(crate) fn exit_now(status: i32) -> ! {
 pub(crate) fn place(from: BorrowedFd<'_>, to: RawFd) -> Result<(), Errno> {
     // SAFETY: `from` is open (borrowed); what `to` was is closed, and the caller, a child about to exec, owns its
     // whole table and uses nothing at the low numbers any more.
-    number(unsafe { syscall!(Sysno::dup3, from.as_raw_fd(), to, 0) }).map(drop)
+    retry_on_intr(|| number(unsafe { syscall!(Sysno::dup3, from.as_raw_fd(), to, 0) })).map(drop)
 }
 
 /// *Child*: marks every descriptor from `first` on to be closed by exec.

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::retry_on_intr;
 
 use crate::budget::BudgetError;
 use crate::escape::Escaped;
@@ -91,7 +92,7 @@ impl Reading<'_, '_> {
             | ResolveFlags::NO_SYMLINKS
             | ResolveFlags::NO_MAGICLINKS
             | ResolveFlags::NO_XDEV;
-        let fd = rustix::fs::openat2(self.root, path, flags, Mode::empty(), inside);
+        let fd = retry_on_intr(|| rustix::fs::openat2(self.root, path, flags, Mode::empty(), inside));
         let fd = fd.map_err(|errno| match errno {
             rustix::io::Errno::XDEV => call("cross into the mount at", path, errno),
             errno => call("open directory", path, errno),
@@ -183,7 +184,7 @@ impl Reading<'_, '_> {
     ) -> Result<(), DirectoryError> {
         // Not blocking: between the two calls somebody could put a pipe in its place.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(fd, name, flags, Mode::empty());
+        let file = retry_on_intr(|| rustix::fs::openat(fd, name, flags, Mode::empty()));
         let file = File::from(file.map_err(|errno| call("open", path, errno))?);
         let now = rustix::fs::fstat(&file).map_err(|errno| call("stat", path, errno))?;
         if (now.st_ino, now.st_mode) != (stat.st_ino, stat.st_mode) {

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 /// Process 1 of a container (argument `container`) and of a guest (`/init` of its initramfs).
 pub static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/isolab-init"));
@@ -55,7 +55,7 @@ impl Sealed {
             .map_err(fail("create"))?;
         let mut rest = program;
         while !rest.is_empty() {
-            let n = rustix::io::write(&file, rest).map_err(fail("write"))?;
+            let n = retry_on_intr(|| rustix::io::write(&file, rest)).map_err(fail("write"))?;
             rest = &rest[n..];
         }
         let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;

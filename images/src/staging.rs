@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use tempfile::TempDir;
 
 /// What temporary names begin with.
@@ -23,7 +23,7 @@ impl Staging {
     pub(crate) fn new_in(root: &Path) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(root)?;
         let lock = File::open(dir.path())?;
-        flock(&lock, FlockOperation::LockExclusive)?;
+        retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))?;
         Ok(Self { dir, _lock: lock })
     }
 

@@ -10,6 +10,7 @@ use landlock::{
     RulesetStatus, Scope,
 };
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::retry_on_intr;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
 };
@@ -121,9 +122,9 @@ fn to_read() -> rustix::io::Result<CapabilitySet> {
 /// Standard streams that lead nowhere: what it says, it says by its pipe.
 fn silence() -> rustix::io::Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)
+    retry_on_intr(|| rustix::stdio::dup2_stdin(&null))?;
+    retry_on_intr(|| rustix::stdio::dup2_stdout(&null))?;
+    retry_on_intr(|| rustix::stdio::dup2_stderr(&null))
 }
 
 fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {

@@ -20,8 +20,13 @@ pub(super) fn namespaces() -> Result<(), Unavailable> {
 
 /// Why the child could not make the other namespaces after its user namespace.
 pub(crate) fn namespaces_failed(errno: u16) -> Hint {
-    match Errno::from_raw_os_error(errno.into()) {
+    let errno = Errno::from_raw_os_error(errno.into());
+    match errno {
         Errno::NOSPC | Errno::USERS => hint::userns_off(UsernsOff::Full),
+        // Of nobody's rights or settings.
+        Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::INVAL | Errno::NOSYS => {
+            hint::no_namespaces(errno)
+        }
         _ if doctor::apparmor_restricts() => hint::userns_off(UsernsOff::AppArmor),
         _ if rustix::process::geteuid().is_root() => hint::no_sys_admin(),
         _ => hint::userns_off(UsernsOff::Refused),

@@ -56,14 +56,15 @@ impl Session {
 pub(crate) fn each_in_lab(options: &[&str], warm_up: &[Vec<&str>], commands: &[Vec<&str>]) -> Vec<Done> {
     let (one, two) = commands.split_at(commands.len().div_ceil(2));
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| rest_in_lab(options, warm_up, two));
-        let mut results = rest_in_lab(options, warm_up, one);
+        let other = scope.spawn(|| one_lab(options, warm_up, two));
+        let mut results = one_lab(options, warm_up, one);
         results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         results
     })
 }
 
-fn rest_in_lab(options: &[&str], warm_up: &[Vec<&str>], commands: &[Vec<&str>]) -> Vec<Done> {
+/// Runs commands that do not depend on each other in one lab after its `warm_up`; where it gets stuck, the rest of them in a new one.
+pub(crate) fn one_lab(options: &[&str], warm_up: &[Vec<&str>], commands: &[Vec<&str>]) -> Vec<Done> {
     let mut results = Vec::new();
     for _ in 0..8 {
         if results.len() == commands.len() {

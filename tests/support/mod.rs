@@ -2,13 +2,16 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod collect;
+pub(crate) mod inject;
 pub(crate) mod lab;
 pub(crate) mod leaks;
 pub(crate) mod posture;
 pub(crate) mod random;
 pub(crate) mod record;
+pub(crate) mod roots;
 pub(crate) mod samples;
 pub(crate) mod slopes;
+pub(crate) mod stages;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -178,20 +181,17 @@ pub(crate) const GUESTS: [(&str, &[&str]); 2] = [("vm", &[]), ("restored vm", &[
 /// What isolab says besides in a lab, where nobody has made the snapshot before.
 pub(crate) const OF_LAB: [&str; 2] = ["isolab: running in the lab", "isolab: a lab keeps no snapshots"];
 
-/// The same commands at each level: process and container on this host, vm in one lab session, and guests of a snapshot in
-/// another one.
+/// The same commands at each level: process and container on this host, guests that boot and guests of a snapshot in one lab session.
 pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
     let with = |level: &[&'static str]| -> Vec<Vec<&str>> {
         commands.iter().map(|c| [&["run", "--level"], level, c].concat()).collect()
     };
     let here = |level| with(&[level]).iter().map(|args| run(args)).collect();
     let mut all = vec![("process", here("process")), ("container", here("container"))];
-    for (name, options) in GUESTS {
-        let first = vec!["snapshot", "demo"];
-        let commands = [vec![first], with(&[&["vm"], options].concat())].concat();
-        let mut results = in_lab(&[], &commands);
-        assert_eq!(results.remove(0).status, Some(0));
-        all.push((name, results));
-    }
+    let mut in_guests = vec![vec!["snapshot", "demo"]];
+    in_guests.extend(GUESTS.iter().flat_map(|(_, options)| with(&[&["vm"], *options].concat())));
+    let mut results = in_lab(&[], &in_guests).into_iter();
+    assert_eq!(results.next().and_then(|made| made.status), Some(0));
+    all.extend(GUESTS.map(|(name, _)| (name, results.by_ref().take(commands.len()).collect())));
     all
 }

@@ -15,6 +15,16 @@ impl Random {
         Self(seed)
     }
 
+    /// The same numbers each time.
+    pub(crate) const fn fixed(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below this one.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % (end as u64)).expect("below the end")
+    }
+
     /// The next number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;

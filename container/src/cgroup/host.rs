@@ -1,6 +1,7 @@
 //! Where this host has which controller, and where below we may make directories.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -41,21 +42,29 @@ impl std::fmt::Display for Controller {
 
 /// A directory below which an instance's directory can be made.
 #[derive(Debug)]
-pub(crate) struct Place {
-    pub(super) version: Version,
-    pub(crate) base: PathBuf,
+pub(crate) struct Place<'h> {
+    pub(crate) base: &'h Path,
+    /// Of the v2 tree.
+    v2: Option<&'h Base>,
 }
 
-impl Place {
+impl Place<'_> {
+    pub(super) const fn version(&self) -> Version {
+        if self.v2.is_some() { Version::V2 } else { Version::V1 }
+    }
+
     /// Makes the controller available to children of the place.
     pub(super) fn enable(&self, controller: Controller) -> Result<(), CgroupError> {
-        if self.version == Version::V1 {
-            return Ok(());
-        }
-        let path = self.base.join("cgroup.subtree_control");
-        let enabled =
-            fs::read_to_string(&path).map_err(|source| CgroupError::Read { path: path.clone(), source })?;
-        if enabled.split_whitespace().any(|word| word == controller.name()) {
+        let Some(Base { dir, enabled, .. }) = self.v2 else { return Ok(()) };
+        let path = dir.join("cgroup.subtree_control");
+        let seen = match enabled.get() {
+            Some(seen) => seen,
+            None => {
+                let read = slurp(&path).map_err(|source| CgroupError::Read { path: path.clone(), source })?;
+                enabled.get_or_init(|| read)
+            }
+        };
+        if names(seen, controller) {
             return Ok(());
         }
         let value = format!("+{controller}");
@@ -64,10 +73,25 @@ impl Place {
             reason: format!(
                 "{} can't be given the controller ({source}); run as root, or have it delegated: \
                  systemd-run --user --scope -p Delegate=yes isolab ...",
-                self.base.display()
+                dir.display()
             ),
         })
     }
+}
+
+/// A directory of the v2 tree that may have groups with controllers below it, as it was when it was first looked at.
+#[derive(Debug)]
+struct Base {
+    dir: PathBuf,
+    /// `cgroup.controllers`.
+    offered: String,
+    /// `cgroup.subtree_control`.
+    enabled: OnceCell<String>,
+}
+
+/// Whether a controller is in such a list.
+fn names(list: &str, controller: Controller) -> bool {
+    list.split_whitespace().any(|name| name == controller.name())
 }
 
 /// The cgroup hierarchies that we are in.
@@ -77,6 +101,8 @@ pub(crate) struct Host {
     v1: Vec<(Vec<String>, PathBuf, PathBuf)>,
     /// v2: mount point and the directory of our own cgroup.
     v2: Option<(PathBuf, PathBuf)>,
+    /// v2: where groups can be made, best first.
+    bases: OnceCell<Vec<Base>>,
 }
 
 impl Host {
@@ -139,27 +165,14 @@ impl Host {
     }
 
     /// Where an instance's directory for the controller can be tried, best first.
-    pub(crate) fn places(&self, controller: Controller) -> Result<Vec<Place>, CgroupError> {
+    pub(crate) fn places(&self, controller: Controller) -> Result<Vec<Place<'_>>, CgroupError> {
         if let Some(dir) = self.v1_dir(controller) {
-            return Ok(vec![Place { version: Version::V1, base: dir.clone() }]);
+            return Ok(vec![Place { base: dir, v2: None }]);
         }
         let Some((point, own)) = &self.v2 else { return Err(self.missing(controller)) };
-        // Processes may live beside groups with controllers only in the root: so the root, else our group's parent.
-        let mut bases = vec![point.clone()];
-        if let Some(parent) =
-            own.parent().filter(|parent| parent.starts_with(point) && *parent != point.as_path())
-        {
-            bases.push(parent.to_owned());
-        }
-        let offers = |base: &Path| {
-            slurp(&base.join("cgroup.controllers"))
-                .is_ok_and(|names| names.split_whitespace().any(|name| name == controller.name()))
-        };
-        Ok(bases
-            .into_iter()
-            .filter(|base| offers(base))
-            .map(|base| Place { version: Version::V2, base })
-            .collect())
+        let bases = self.bases.get_or_init(|| bases(point, own));
+        let offering = bases.iter().filter(|base| names(&base.offered, controller));
+        Ok(offering.map(|base| Place { base: &base.dir, v2: Some(base) }).collect())
     }
 
     /// No place has the controller.
@@ -188,6 +201,17 @@ impl Host {
         let v1 = self.v1.iter().filter(move |(names, ..)| ours(names)).map(|(_, point, _)| point.as_path());
         v1.chain(self.v2.iter().map(|(point, _)| point.as_path()))
     }
+}
+
+/// Processes may live beside groups with controllers only in the root: so the root, else our group's parent.
+fn bases(point: &Path, own: &Path) -> Vec<Base> {
+    let parent = own.parent().filter(|parent| parent.starts_with(point) && *parent != point);
+    let dirs = std::iter::once(point).chain(parent);
+    dirs.filter_map(|dir| {
+        let offered = slurp(&dir.join("cgroup.controllers")).ok()?;
+        Some(Base { dir: dir.to_owned(), offered, enabled: OnceCell::new() })
+    })
+    .collect()
 }
 
 /// Where the cgroup `path` is seen under a mount of `root` at `point`.
@@ -246,7 +270,7 @@ mod tests {
     fn finds_our_own_directory_in_each_hierarchy() {
         let own = "9:name=systemd:/\n5:pids:/outer/x\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/user\n";
         let host = Host::parse(HYBRID, own);
-        let base = |c| host.places(c).expect("a place").remove(0).base;
+        let base = |c| host.places(c).expect("a place").remove(0).base.to_owned();
         assert_eq!(base(Controller::Memory), Path::new("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(base(Controller::Cpu), Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(base(Controller::Pids), Path::new("/sys/fs/cgroup/pids/x"));

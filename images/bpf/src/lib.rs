@@ -1,14 +1,16 @@
 //! Filters of system calls as classic BPF (kernel doc: userspace-api/seccomp_filter). For build scripts.
 //!
 //! A filter is a binary search over ranges of numbers, so that both its installation (the kernel tries each number once to learn
-//! which are always allowed) and the calls are quick. A list of comparisons, as general filter compilers emit it, costs the
-//! installation some hundred thousand steps more.
+//! which are always allowed, and compiles the whole) and the calls are quick. A list of comparisons, as general filter compilers
+//! emit it, costs the installation some hundred thousand steps more. Answers are there once, behind all comparisons.
 #![forbid(unsafe_code)]
 
 /// `AUDIT_ARCH_X86_64`.
 pub const ARCH: u32 = 0xc000_003e;
 /// Above every number that a kernel has; x32's numbers (from `0x4000_0000`) too get the answer of unknown ones.
 const END: u32 = 1024;
+/// Above the numbers that kernels have today, each of which is tried when a filter is installed.
+const TRIED: u32 = 472;
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -72,11 +74,35 @@ pub const fn refuse(errno: u16) -> Insn {
     ret(RET_ERRNO | errno as u32)
 }
 
+/// Where a comparison leads: to another one, or to the instructions for a verdict.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Comparison(usize),
+    Leaf(usize),
+}
+
+/// From the number `first` on to `high`, else to `low`.
+#[derive(Debug)]
+struct Comparison {
+    first: u32,
+    low: Next,
+    high: Next,
+}
+
+/// A search whose comparisons come one after the other, then the instructions for each verdict, once.
+#[derive(Debug)]
+struct Search<V> {
+    comparisons: Vec<Comparison>,
+    leaves: Vec<(V, Vec<Insn>)>,
+}
+
 /// The filter as `struct sock_filter` instructions of 8 bytes. `verdict` says what becomes of a number, `leaf` with which
 /// instructions, the last of which return. Calls of another architecture end the process.
 pub fn compile<V: Copy + PartialEq>(verdict: impl Fn(u32) -> V, leaf: impl Fn(V) -> Vec<Insn>) -> Vec<u8> {
+    let mut search = Search { comparisons: Vec::new(), leaves: Vec::new() };
+    search.add(&ranges(verdict), u32::MAX, &leaf);
     let mut program = vec![load(ARCHITECTURE), if_equal(ARCH, 1, 0), KILL, load(NUMBER)];
-    program.extend(tree(&ranges(verdict), &leaf));
+    program.extend(search.code());
     let mut bytes = Vec::new();
     for Insn(code, yes, no, k) in program {
         bytes.extend_from_slice(&code.to_le_bytes());
@@ -98,22 +124,92 @@ fn ranges<V: Copy + PartialEq>(verdict: impl Fn(u32) -> V) -> Vec<(u32, V)> {
     ranges
 }
 
-fn tree<V: Copy>(ranges: &[(u32, V)], leaf: &impl Fn(V) -> Vec<Insn>) -> Vec<Insn> {
-    let (low, high) = ranges.split_at(ranges.len() / 2);
-    let Some(&(first, verdict)) = high.first() else { return Vec::new() };
-    if low.is_empty() {
-        return leaf(verdict);
-    }
-    let (low, high) = (tree(low, leaf), tree(high, leaf));
-    let skip = low.len();
-    let mut code = match u8::try_from(skip) {
-        Ok(skip) => vec![if_at_least(first, skip, 0)],
-        // Conditional jumps reach 255 instructions.
-        Err(_) => vec![if_at_least(first, 0, 1), jump(u32::try_from(skip).unwrap_or(u32::MAX))],
+/// Where to halve these two or more ranges up to `end`, so that as many of the numbers that a kernel tries are on both sides.
+fn middle<V>(ranges: &[(u32, V)], end: u32) -> usize {
+    let tried = |number: u32| number.min(TRIED);
+    let (start, end) = (tried(ranges[0].0), tried(end));
+    let split = |&at: &usize| {
+        let first = tried(ranges[at].0);
+        (first - start).abs_diff(end - first)
     };
-    code.extend(low);
-    code.extend(high);
-    code
+    (1..ranges.len()).min_by_key(split).unwrap_or(0)
+}
+
+impl<V: Copy + PartialEq> Search<V> {
+    /// Adds what finds one of these ranges up to `end`, and gives where that begins.
+    fn add(&mut self, ranges: &[(u32, V)], end: u32, leaf: &impl Fn(V) -> Vec<Insn>) -> Next {
+        if let [(_, verdict)] = *ranges {
+            let known = self.leaves.iter().position(|(known, _)| *known == verdict);
+            return Next::Leaf(known.unwrap_or_else(|| {
+                self.leaves.push((verdict, leaf(verdict)));
+                self.leaves.len() - 1
+            }));
+        }
+        let at = self.comparisons.len();
+        let (low, high) = ranges.split_at(middle(ranges, end));
+        let first = high[0].0;
+        self.comparisons.push(Comparison { first, low: Next::Leaf(0), high: Next::Leaf(0) });
+        let (low, high) = (self.add(low, first, leaf), self.add(high, end, leaf));
+        self.comparisons[at] = Comparison { first, low, high };
+        Next::Comparison(at)
+    }
+
+    fn code(&self) -> Vec<Insn> {
+        // Conditional jumps reach 255 instructions; a comparison that leads further has two jumps behind it.
+        let mut far = vec![false; self.comparisons.len()];
+        loop {
+            let places = self.places(&far);
+            let leads = |at: usize, next: Next, from: u32| places.of(next) - (places.comparisons[at] + from);
+            let reaches = |at: usize, next: Next| u8::try_from(leads(at, next, 1)).is_ok();
+            let short: Vec<usize> = self
+                .comparisons
+                .iter()
+                .enumerate()
+                .filter(|&(at, c)| !far[at] && !(reaches(at, c.low) && reaches(at, c.high)))
+                .map(|(at, _)| at)
+                .collect();
+            if short.is_empty() {
+                let near = |at, next| u8::try_from(leads(at, next, 1)).unwrap_or(u8::MAX);
+                let comparisons = self.comparisons.iter().enumerate().flat_map(|(at, c)| match far[at] {
+                    false => vec![if_at_least(c.first, near(at, c.high), near(at, c.low))],
+                    true => vec![
+                        if_at_least(c.first, 1, 0),
+                        jump(leads(at, c.low, 2)),
+                        jump(leads(at, c.high, 3)),
+                    ],
+                });
+                return comparisons.chain(self.leaves.iter().flat_map(|(_, code)| code.clone())).collect();
+            }
+            short.into_iter().for_each(|at| far[at] = true);
+        }
+    }
+
+    fn places(&self, far: &[bool]) -> Places {
+        let mut end = 0;
+        let mut place = |len: u32| {
+            end += len;
+            end - len
+        };
+        let comparisons = far.iter().map(|far| place(if *far { 3 } else { 1 })).collect();
+        let len = |code: &[Insn]| u32::try_from(code.len()).unwrap_or(u32::MAX);
+        let leaves = self.leaves.iter().map(|(_, code)| place(len(code))).collect();
+        Places { comparisons, leaves }
+    }
+}
+
+/// The first instruction of each comparison and of each leaf.
+struct Places {
+    comparisons: Vec<u32>,
+    leaves: Vec<u32>,
+}
+
+impl Places {
+    fn of(&self, next: Next) -> u32 {
+        match next {
+            Next::Comparison(at) => self.comparisons[at],
+            Next::Leaf(at) => self.leaves[at],
+        }
+    }
 }
 
 /// What the kernel would return from a filter for a call of an architecture (`SECCOMP_RET_*`), for tests; nothing where it has an instruction

@@ -1,5 +1,7 @@
 //! Records on disk (Linux, `fs/erofs/erofs_fs.h`); all numbers little endian.
 
+use crc::{CRC_32_ISCSI, Crc};
+
 /// Bytes of a block.
 pub const BLOCK: usize = 4096;
 /// Longest name.
@@ -191,11 +193,11 @@ pub(super) fn u64_at(b: &[u8], at: usize) -> u64 {
     u64::from(u32_at(b, at)) | u64::from(u32_at(b, at + 4)) << 32
 }
 
-/// CRC-32C as the kernel's `crc32c(~0, ...)`: reflected, no final inversion. One block per image, so bit by bit.
+static CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// CRC-32C as the kernel's `crc32c(~0, ...)`: reflected, no final inversion.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |c, _| (c >> 1) ^ (0x82F6_3B78 & (c & 1).wrapping_neg()))
-    })
+    !CASTAGNOLI.checksum(bytes)
 }
 
 #[cfg(test)]

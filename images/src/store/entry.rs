@@ -190,6 +190,11 @@ pub(super) fn hash(mut file: &File) -> io::Result<Digest> {
     file.rewind()?;
     let mut hashing = Hashing::new(file);
     let mut buffer = vec![0; 1 << 20];
-    while hashing.read(&mut buffer)? > 0 {}
-    Ok(hashing.digest())
+    loop {
+        match hashing.read(&mut buffer) {
+            Ok(0) => return Ok(hashing.digest()),
+            Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
+            Ok(_) | Err(_) => {}
+        }
+    }
 }

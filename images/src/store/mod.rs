@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;
@@ -336,7 +337,8 @@ impl Store {
             io::ErrorKind::PermissionDenied => StoreError::Place { path: self.home.clone(), source },
             _ => self.io("open", &path, source),
         })?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|e| self.io("lock", &path, e.into()))?;
+        retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+            .map_err(|e| self.io("lock", &path, e.into()))?;
         Ok(file)
     }
 

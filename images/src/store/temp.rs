@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 
 use super::{Store, StoreError, io_step};
 
@@ -31,7 +32,7 @@ impl<'s> Temp<'s> {
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path).map_err(|source| store.io("create", &path, source))?;
         let this = Self { store, path, file: Some(file) };
-        flock(this.file(), FlockOperation::NonBlockingLockExclusive)
+        retry_on_intr(|| flock(this.file(), FlockOperation::NonBlockingLockExclusive))
             .map_err(|e| store.io("lock", &this.path, e.into()))?;
         Ok(this)
     }
@@ -138,7 +139,7 @@ impl Store {
         let path = self.home.join("scratch").join(random()?);
         DirBuilder::new().mode(0o700).create(&path).map_err(|source| self.io("create", &path, source))?;
         let dir = File::open(&path).map_err(io_step("open", &path))?;
-        flock(&dir, FlockOperation::NonBlockingLockExclusive)
+        retry_on_intr(|| flock(&dir, FlockOperation::NonBlockingLockExclusive))
             .map_err(|e| self.io("lock", &path, e.into()))?;
         Ok(Scratch { path, dir })
     }

@@ -135,10 +135,10 @@ fn delegate_controllers() -> Result<()> {
 ///
 /// In a fresh one all that is free lies in one piece, and each allocation that takes from the largest piece has the whole map
 /// searched anew (`pcpu_chunk_refresh_hint`): a start then takes up to a tenth longer, or not, depending on what was freed
-/// before it. What an instance needs (cgroup, mounts, network namespace) fits into the room of these cgroups; the one
-/// that stays keeps it apart from the largest piece.
+/// before it. What twenty instances at once need (cgroup, mounts, network namespace: as much as twelve cgroups each) fits into the room of
+/// these cgroups; the one that stays keeps it apart from the largest piece.
 fn leave_room() -> Result<()> {
-    const ROOM: usize = 12;
+    const ROOM: usize = 240;
     let of = |name: String| Path::new("/sys/fs/cgroup").join(name);
     let gone: Vec<PathBuf> = (0..ROOM).map(|n| of(format!("lab-room-{n}"))).collect();
     let create = |path: &PathBuf| fs::create_dir(path).with_context(|| format!("create {}", path.display()));

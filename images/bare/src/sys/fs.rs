@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use super::{Errno, Fd, call, io::open};
+use super::{Errno, Fd, again, call, io::open};
 
 /// `openat2` restrictions.
 #[allow(missing_docs)]
@@ -13,7 +13,7 @@ pub mod resolve {
     pub const BENEATH: u64 = 8;
 }
 
-/// Opens a directory below `dir` through nothing but real directories of the same mount.
+/// Opens a directory below `dir` through nothing but real directories of the same mount, again after a signal.
 ///
 /// # Errors
 /// As `openat2(2)`: a symbolic link or a file on the way, or nothing there.
@@ -23,7 +23,7 @@ pub fn open_real_dir(dir: Fd, path: &CStr) -> Result<Fd, Errno> {
         0,
         resolve::NO_XDEV | resolve::NO_MAGICLINKS | resolve::NO_SYMLINKS | resolve::BENEATH,
     ];
-    call!(437, dir, path.to_bytes_with_nul(), &how, size_of_val(&how)).map(|fd| Fd(fd as i32))
+    again(|| call!(437, dir, path.to_bytes_with_nul(), &how, size_of_val(&how))).map(|fd| Fd(fd as i32))
 }
 
 /// Makes a directory.

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use super::{Errno, Fd, call};
+use super::{Errno, Fd, again, call};
 
 #[allow(missing_docs)]
 pub mod open {
@@ -19,12 +19,12 @@ pub mod open {
     pub const PATH: i32 = 0o10_000_000;
 }
 
-/// Opens a file below `dir`.
+/// Opens a file below `dir`, again after a signal.
 ///
 /// # Errors
 /// As `openat(2)`.
 pub fn open(dir: Fd, path: &CStr, flags: i32, mode: u32) -> Result<Fd, Errno> {
-    call!(257, dir, path.to_bytes_with_nul(), flags, mode).map(|fd| Fd(fd as i32))
+    again(|| call!(257, dir, path.to_bytes_with_nul(), flags, mode)).map(|fd| Fd(fd as i32))
 }
 
 /// Closes; after the call the number is free whatever the kernel answers.
@@ -37,13 +37,8 @@ pub fn close(fd: Fd) {
 /// # Errors
 /// As `read(2)`.
 pub fn read(fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
-    loop {
-        let len = into.len();
-        match call!(0, fd, &mut *into, len) {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
-    }
+    let len = into.len();
+    again(|| call!(0, fd, &mut *into, len))
 }
 
 /// Writes once, again after a signal.
@@ -51,12 +46,7 @@ pub fn read(fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
 /// # Errors
 /// As `write(2)`.
 pub fn write(fd: Fd, bytes: &[u8]) -> Result<usize, Errno> {
-    loop {
-        match call!(1, fd, bytes, bytes.len()) {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
-    }
+    again(|| call!(1, fd, bytes, bytes.len()))
 }
 
 /// Writes everything.
@@ -114,12 +104,12 @@ pub fn pipe(flags: i32) -> Result<(Fd, Fd), Errno> {
     Ok((Fd(ends[0]), Fd(ends[1])))
 }
 
-/// Makes `to` the same open file as `from`, kept at `execve`.
+/// Makes `to` the same open file as `from`, kept at `execve`; again after a signal.
 ///
 /// # Errors
 /// As `dup2(2)`.
 pub fn dup_to(from: Fd, to: Fd) -> Result<(), Errno> {
-    call!(33, from, to).map(drop)
+    again(|| call!(33, from, to)).map(drop)
 }
 
 /// Sets the status flags (`F_SETFL`).

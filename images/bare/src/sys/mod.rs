@@ -133,6 +133,16 @@ const fn pad<const N: usize>(words: [usize; N]) -> [usize; 6] {
     out
 }
 
+/// Makes a call, again where a signal ended it.
+fn again(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 macro_rules! call {
     ($n:expr $(, $arg:expr)* $(,)?) => {
         // A `match`, because values made in the argument list must live until the call has returned.
