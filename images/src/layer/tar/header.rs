@@ -32,6 +32,11 @@ impl Header {
             b"ustar  \0" => {}
             _ => return Err(Fault::Magic),
         }
+        // A size that is left blank is zero to some readers; GNU tar goes on with the next header where it is all spaces, and others stop.
+        let size = &block[124..136];
+        if size[0] & 0x80 == 0 && !size.iter().any(u8::is_ascii_digit) {
+            return Err(Fault::Number("size"));
+        }
         let field = |range: std::ops::Range<usize>, name| number(&block[range]).ok_or(Fault::Number(name));
         // Some writers leave the file type in the upper bits.
         let mode = u16::try_from(field(100..108, "mode")?).map_err(|_| Fault::Number("mode"))? & 0o7777;

@@ -120,6 +120,9 @@ fn refuses_malformed_headers() {
         "bad number in field size",
     );
     refused(changed(b'0', 124, b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"), "bad number in field size");
+    for blank in [[0; 12], [b' '; 12]] {
+        refused(changed(b'0', 124, &blank), "bad number in field size");
+    }
     refused(changed(b'0', 100, b"7777777"), "bad number in field mode");
     refused(changed(b'0', 0, b"a\0b"), "bytes after the end of field name");
     refused(changed(b'0', 0, b"\0"), "empty path");
