@@ -31,10 +31,12 @@ pub fn one_reading(layer: &[u8]) {
         Err(error) => return can_be_shown(&error),
     };
     let plain = decompress(layer, 1 << 16).expect("it was read before");
-    let (ours, others) = (ours(&plain), others(&plain));
-    assert_eq!(ours.len(), others.len(), "two readings of one archive");
-    for (one, other) in ours.iter().zip(&others) {
-        assert_eq!(one, other, "two readings of one archive");
+    if let Some(others) = others(&plain) {
+        let ours = ours(&plain);
+        assert_eq!(ours.len(), others.len(), "two readings of one archive");
+        for (one, other) in ours.iter().zip(&others) {
+            assert_eq!(one, other, "two readings of one archive");
+        }
     }
     let first = image(&tree, &spool);
     let mut exported = Vec::new();
@@ -76,11 +78,16 @@ fn ours(plain: &[u8]) -> Vec<Seen> {
     found
 }
 
-fn others(plain: &[u8]) -> Vec<Seen> {
+/// None where a value of a PAX header has lines of its own: the other reader takes each line for a record, not what the length says.
+fn others(plain: &[u8]) -> Option<Vec<Seen>> {
     let mut archive = tar::Archive::new(plain);
     let mut found = Vec::new();
     for entry in archive.entries().expect("an archive") {
         let mut entry = entry.expect("an entry");
+        let records = entry.pax_extensions().expect("records");
+        if records.is_some_and(|mut records| records.any(|record| record.is_err())) {
+            return None;
+        }
         let kind = match entry.header().entry_type() {
             tar::EntryType::Link => EntryKind::HardLink,
             tar::EntryType::Symlink => EntryKind::Symlink,
@@ -98,7 +105,7 @@ fn others(plain: &[u8]) -> Vec<Seen> {
         entry.read_to_end(&mut data).expect("its contents");
         found.push((kind, path, link, data));
     }
-    found
+    Some(found)
 }
 
 /// A stream gives at most what the budget allows, and the same however it is read.

@@ -69,6 +69,14 @@ fn the_pax_size_decides() {
 }
 
 #[test]
+fn a_pax_value_can_have_lines_that_look_like_records() {
+    let tar = Tar::default().pax(&[("path", b"a\n9 path=b")]).entry(b'0', b"cut", b"", b"x").end();
+    let found = tree(tar.clone());
+    assert!(found.contains("9 path=b=x") && !found.contains("cut"), "{found}");
+    crate::layer::invariants::one_reading(&tar);
+}
+
+#[test]
 fn keeps_user_attributes_and_counts_the_rest() {
     let tar = Tar::default()
         .pax(&[
