@@ -158,8 +158,8 @@ pub(crate) fn within(maps: &str, ranges: &[(u64, u64)]) -> Option<u64> {
 
 /// Whether a mapping is made of whole ranges and nothing else.
 fn spans_whole(ranges: &[(u64, u64)], start: u64, end: u64) -> bool {
-    let held = ranges.iter().filter(|(first, len)| *first >= start && first.saturating_add(*len) <= end);
-    held.map(|(_, len)| len).sum::<u64>() == end.saturating_sub(start)
+    let mut held = ranges.iter().filter(|(first, len)| *first >= start && first.saturating_add(*len) <= end);
+    held.try_fold(0_u64, |sum, (_, len)| sum.checked_add(*len)) == Some(end.saturating_sub(start))
 }
 
 /// First and last address of a line `start-end flags ...`.
@@ -190,6 +190,8 @@ Anonymous:             4 kB
         assert_eq!(within(MAPS, &[(0x7000, 0x1000)]), None, "joined with something else");
         assert_eq!(within(MAPS, &[(0x6000, 0x2000)]), None);
         assert_eq!(within("", &[(0x6000, 0x2000)]), Some(0));
+        let all = "0-ffffffffffffffff rw-p 00000000 00:00 0\n";
+        assert_eq!(within(all, &[(1, u64::MAX), (2, u64::MAX)]), None, "ranges that no address space holds");
     }
 
     #[test]
