@@ -19,7 +19,7 @@ const NOT_MET: u8 = 1;
 pub(crate) fn command(args: &CheckArgs) -> anyhow::Result<u8> {
     let spec = spec(&args.against)?;
     let checked = check(&read(&args.record)?, &spec);
-    let text = if args.json { serde_json::to_string_pretty(&checked)? + "\n" } else { render(&checked) };
+    let text = if args.json { isolab_images::escape::json(&checked)? + "\n" } else { render(&checked) };
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
     Ok(if checked.passed { 0 } else { NOT_MET })
 }

@@ -55,7 +55,7 @@ pub(crate) fn command(args: &ChooseArgs) -> anyhow::Result<u8> {
     };
     let choice = choose(&asked, probed.as_ref(), record.as_ref());
     let text = match args.json {
-        true => serde_json::to_string_pretty(&choice)? + "\n",
+        true => isolab_images::escape::json(&choice)? + "\n",
         false => render(&choice),
     };
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;

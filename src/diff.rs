@@ -34,7 +34,7 @@ pub(crate) fn command(args: &DiffArgs) -> anyhow::Result<u8> {
         eprintln!("isolab: not comparable: no arm has a measured run of the metric in both records");
         return Ok(REFUSED);
     }
-    let text = if args.json { serde_json::to_string_pretty(&diff)? + "\n" } else { render(&diff, &a.host) };
+    let text = if args.json { isolab_images::escape::json(&diff)? + "\n" } else { render(&diff, &a.host) };
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
     Ok(if diff.regression { REGRESSION } else { 0 })
 }

@@ -48,7 +48,7 @@ pub(crate) fn gc(args: &GcArgs) -> anyhow::Result<u8> {
         }
     }
     if args.json {
-        say!("{}", serde_json::to_string_pretty(&items)?);
+        say!("{}", isolab_images::escape::json(&items)?);
     } else {
         let verb = if args.dry_run { "would remove" } else { "removed" };
         for item in &items {

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use isolab_images::budget::Budgets;
 use isolab_images::config::ImageConfig;
+use isolab_images::escape;
 use isolab_images::export;
 use isolab_images::programs::WORK;
 use isolab_images::pull::PullOptions;
@@ -18,7 +19,7 @@ use isolab_images::store::{self, About, Draft, Entry, NewImage, Removed, Store, 
 use crate::cli::{ExportFormat, ImageCommand, JsonArg};
 use crate::importer::Converted;
 use crate::units::parse_size;
-use crate::{escape, importer, resolve};
+use crate::{importer, resolve};
 
 /// Carries out the command.
 ///

@@ -46,7 +46,7 @@ pub(crate) fn kernel(command: KernelCommand) -> anyhow::Result<u8> {
         KernelCommand::Ls(json) => {
             let infos: Vec<_> = store.list()?.iter().map(|entry| entry.info().clone()).collect();
             if json.json {
-                say!("{}", serde_json::to_string_pretty(&infos)?);
+                say!("{}", isolab_images::escape::json(&infos)?);
             } else {
                 say!("{:12}  {:28}  {:8}  {:>7}  MODULES", "NAME", "VERSION", "FORMAT", "MiB");
                 for info in infos {
@@ -57,7 +57,7 @@ pub(crate) fn kernel(command: KernelCommand) -> anyhow::Result<u8> {
             }
         }
         KernelCommand::Inspect { name } => {
-            say!("{}", serde_json::to_string_pretty(store.get(&name)?.info())?);
+            say!("{}", isolab_images::escape::json(store.get(&name)?.info())?);
         }
         KernelCommand::Rm { names } => {
             for name in names {

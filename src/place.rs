@@ -56,7 +56,7 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     check_lab_options(&args.job)?;
     let budget = args.max_output.as_ref().map(|size| parse_size("--max-output", size)).transpose()?;
     if args.job.print_config {
-        say!("{}", serde_json::to_string_pretty(&config)?);
+        say!("{}", isolab_images::escape::json(&config)?);
         return Ok(0);
     }
     match choose(args.job.on, args.level == "vm") {

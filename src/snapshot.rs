@@ -113,7 +113,7 @@ pub(crate) fn command(args: &SnapshotArgs) -> anyhow::Result<u8> {
                 Err(signal) => return Ok(128 + signal),
             };
             if args.json {
-                say!("{}", serde_json::to_string_pretty(&described(&name, Some(&info)))?);
+                say!("{}", isolab_images::escape::json(&described(&name, Some(&info)))?);
             } else {
                 say!("{name} {} MiB", bytes(&info).div_ceil(1 << 20));
             }
@@ -218,7 +218,7 @@ fn list(as_json: bool) -> anyhow::Result<()> {
     let all = store()?.list()?;
     if as_json {
         let all: Vec<_> = all.iter().map(|(name, info)| described(name, info.as_ref())).collect();
-        say!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", isolab_images::escape::json(&all)?);
         return Ok(());
     }
     say!("{:32}  {:28}  {:>7}  {:>4}  {:>8}", "NAME", "KERNEL", "MEMORY", "CPUS", "SIZE MiB");

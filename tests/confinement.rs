@@ -278,9 +278,20 @@ fn a_label_of_an_image_steers_no_terminal() {
     command.args(["config", "--image", "layout:latest", "--config.label", &format!("odd={LABEL}")]);
     assert!(command.current_dir(dir.path()).status().expect("umoci starts").success());
     let image = import(&dir.path().join("layout"), "odd-label");
+    let odd = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
+    // Records hold the command and its environment, too.
+    let variable = format!("ODD={LABEL}");
+    let options = ["--on", "host", "--env", &variable, "demo"];
+    let config = run(&[&["run", "--print-config"], &options[..]].concat());
+    let measured = ["compare", "--levels", "process", "--pairs", "1", "--json", "-"];
+    let record = run(&[&measured[..], &options, &["--", "/isolab-work", "echo", LABEL]].concat());
+    for (what, done) in [("configuration", config), ("record", record)] {
+        assert!(done.stdout.contains("\\u009b31m"), "{what}: {done:?}");
+        assert!(!done.stdout.contains(odd), "{what}: {:?}", done.stdout);
+        serde_json::from_str::<serde_json::Value>(&done.stdout).expect("JSON");
+    }
     for args in [&["image", "inspect", image][..], &["image", "ls", "--json"], &["image", "ls"]] {
         let result = run(args);
-        let odd = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
         assert!(!result.stdout.contains(odd), "{args:?}: {:?}", result.stdout);
         assert!(args.len() == 2 || result.stdout.contains("\\u009b31m\\u202egr\u{fc}n"), "{}", result.stdout);
     }

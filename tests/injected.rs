@@ -31,11 +31,13 @@ const fn kind(name: &'static str, number: c_long, errors: &'static [c_int]) -> K
 }
 
 fn opens_a_directory(call: Call) -> bool {
-    call.third & libc::O_DIRECTORY as u64 != 0
+    call.third & u64::from(libc::O_DIRECTORY.unsigned_abs()) != 0
 }
 
 fn duplicates(call: Call) -> bool {
-    [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC].iter().any(|command| *command as u64 == call.second)
+    [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC]
+        .iter()
+        .any(|command| u64::from(command.unsigned_abs()) == call.second)
 }
 
 /// What makes a descriptor.

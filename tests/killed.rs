@@ -15,6 +15,8 @@ use support::{ends_within, home, isolab, run};
 
 /// Kills per level and workload.
 const MOMENTS: u64 = 20;
+/// Kills at level vm, each with a boot; in each stage of a start `tests/faults.rs` kills, too.
+const MOMENTS_OF_VM: u64 = 12;
 /// A workload with processes of its own that ignore everything but SIGKILL.
 const BROOD: &str = "trap '' INT TERM HUP; sleep 1000 & (sleep 1000; :) & echo started; wait";
 
@@ -157,7 +159,7 @@ fn kills_in_lab(parts: &[u64]) -> Vec<(u64, Vec<String>)> {
 fn kill_9_at_random_moments_of_the_vm_leaves_nothing_that_gc_does_not_remove() {
     support::busybox();
     let mut random = Random::seeded("killed vm");
-    let parts = random.moments(MOMENTS, 1_100_000);
+    let parts = random.moments(MOMENTS_OF_VM, 1_100_000);
     let mut kills = Vec::new();
     for _ in 0..8 {
         let done = kills.len();

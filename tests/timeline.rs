@@ -255,7 +255,7 @@ fn inside_the_lab_stamps_agree_with_tracepoints() {
     fs::write(ours.join("trace_clock"), "mono").expect("the monotonic clock");
     fs::write(ours.join("events/kvm/kvm_pio/enable"), "1").expect("the tracepoint of port writes");
     let mut distances = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..3 {
         fs::write(ours.join("trace"), "").expect("emptied");
         let marks = marks_of_a_run();
         let writes = port_writes(&fs::read_to_string(ours.join("trace")).expect("a trace"));
@@ -267,5 +267,5 @@ fn inside_the_lab_stamps_agree_with_tracepoints() {
     distances.sort_unstable();
     let (n, median) = (distances.len(), distances[distances.len() / 2]);
     println!("median distance {median} ns, largest {} ns, of {n} stamps", distances[n - 1]);
-    assert!(n >= 25, "{distances:?}");
+    assert!(n >= 15, "{distances:?}");
 }

@@ -315,7 +315,7 @@ impl ProbeRecord {
     /// # Errors
     /// Never for plain data.
     pub fn to_json(&self) -> Result<String, ProbeRecordError> {
-        serde_json::to_string_pretty(self).map(|text| text + "\n").map_err(ProbeRecordError::Write)
+        isolab_images::escape::json(self).map(|text| text + "\n").map_err(ProbeRecordError::Write)
     }
 
     /// From JSON.

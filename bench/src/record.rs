@@ -446,7 +446,7 @@ impl Record {
     /// # Errors
     /// [`RecordError::Write`].
     pub fn to_json(&self) -> Result<String, RecordError> {
-        let mut json = serde_json::to_string_pretty(self).map_err(RecordError::Write)?;
+        let mut json = isolab_images::escape::json(self).map_err(RecordError::Write)?;
         json.push('\n');
         Ok(json)
     }

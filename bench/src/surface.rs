@@ -173,6 +173,6 @@ impl SurfaceRecord {
     /// # Errors
     /// Never for a record of this form.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self).map(|json| json + "\n")
+        isolab_images::escape::json(self).map(|json| json + "\n")
     }
 }

@@ -1,6 +1,8 @@
-//! Names that an image chose, made safe for a terminal and a log.
+//! Text of outside origin (names that an image chose, commands), made safe for a terminal and a log.
 
 use std::fmt;
+
+use serde::Serialize;
 
 /// Longest name shown in full.
 const SHOWN: usize = 160;
@@ -35,9 +37,54 @@ impl fmt::Debug for Escaped {
     }
 }
 
+/// Moves a cursor, begins a sequence, or turns the direction of the text around.
+#[must_use]
+pub fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// As JSON for people and programs: the same value, each such character in it escaped.
+///
+/// # Errors
+/// The value can't be written as JSON.
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(value).map(|text| harmless(&text))
+}
+
+/// The same in one line.
+///
+/// # Errors
+/// The value can't be written as JSON.
+pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(|text| harmless(&text))
+}
+
+/// JSON has such characters in its strings only, but for the ends of its lines. All of them have numbers below 2^16.
+fn harmless(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || !steers(c) {
+            out.push(c);
+        } else {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_reads_back_as_what_it_was() {
+        let value = serde_json::json!({ "a\u{9b}": ["\u{1b}[2J\n\u{7f}\u{2066}", "\u{65e5}\u{1f600}"] });
+        for text in [json(&value).unwrap(), json_line(&value).unwrap()] {
+            assert!(!text.replace('\n', "").contains(steers), "{text:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        }
+        assert!(!json_line(&value).unwrap().contains('\n'));
+    }
 
     #[test]
     fn shows_terminal_sequences_as_text() {

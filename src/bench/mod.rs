@@ -68,7 +68,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<u8> {
     let job = JobArgs { options: args.options.clone(), image, command: vec![] };
     let config = JobConfig::new(&job, None)?;
     if args.options.print_config {
-        say!("{}", serde_json::to_string_pretty(&config)?);
+        say!("{}", isolab_images::escape::json(&config)?);
         return Ok(0);
     }
     let levels = compare::levels_of(args.levels.as_ref())?;

@@ -54,7 +54,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
         bail!("compare gives its workloads no standard input; leave -i out");
     }
     if args.job.print_config {
-        say!("{}", serde_json::to_string_pretty(&config)?);
+        say!("{}", isolab_images::escape::json(&config)?);
         return Ok(0);
     }
     let (levels, arms) = if args.vary.is_empty() {

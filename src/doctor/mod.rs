@@ -141,7 +141,7 @@ impl Report {
     /// # Errors
     /// None in practice: every key is a string.
     pub fn json(&self) -> serde_json::Result<String> {
-        serde_json::to_string_pretty(self).map(|text| text + "\n")
+        isolab_images::escape::json(self).map(|text| text + "\n")
     }
 
     /// As text for people, of aligned lines.

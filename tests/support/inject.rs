@@ -25,6 +25,9 @@ const WORKLOAD: &str = "isolab-work";
 /// What isolab calls first: nothing before is its own. A library that finds no memory there ends the process.
 const MAIN: c_long = libc::SYS_getuid;
 
+/// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`, whose constant has another type than its field.
+const MAKE_IT: u32 = 1;
+
 /// A call that one of isolab's processes is about to make.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
@@ -134,7 +137,7 @@ fn answer_one(listener: &OwnedFd, answer: &mut impl FnMut(Call) -> Option<c_int>
         id: asked.id,
         val: 0,
         error: error.map_or(0, |error| -error),
-        flags: if error.is_none() { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 },
+        flags: if error.is_none() { MAKE_IT } else { 0 },
     };
     // It fails where the process was killed meanwhile.
     // SAFETY: the kernel reads one such structure.

@@ -45,7 +45,7 @@ pub fn firecracker(record: &Record) -> Result<String, RecordError> {
     dimensions.insert("performance_test", "isolab_compare".to_owned());
     dimensions.insert("workload", subject(record));
     let mut json =
-        serde_json::to_string_pretty(&Export { metrics, dimensions }).map_err(RecordError::Write)?;
+        isolab_images::escape::json(&Export { metrics, dimensions }).map_err(RecordError::Write)?;
     json.push('\n');
     Ok(json)
 }

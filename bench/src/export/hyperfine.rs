@@ -44,7 +44,7 @@ pub fn hyperfine(records: &[Record], metric: Option<&Metric>) -> Result<String, 
         record.run.plan.arms.iter().filter_map(move |arm| outcome(record, arm, metric))
     });
     let export = Export { results: outcomes.collect() };
-    let mut json = serde_json::to_string_pretty(&export).map_err(RecordError::Write)?;
+    let mut json = isolab_images::escape::json(&export).map_err(RecordError::Write)?;
     json.push('\n');
     Ok(json)
 }

@@ -120,7 +120,7 @@ impl Line {
     /// # Errors
     /// [`LinesError::Write`].
     pub fn to_text(&self) -> Result<String, LinesError> {
-        let mut text = serde_json::to_string(self).map_err(LinesError::Write)?;
+        let mut text = isolab_images::escape::json_line(self).map_err(LinesError::Write)?;
         text.push('\n');
         Ok(text)
     }

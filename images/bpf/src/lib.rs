@@ -165,7 +165,7 @@ impl<V: Copy + PartialEq> Search<V> {
                 .comparisons
                 .iter()
                 .enumerate()
-                .filter(|&(at, c)| !far[at] && !(reaches(at, c.low) && reaches(at, c.high)))
+                .filter(|&(at, c)| !far[at] && [c.low, c.high].iter().any(|next| !reaches(at, *next)))
                 .map(|(at, _)| at)
                 .collect();
             if short.is_empty() {

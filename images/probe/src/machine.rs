@@ -149,6 +149,10 @@ fn write_sector(out: &Out<'_>, item: &str, node: &Path) {
         Err(error) if error.raw_os_error() == Some(libc::EIO) => {
             out.hidden(item, "the device answers with an error");
         }
+        // Linux 6.8 and later can be built so (BLK_DEV_WRITE_MOUNTED).
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            out.hidden(item, "the kernel lets nobody write to a disk that is mounted");
+        }
         Err(error) => out.io(item, &error, "refused for the device's read-only flag"),
     }
 }
