@@ -202,7 +202,8 @@ fn largest_run(own_map: &str) -> (u32, u32) {
     let runs = own_map.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u32>);
         let (inside, _, length) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-        Some((inside, length))
+        // The kernel makes no map that goes beyond the last id.
+        inside.checked_add(length).map(|_| (inside, length))
     });
     runs.max_by_key(|&(_, length)| length).unwrap_or((0, u32::MAX))
 }
@@ -283,6 +284,8 @@ mod tests {
         let few = "0 1000 1\n1 100000 65536\n";
         assert_eq!(root_extent(few, 0), Extent { inside: 0, outside: 1, length: 65_536 });
         assert_eq!(root_extent("0 1000 1\n", 0), Extent { inside: 0, outside: 0, length: 1 });
+        let beyond = "0 1000 1\n3333333333 0 3333333333\n";
+        assert_eq!(root_extent(beyond, 0), Extent { inside: 0, outside: 0, length: 1 });
     }
 
     #[test]
