@@ -20,12 +20,12 @@ const QEMU: &str = "qemu-system-x86_64";
 const MAPPINGS_END: u64 = 0x7fff_f7ff_f000;
 const PAGE: u64 = 4096;
 
-/// What one lab runs: from the most to the least usual start, so that what each of them needs lies together.
-const STARTS: &str = r#"{"args": ["run", "--level", "process", "demo"]}
-{"args": ["run", "--level", "container", "demo"]}
-{"args": ["run", "--level", "vm", "demo"]}
+/// What one lab runs, measured, since that is more: from the most to the least usual start, so that what each of them needs lies together.
+const STARTS: &str = r#"{"args": ["run", "--report-fd", "1", "--level", "process", "demo"]}
+{"args": ["run", "--report-fd", "1", "--level", "container", "demo"]}
+{"args": ["run", "--report-fd", "1", "--level", "vm", "demo"]}
 {"args": ["snapshot", "demo"]}
-{"args": ["run", "--level", "vm", "--from-snapshot", "demo"]}
+{"args": ["run", "--report-fd", "1", "--level", "vm", "--from-snapshot", "demo"]}
 "#;
 
 fn main() -> Result<()> {

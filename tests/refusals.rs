@@ -158,7 +158,8 @@ fn refused_vm(words: &[&str], named: &str) {
     let start = Instant::now();
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{}: {e}", words[0]));
     assert_refused(&output, named, &words.join(" "));
-    assert!(start.elapsed() < Duration::from_secs(1), "{words:?}");
+    // At once, where a busy machine lets it.
+    assert!(start.elapsed() < Duration::from_secs(5), "{words:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("--on lab"), "the remedy");
 }
 
