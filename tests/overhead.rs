@@ -16,7 +16,7 @@ const INSIDE: &str = "inside_the_lab_both_are_timed";
 /// Starts of each kind; one more before them is not counted.
 const STARTS: usize = 5;
 /// The levels, and how much longer a measured start may be. A process and a container start in so few instructions that what
-/// measuring needs (an option, a pipe, its reader) is 0.7 to 1.2 and 0.5 % of them, 0.04 and 0.03 million. At vm single starts differ by
+/// measuring needs (an option, a pipe, its reader) is 1.2 and 0.3 to 0.5 % of them, 0.04 and 0.02 to 0.03 million. At vm single starts differ by
 /// 4 million, whatever measures them.
 const MOST: [(&str, f64); 3] = [("process", 1.02), ("container", 1.01), ("vm", 1.015)];
 
@@ -79,7 +79,7 @@ fn inside_the_lab_both_are_timed() {
                 }
             }
         }
-        // The least of each: what the kernel does for itself now and then (a search for per-CPU memory, 0.4 million) is no part of either.
+        // The least of each: what the kernel does for itself now and then is no part of either.
         let [plain, measured] = took.map(|times| times.into_iter().min().unwrap_or_default());
         println!("{level}: plain {plain} ns, measured {measured} ns");
     }
