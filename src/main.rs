@@ -16,7 +16,6 @@ mod compare;
 mod config;
 mod diff;
 pub mod doctor;
-mod escape;
 pub mod explain;
 mod fault;
 mod gc;
@@ -51,8 +50,8 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use cli::{Cli, Command};
-use escape::escaped;
 use isolab_container::panics;
+use isolab_images::escape::escaped;
 use rustix::process::{getegid, geteuid, getgid, getuid};
 
 /// isolab's own error.

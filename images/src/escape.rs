@@ -1,5 +1,6 @@
 //! Text of outside origin (names that an image chose, commands), made safe for a terminal and a log.
 
+use std::error::Error;
 use std::fmt;
 
 use serde::Serialize;
@@ -43,6 +44,24 @@ pub fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Each such character escaped.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    text.chars().map(|c| if steers(c) { c.escape_debug().to_string() } else { c.to_string() }).collect()
+}
+
+/// An error of a library whose words may hold what a document of others said, shown escaped.
+#[derive(Debug)]
+pub struct Shown<E>(pub E);
+
+impl<E: Error> fmt::Display for Shown<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escaped(&self.0.to_string()))
+    }
+}
+
+impl<E: Error> Error for Shown<E> {}
+
 /// As JSON for people and programs: the same value, each such character in it escaped.
 ///
 /// # Errors
@@ -75,6 +94,12 @@ fn harmless(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_as_text() {
+        assert_eq!(escaped("a\u{1b}[2J\r\nb\u{202e}c\u{9b}d"), "a\\u{1b}[2J\\r\\nb\\u{202e}c\\u{9b}d");
+        assert_eq!(escaped("gr\u{fc}n \u{65e5}\u{672c}"), "gr\u{fc}n \u{65e5}\u{672c}");
+    }
 
     #[test]
     fn json_reads_back_as_what_it_was() {

@@ -59,6 +59,7 @@ fn seeds_are_those_of_the_repository() {
     };
     seed("oci", "layout", &parts(b"oci", INDEX.as_bytes()));
     seed("oci", "docker", &parts(b"docker", DOCKER.as_bytes()));
+    seed("oci", "control", &parts(b"oci", INDEX.replace("@manifest-digest", "a\rb:c").as_bytes()));
     seed("oci", "users", &[b"users", PASSWD, GROUP, b"\x01"].join(&b"\n--\n"[..]));
     seed("oci", "digest", crate::digest::Digest::of(b"").to_string().as_bytes());
     let image = image();

@@ -15,7 +15,7 @@ use oci_spec::image::{Arch, ImageConfiguration, Os};
 
 use crate::config::{ConfigError, ImageConfig};
 use crate::digest::{Digest, DigestParseError};
-use crate::escape::Escaped;
+use crate::escape::{Escaped, Shown};
 use crate::layer::{ApplyFault, Build, Compression, Expected, LayerError, PathFault, TarError};
 
 /// An image that is refused.
@@ -61,7 +61,7 @@ pub enum OciError {
         /// Which part.
         name: Escaped,
         /// Where and why.
-        source: serde_json::Error,
+        source: Shown<serde_json::Error>,
     },
     /// A type that this version does not know.
     #[error("media type {media_type} of {name} is not supported")]
@@ -242,7 +242,8 @@ fn invalid(name: impl AsRef<[u8]>, what: impl Into<Problem>) -> OciError {
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(name: &[u8], bytes: &'a [u8]) -> Result<T, OciError> {
-    serde_json::from_slice(bytes).map_err(|source| OciError::Json { name: Escaped::new(name), source })
+    serde_json::from_slice(bytes)
+        .map_err(|source| OciError::Json { name: Escaped::new(name), source: Shown(source) })
 }
 
 /// Reads the configuration: ours, and one [`Expected`] for each layer.
