@@ -23,7 +23,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-pub use host::Controller;
+pub use host::{Controller, Offer, offers};
 pub(crate) use host::{Host, Place};
 pub use reading::MemoryReading;
 #[cfg(any(test, fuzzing))]
@@ -146,6 +146,15 @@ struct Part {
 enum Version {
     V1,
     V2,
+}
+
+impl Version {
+    const fn number(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
 }
 
 /// An instance's cgroup; dropped, its processes are killed and it is removed.

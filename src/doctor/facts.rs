@@ -154,11 +154,6 @@ pub(super) fn hides_proc(mountinfo: &str) -> bool {
     points.filter(|point| point.starts_with("/proc/")).any(|point| point != "/proc/sys/fs/binfmt_misc")
 }
 
-/// The cgroup controllers as this process sees them.
-pub(super) fn controllers() -> Vec<Controller> {
-    cgroup::controllers(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
-}
-
 /// Observes everything.
 #[must_use]
 pub(super) fn observe() -> Facts {
@@ -189,7 +184,7 @@ pub(super) fn observe() -> Facts {
         overlay: presence(&filesystems, &modules, "overlay"),
         loop_devices: Path::new("/dev/loop-control").exists(),
         seccomp: seccomp_filters(&read("/proc/sys/kernel/seccomp/actions_avail")),
-        cgroup: controllers(),
+        cgroup: cgroup::controllers(),
         proc_masked: proc_is_masked(),
         qemu: find_program("qemu-system-x86_64").map(|path| Program { version: version_of(&path), path }),
         package_manager: ["apt-get", "dnf", "pacman"]

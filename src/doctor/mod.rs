@@ -177,7 +177,7 @@ pub(crate) fn one_id() -> Hint {
 /// Why these cgroup controllers can't be used; nothing where nothing speaks against it.
 pub(crate) fn cgroup_closed(names: &[&str]) -> Option<Hint> {
     let named = |c: &cgroup::Controller| names.contains(&c.name.as_str());
-    let all: Vec<_> = facts::controllers().into_iter().filter(named).collect();
+    let all: Vec<_> = cgroup::controllers().into_iter().filter(named).collect();
     levels::cgroup_hints(&all).into_iter().next()
 }
 

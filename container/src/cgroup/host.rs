@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{Access, access};
+
 use super::reading::slurp;
 use super::{CgroupError, Version};
 
@@ -38,6 +40,25 @@ impl std::fmt::Display for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// A controller, and where a run would make a cgroup for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Which one.
+    pub controller: Controller,
+    /// Version of its hierarchy (1 or 2) and the directory below which the cgroup would be made; nothing where it is not there.
+    pub place: Option<(u8, PathBuf)>,
+    /// This user may make cgroups there.
+    pub writable: bool,
+}
+
+/// What the hierarchies that are mounted offer to this user: of each controller the first place that he may write to, else the best.
+///
+/// # Errors
+/// The list of mounts or of our own cgroups can't be read.
+pub fn offers() -> Result<Vec<Offer>, CgroupError> {
+    Ok(Host::discover()?.offers())
 }
 
 /// A directory below which an instance's directory can be made.
@@ -175,6 +196,18 @@ impl Host {
         Ok(offering.map(|base| Place { base: &base.dir, v2: Some(base) }).collect())
     }
 
+    fn offers(&self) -> Vec<Offer> {
+        let offer = |controller| {
+            let places = self.places(controller).unwrap_or_default();
+            let writable = |place: &&Place<'_>| access(place.base, Access::WRITE_OK).is_ok();
+            let found = places.iter().find(writable);
+            let best = found.or_else(|| places.iter().find(|place| place.base.is_dir()));
+            let place = best.map(|place| (place.version().number(), place.base.to_owned()));
+            Offer { controller, place, writable: found.is_some() }
+        };
+        Controller::ALL.map(offer).into()
+    }
+
     /// No place has the controller.
     pub(super) fn missing(&self, controller: Controller) -> CgroupError {
         let reason = match (&self.v2, self.v1.is_empty()) {
@@ -289,6 +322,26 @@ mod tests {
         let out = "1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         any_texts_are_read(out, "0::/../a\n", &[]);
         assert!(Host::parse(out, "0::/../a\n").v2.is_none());
+    }
+
+    #[test]
+    fn v2_is_offered_where_it_is_enabled_and_v1_otherwise() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (v1, v2) = (dir.path().join("v1"), dir.path().join("v2"));
+        fs::create_dir_all(v2.join("slice/own")).expect("directories");
+        fs::create_dir(&v1).expect("directory");
+        fs::write(v2.join("cgroup.controllers"), "cpu memory\n").expect("file");
+        fs::write(v2.join("slice/cgroup.controllers"), "pids\n").expect("file");
+        let unified = format!("1 1 0:1 / {} rw - cgroup2 none rw\n", v2.display());
+        let offers = Host::parse(&unified, "0::/slice/own\n").offers();
+        let places = [v2.clone(), v2.clone(), v2.join("slice")].map(|dir| Some((2, dir)));
+        assert_eq!(offers.iter().map(|offer| offer.place.clone()).collect::<Vec<_>>(), places);
+        assert!(offers.iter().all(|offer| offer.writable));
+
+        let v1 = format!("2 1 0:2 / {} rw - cgroup none rw,memory\n", v1.display());
+        let offers = Host::parse(&v1, "3:memory:/\n").offers();
+        assert_eq!(offers[0].place.as_ref().map(|(version, _)| *version), Some(1));
+        assert!(offers[1..].iter().all(|offer| offer.place.is_none() && !offer.writable));
     }
 
     #[test]
