@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use support::leaks::Oracle;
 use support::slopes::{SAMPLES, leaks, numbers};
-use support::stages::{CONTAINER, PROCESS, RESTORED, Stages, VM, Who, arguments};
+use support::stages::{CONTAINER, PROCESS, RESTORED, Stages, VM, VM_BOOTED, Who, arguments};
 use support::{full, half_in_lab, home, isolab, run};
 
 /// One isolab that lives all the time and starts all runs.
@@ -140,6 +140,7 @@ fn inside_the_lab_many_guests() {
     nothing_rises(&["vm", "--from-snapshot"], 250);
     nothing_rises(&["vm"], 50);
     nothing_rises_by_kills(&["vm"], VM, SAMPLES);
+    nothing_rises_by_kills(&["vm"], VM_BOOTED, SAMPLES);
     nothing_rises_by_kills(&["vm", "--from-snapshot"], RESTORED, SAMPLES);
 }
 
