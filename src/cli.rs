@@ -344,7 +344,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// Levels to compare, in this order of the table [default: process,container,vm]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, visible_alias = "level", value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
     /// Compare one level (default: container) with itself, one mechanism changed at a time (repeatable): seccomp=on,off
     /// net=private,host (also uts, ipc, cgroupns) limits=on,off jail=on,off overlay=on,off console=off,on free-page-reporting=off,on memory=SIZE,..
@@ -408,7 +408,7 @@ pub(crate) struct BenchArgs {
     #[arg(required = true, value_name = "SUITE|IMAGE")]
     pub(crate) words: Vec<String>,
     /// Levels, in this order of the table; the first is the base [default: process,container,vm]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, visible_alias = "level", value_delimiter = ',', value_name = "LIST")]
     pub(crate) levels: Option<Vec<String>>,
     /// Rounds of every workload at every level (default: 10 on a host, 6 in the lab)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]

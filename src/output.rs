@@ -4,8 +4,9 @@ use std::fs::{File, Metadata};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use isolab_bench::report::text;
+use rustix::fs::{Access, access};
 
 use crate::cli::OutputOptions;
 
@@ -13,9 +14,15 @@ impl OutputOptions {
     /// Refuses outputs that can't be written before anything is run.
     ///
     /// # Errors
-    /// A directory is not there.
+    /// A file can't be written, or both are one.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        [&self.json, &self.html].into_iter().flatten().try_for_each(|path| check_path(path))
+        [&self.json, &self.html].into_iter().flatten().try_for_each(|path| check_path(path))?;
+        match (&self.json, &self.html) {
+            (Some(json), Some(html)) if same(json, html) => {
+                bail!("--json and --html both name {}; give each its own file", json.display())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether no table is printed.
@@ -24,18 +31,44 @@ impl OutputOptions {
     }
 }
 
-/// Refuses a file whose directory is not there.
+/// Refuses a place that can't be written, so that nothing is measured for it.
 ///
 /// # Errors
-/// It is not.
+/// With the reason.
 pub(crate) fn check_path(path: &Path) -> anyhow::Result<()> {
-    if !is_stdout(path) {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        if !dir.is_dir() {
-            bail!("{} can't be written: {} is not a directory", path.display(), dir.display());
-        }
+    if is_stdout(path) {
+        return Ok(());
     }
-    Ok(())
+    let refused = |why: String| Err(anyhow!("{} can't be written: {why}", path.display()));
+    let dir = directory(path);
+    if !dir.is_dir() {
+        return refused(format!("{} is not a directory", dir.display()));
+    }
+    // A file is written anew beside what is there; what is no file is written to.
+    let (place, rights) = match std::fs::metadata(path) {
+        Ok(there) if there.is_dir() => return refused("it is a directory".into()),
+        Ok(there) if !there.is_file() => (path, Access::WRITE_OK),
+        _ => (dir, Access::WRITE_OK | Access::EXEC_OK),
+    };
+    access(place, rights).or_else(|errno| refused(format!("{}: {errno}", place.display())))
+}
+
+/// Where the file lies.
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// Whether two names are one place, which the second to be written would have for itself.
+pub(crate) fn same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| {
+        let there = path.canonicalize();
+        there.or_else(|_| {
+            Ok::<_, std::io::Error>(
+                directory(path).canonicalize()?.join(path.file_name().unwrap_or_default()),
+            )
+        })
+    };
+    a == b || real(a).is_ok_and(|a| real(b).is_ok_and(|b| a == b))
 }
 
 /// How a text report is printed, `to_stdout` or into a file.
@@ -115,6 +148,30 @@ mod tests {
         assert!(std::fs::metadata(&pipe).expect("there").file_type().is_fifo());
         let full = put(Path::new("/dev/full"), "nothing fits").expect_err("a full device");
         assert!(format!("{full:#}").contains("No space left"), "{full:#}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_before() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "").expect("written");
+        std::os::unix::fs::symlink("file", at("link")).expect("link");
+        check_path(&at("file")).expect("a file");
+        check_path(&at("new")).expect("a new one");
+        check_path(Path::new("/dev/null")).expect("a device");
+        check_path(dir.path()).expect_err("a directory");
+        check_path(&at("file/new")).expect_err("below a file");
+        check_path(&at("no/new")).expect_err("nowhere");
+        assert!(same(&at("link"), &at("file")) && same(&at("new"), &at("./new")));
+        assert!(!same(&at("new"), &at("file")));
+        let both = |json: &str, html: &str| OutputOptions {
+            json: Some(at(json)),
+            html: Some(at(html)),
+            quiet: false,
+        };
+        both("record", "page").check().expect("two files");
+        let error = both("link", "file").check().expect_err("one file");
+        assert!(error.to_string().contains("its own file"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use isolab_bench::summary::{METRICS, Metric, Unit, metric};
 
 use crate::bench::output::COLUMNS;
 use crate::cli::{ReportArgs, ReportFormat};
-use crate::output::{is_stdout, put, text_style};
+use crate::output::{check_path, is_stdout, put, same, text_style};
 
 /// Most bytes of a record file: more than the largest plan gives.
 const MAX_BYTES: u64 = 1 << 30;
@@ -32,6 +32,10 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<u8> {
     }
     if metric.is_some() && args.format != ReportFormat::Hyperfine {
         bail!("--metric is for --format hyperfine; the other formats hold every metric");
+    }
+    check_path(&args.output)?;
+    if !is_stdout(&args.output) && args.files.iter().any(|file| same(file, &args.output)) {
+        bail!("{} is read and would be written over; give another name with -o", args.output.display());
     }
     let records = args.files.iter().map(|path| recorded(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let comparisons = || only_comparisons(&args.files, &records);

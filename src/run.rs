@@ -115,7 +115,6 @@ fn start(
         bail!("{}; {}", unavailable.reason, unavailable.remedy);
     }
     let connected = match (level.name(), job.stdio) {
-        ("vm", mode) if budget.is_none() => stdio::direct(mode).map(|ends| (ends, stdio::Pumps::default())),
         // No init is there to make a terminal inside.
         ("process", Stdio::Terminal { rows, cols }) => stdio::terminal(rows, cols, budget),
         (_, mode) => stdio::connect(mode, budget),
@@ -130,14 +129,13 @@ fn start(
     };
     let draining = pumps.start();
     let result = supervise(running, signals, deadlines, budget);
-    draining.finish();
+    let written = draining.finish();
     drop(terminal);
+    let (outcome, cause) = result?;
+    written.context("write what the command writes (the rest of it is lost)")?;
     // It may have ended while the last of its output was still to be counted.
-    let over = budget.is_some_and(Budget::is_used_up);
-    result.map(|(outcome, cause)| match cause {
-        Cause::Itself if over => (outcome, Cause::Output),
-        cause => (outcome, cause),
-    })
+    let over = cause == Cause::Itself && budget.is_some_and(Budget::is_used_up);
+    Ok((outcome, if over { Cause::Output } else { cause }))
 }
 
 /// How far an instance had come that did not start its command in time.

@@ -77,7 +77,7 @@ pub(crate) struct Pumps {
 
 /// Running pumps of the output.
 #[derive(Debug)]
-pub(crate) struct Draining(Vec<JoinHandle<()>>);
+pub(crate) struct Draining(Vec<JoinHandle<io::Result<()>>>);
 
 /// Prepares the descriptors for the instance and the pumps that feed them. Where there is a budget, all output is pumped.
 ///
@@ -104,19 +104,6 @@ pub(crate) fn terminal(rows: u16, cols: u16, budget: Option<&Budget>) -> io::Res
     let output = (File::from(ours), File::from(io::stdout().as_fd().try_clone_to_owned()?));
     let pumps = Pumps { input: Some(input), outputs: vec![output], budget: budget.cloned() };
     Ok((HostStdio { stdin: Some(users.try_clone()?), stdout: users.try_clone()?, stderr: users }, pumps))
-}
-
-/// The host's own descriptors for a level that copies bytes itself (vm).
-///
-/// # Errors
-/// Out of descriptors.
-pub(crate) fn direct(mode: Stdio) -> io::Result<HostStdio> {
-    let stdin = match mode {
-        Stdio::Output => None,
-        Stdio::Interactive | Stdio::Terminal { .. } => Some(io::stdin().as_fd().try_clone_to_owned()?),
-    };
-    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-    Ok(HostStdio { stdin, stdout, stderr: io::stderr().as_fd().try_clone_to_owned()? })
 }
 
 /// An end of /dev/null.
@@ -167,7 +154,8 @@ impl Pumps {
     #[must_use]
     pub(crate) fn start(self) -> Draining {
         if let Some((from, to)) = self.input {
-            std::thread::spawn(move || copy(from, to, None));
+            // Who does not read its input to the end loses nothing.
+            std::thread::spawn(move || drop(copy(from, to, None)));
         }
         let start = |(from, to)| {
             let budget = self.budget.clone();
@@ -179,27 +167,36 @@ impl Pumps {
 
 impl Draining {
     /// Waits until the instance's last writer is gone and all its output is written.
-    pub(crate) fn finish(self) {
-        for thread in self.0 {
-            // A pump does not panic; if it did, its output is lost already.
-            let _ = thread.join();
-        }
+    ///
+    /// # Errors
+    /// Output that is lost, but for what nobody reads any more.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        let ends: Vec<_> = self.0.into_iter().map(JoinHandle::join).collect();
+        let lost =
+            ends.into_iter().map(|end| end.unwrap_or_else(|_| Err(io::Error::other("a thread ended"))));
+        lost.filter(|end| end.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe)).collect()
     }
 }
 
-/// Copies until end of file, until the budget is used up, or until the reader is gone: then dropping `from` gives the writer `SIGPIPE`.
-fn copy(mut from: File, mut to: File, budget: Option<&Budget>) {
+/// Copies until end of file, until the budget is used up, or until nothing more can be written: then dropping `from` gives the writer
+/// `SIGPIPE`.
+///
+/// # Errors
+/// The last of these.
+fn copy(mut from: File, mut to: File, budget: Option<&Budget>) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 18];
     loop {
         let n = match from.read(&mut buffer) {
-            Ok(0) => return,
+            Ok(0) => return Ok(()),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return,
+            // The end of a terminal is EIO.
+            Err(_) => return Ok(()),
         };
         let taken = budget.map_or(n, |budget| budget.take(n));
-        if to.write_all(&buffer[..taken]).is_err() || taken < n {
-            return;
+        to.write_all(&buffer[..taken])?;
+        if taken < n {
+            return Ok(());
         }
     }
 }

@@ -161,6 +161,22 @@ fn a_run_that_writes_more_than_its_budget_is_ended_at_the_byte_at_every_level() 
 }
 
 #[test]
+fn output_that_cannot_be_written_is_told_at_every_level() {
+    for (level, place) in &LEVELS[..3] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("the full device");
+        let args =
+            [&["run", "--level", level], *place, &["demo", "--", "/isolab-work", "echo", "lost"]].concat();
+        let child = isolab(&args).stdout(full).stderr(Stdio::piped()).spawn().expect("isolab starts");
+        let done = child.wait_with_output().expect("isolab ends");
+        let told = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            done.status.code() == Some(125) && told.contains("No space left on device"),
+            "{level}: {told}"
+        );
+    }
+}
+
+#[test]
 fn a_budget_that_is_no_size_is_refused() {
     for size in ["", "-1", "5x", "9999999999999G"] {
         let refused = run(&["run", "--max-output", size, "demo"]);

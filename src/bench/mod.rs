@@ -48,7 +48,8 @@ const NOT_ASKED: [&str; 7] = [
     "T13-harness",
 ];
 /// Checks of the machine alone, the ones that density has.
-const OF_THE_MACHINE: [&str; 2] = ["T01-kvm-backend", "T02-nested"];
+const OF_THE_MACHINE: [&str; 5] =
+    ["T01-kvm-backend", "T02-nested", "T12-cpu-pressure", "T12-steal", "T12-swap"];
 /// The word for the ramp of idle instances.
 const DENSITY: &str = "density";
 

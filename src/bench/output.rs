@@ -54,16 +54,17 @@ impl Sink {
     }
 }
 
-/// Writes the page and prints the table, where they are wanted.
+/// Prints the table and writes the page, where they are wanted, each whatever becomes of the other.
 ///
 /// # Errors
 /// One can't be written.
 pub(super) fn write(to: &OutputOptions, record: &SuiteRecord) -> anyhow::Result<()> {
-    if let Some(path) = &to.html {
-        put(path, &report::html::render_bench(record)?)?;
-    }
-    if to.silent() || record.end.interrupted.is_some() {
-        return Ok(());
-    }
-    io::stdout().write_all(report::suite::render(record, COLUMNS).as_bytes()).context("write the table")
+    let table = || {
+        let table = report::suite::render(record, COLUMNS);
+        io::stdout().write_all(table.as_bytes()).context("write the table")
+    };
+    let wanted = !to.silent() && record.end.interrupted.is_none();
+    let table = if wanted { table() } else { Ok(()) };
+    let html = to.html.as_ref().map_or(Ok(()), |path| put(path, &report::html::render_bench(record)?));
+    table.and(html)
 }

@@ -21,6 +21,7 @@ use isolab_bench::environment::{ClockKind, Host, HostClass, Noise};
 use isolab_bench::measure::{Measured, measure};
 use isolab_bench::plan::{PAIRS_FOR_TAIL, PAIRS_IN_LAB, Plan, WARMUP_IN_LAB, WARMUP_ON_HOST, pairs_done};
 use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
+use isolab_bench::sample::Sample;
 use isolab_bench::stop::{MOST_PAIRS, Stop};
 use isolab_vmm::probe;
 
@@ -29,6 +30,7 @@ use crate::config::JobConfig;
 use crate::fault::StageFault;
 use crate::lab::{LabStdio, Stuck};
 use crate::levels::{self, Setup};
+use crate::output::is_stdout;
 use crate::place::{LabJob, Place, choose, in_lab};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
@@ -90,7 +92,10 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
     let line = line.or_else(|| refusal(&record.comparability.checks).filter(|_| args.output.silent()));
     // In the lab the isolab outside says it, as the record reaches it.
     if let Some(line) = line.filter(|_| !args.progress_lines) {
-        eprintln!("isolab: {}", escaped(&line));
+        let kept =
+            args.output.json.as_ref().filter(|path| record.run.interrupted.is_some() && !is_stdout(path));
+        let kept = kept.map(|path| format!("; {} has them", path.display())).unwrap_or_default();
+        eprintln!("isolab: {}", escaped(&(line + &kept)));
     }
     Ok(status)
 }
@@ -117,7 +122,8 @@ fn end(record: &Record) -> (u8, Option<String>) {
         let of = if done < least { least.to_string() } else { format!("at most {}", plan.pairs) };
         return (128_u8.saturating_add(signal), Some(format!("interrupted after {done} of {of} pairs")));
     }
-    let Some(first) = record.samples.first().filter(|_| record.samples.iter().all(|s| !s.ok)) else {
+    let failed = record.samples.iter().find(|s| !s.ok);
+    let Some(first) = failed.filter(|_| !record.samples.iter().any(Sample::analysed)) else {
         return (if refused { REFUSED } else { 0 }, None);
     };
     // An error of isolab's own stays one.

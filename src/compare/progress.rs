@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isolab_bench::measure::Observer;
 use isolab_bench::plan::{Plan, Slot};
+use isolab_bench::run_report::EndReport;
 use isolab_bench::sample::Sample;
 use isolab_bench::summary::{CHARGE, CLEAN, FIRST_INSTRUCTION, Metric, PEAK, READINESS};
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,8 @@ impl Observer for Progress {
             Audience::Terminal(table) => table.show(&step),
         }
         // The first warm-up pair tells what can't run at all: no use in repeating it.
-        let stop = self.interrupted.get().is_some() || (sample.error.is_some() && sample.pair == 0);
+        let none = sample.error.is_some() || matches!(sample.end, Some(EndReport::Failed(..)));
+        let stop = self.interrupted.get().is_some() || (none && sample.pair == 0);
         if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
 use super::machine::RunningMachine;
@@ -79,6 +80,8 @@ pub(super) struct Bridge {
     console: Vec<u8>,
     messages_open: bool,
     interrupted: Option<u8>,
+    /// Why standard output is lost.
+    lost: Option<Errno>,
     watchdog: Option<Watchdog>,
     /// Bytes moved in this round: QEMU's end counts only when nothing more comes.
     moved: usize,
@@ -117,6 +120,7 @@ impl Bridge {
             console: Vec::new(),
             messages_open: true,
             interrupted: None,
+            lost: None,
             watchdog,
             moved: 0,
         })
@@ -150,6 +154,7 @@ impl Bridge {
         }
         self.raw = None;
         progress(LabProgress::Done);
+        self.lost.map_or(Ok(()), Err).context("write what comes from the lab (the rest of it is lost)")?;
         let (status, sums) = self.ended.take().unwrap_or_default();
         Ok(LabOutcome { status, files: check_files(self.received, &sums, self.n_files)? })
     }
@@ -201,7 +206,7 @@ impl Bridge {
         let timeout = soonest.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("wait for the lab"),
         }
         let ready = list.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
@@ -280,12 +285,12 @@ impl Bridge {
     fn read_stdin(&mut self) -> Result<()> {
         let mut buffer = vec![0; CHUNK];
         match rustix::io::read(io::stdin(), &mut buffer) {
-            Ok(0) | Err(rustix::io::Errno::IO) => {
+            Ok(0) | Err(Errno::IO) => {
                 self.stdin_open = false;
                 self.stdin_out = frame(&[]);
             }
             Ok(n) => self.stdin_out = frame(&buffer[..n]),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno).context("read standard input"),
         }
         send(&mut self.machine.ports[1], &mut self.stdin_out)
@@ -309,9 +314,13 @@ impl Bridge {
         let written =
             if index == 0 { output.write(io::stdout(), failed) } else { output.write(io::stderr(), failed) };
         match written {
-            Some(n) => self.moved += n,
-            // Nobody reads it: the isolab inside shall see that, too.
-            None => self.tell(&ToLab::CloseOutput(self.outputs[index].port))?,
+            Ok(n) => self.moved += n,
+            // The isolab inside shall see it, too.
+            Err(errno) => {
+                // What nobody reads is no loss.
+                self.lost = self.lost.or((index == 0 && errno != Errno::PIPE).then_some(errno));
+                self.tell(&ToLab::CloseOutput(self.outputs[index].port))?;
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, bail};
 use rustix::io::Errno;
 
 use super::protocol::{FileSum, FrameError, Frames, sha256};
@@ -60,22 +60,24 @@ impl Output {
         std::mem::take(&mut self.pending)
     }
 
-    /// Writes a part to a descriptor that polled writable (or, with `failed`, in error); how much, or nothing where it
-    /// is closed for good.
-    pub(super) fn write(&mut self, sink: impl AsFd, failed: bool) -> Option<usize> {
+    /// Writes a part to a descriptor that polled writable (or, with `failed`, in error); how much.
+    ///
+    /// # Errors
+    /// Nothing can be written there any more.
+    pub(super) fn write(&mut self, sink: impl AsFd, failed: bool) -> Result<usize, Errno> {
         let rest = self.pending.get(self.written..).unwrap_or_default();
         let part = rest.get(..PIPE_WRITE).unwrap_or(rest);
         match rustix::io::write(sink, part) {
             Ok(n) => {
                 self.written += n;
-                Some(n)
+                Ok(n)
             }
-            Err(Errno::AGAIN | Errno::INTR) if !failed => Some(0),
-            Err(_) => {
+            Err(Errno::AGAIN | Errno::INTR) if !failed => Ok(0),
+            Err(errno) => {
                 self.broken = true;
                 self.pending.clear();
                 self.written = 0;
-                None
+                Err(errno)
             }
         }
     }
@@ -105,7 +107,7 @@ impl Lines {
 }
 
 /// All that is there now; the end of a port is told by QEMU's end.
-pub(super) fn receive(socket: &mut UnixStream) -> Result<Vec<u8>> {
+pub(super) fn receive(socket: &mut UnixStream) -> anyhow::Result<Vec<u8>> {
     let mut buffer = vec![0; 64 * 1024];
     match socket.read(&mut buffer) {
         Ok(n) => {
@@ -119,7 +121,7 @@ pub(super) fn receive(socket: &mut UnixStream) -> Result<Vec<u8>> {
 }
 
 /// Writes what goes without waiting and leaves the rest.
-pub(super) fn send(socket: &mut UnixStream, pending: &mut Vec<u8>) -> Result<()> {
+pub(super) fn send(socket: &mut UnixStream, pending: &mut Vec<u8>) -> anyhow::Result<()> {
     match socket.write(pending) {
         Ok(n) => drop(pending.drain(..n)),
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
@@ -137,7 +139,7 @@ pub(super) fn check_files(
     received: Vec<Vec<u8>>,
     sums: &[Option<FileSum>],
     asked: usize,
-) -> Result<Vec<Option<Vec<u8>>>> {
+) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
     if sums.len() != asked || received.len() != sums.iter().flatten().count() {
         bail!("the lab announced {} files, {} were asked for", sums.len(), asked);
     }
@@ -188,7 +190,7 @@ mod tests {
         output.take(&[frame(b"hello"), frame(b"")].concat()).unwrap();
         assert!(output.waits() && !output.complete());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        assert_eq!(output.write(&ours, false), Some(5));
+        assert_eq!(output.write(&ours, false), Ok(5));
         assert!(output.complete());
         drop(ours);
         let mut got = String::new();
@@ -215,7 +217,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         output.take(&frame(b"hello")).unwrap();
-        assert_eq!(output.write(&ours, true), None);
+        assert_eq!(output.write(&ours, true), Err(Errno::PIPE));
         output.take(&[frame(b"more"), frame(b"")].concat()).unwrap();
         assert!(output.complete());
     }

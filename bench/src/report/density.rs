@@ -81,8 +81,10 @@ fn table(density: &Density, host: &Host) -> String {
 /// Both slopes, and what ended the ramp.
 pub(super) fn sentences(density: &Density) -> Vec<String> {
     let slopes = [("charge", density.charge), ("machine's memory", density.system)];
+    let instances = density.points.iter().map(|point| point.instances);
+    let span = instances.clone().max().unwrap_or(0) - instances.min().unwrap_or(0);
     let told = slopes.map(|(what, slope)| match slope {
-        Some(slope) => told(what, slope),
+        Some(slope) => told(what, slope, span),
         None => format!("{what}: no slope from so few points"),
     });
     let idle = density.idle.as_ref().map(idle);
@@ -99,8 +101,16 @@ fn idle(idle: &Idle) -> String {
     )
 }
 
-fn told(what: &str, slope: Slope) -> String {
+/// A slope over this many instances; none where the points lie further from the line than it rises.
+fn told(what: &str, slope: Slope, span: u32) -> String {
     let mib = |bytes: f64| digits(Shown::MiB.scaled(bytes));
+    if slope.residual_bytes > slope.bytes_per_instance.abs() * f64::from(span) {
+        return format!(
+            "{what}: not resolved, points are up to {} MiB from a line of {} MiB for each more instance",
+            mib(slope.residual_bytes),
+            mib(slope.bytes_per_instance)
+        );
+    }
     format!(
         "{what}: {} MiB for each more instance, {} MiB besides; no point is further than {} MiB from that line",
         mib(slope.bytes_per_instance),

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
+use crate::paired::Finding;
 use crate::record::Record;
 use crate::report::quantity::{Shown, digits};
 use crate::report::words::{leading_metric, printable};
@@ -70,22 +71,42 @@ pub(super) fn title(record: &Record, metric: &Metric) -> String {
 fn cell(record: &Record, variation: &Variation, metric: &Metric) -> String {
     numbers(record, variation, metric).map_or_else(
         || "-".to_owned(),
-        |(cost, interval)| {
-            let interval = interval.map(|interval| format!("\n{interval}"));
-            format!("{cost}{}", interval.unwrap_or_default())
+        |Numbers { cost, interval, unfound }| {
+            let below = [interval.as_deref(), unfound].into_iter().flatten().map(|line| format!("\n{line}"));
+            cost + &below.collect::<String>()
         },
     )
 }
 
-/// A cost with its sign, and its interval.
-pub(super) fn numbers(
-    record: &Record,
-    variation: &Variation,
-    metric: &Metric,
-) -> Option<(String, Option<String>)> {
+/// What is told of a cost.
+pub(super) struct Numbers {
+    /// With its sign.
+    pub(super) cost: String,
+    /// Its interval.
+    pub(super) interval: Option<String>,
+    /// Where no difference may be claimed, what else.
+    pub(super) unfound: Option<&'static str>,
+}
+
+/// The cost of a change in a metric.
+pub(super) fn numbers(record: &Record, variation: &Variation, metric: &Metric) -> Option<Numbers> {
     let cost = variation.marginal.get(metric.name)?;
     let shown = Shown::of(metric.unit, &record.host);
     let sign = if cost.median > 0.0 { "+" } else { "" };
-    let interval = cost.ci95.map(|ends| shown.interval(cost.median, ends));
-    Some((format!("{sign}{}", digits(shown.scaled(cost.median))), interval))
+    Some(Numbers {
+        cost: format!("{sign}{}", digits(shown.scaled(cost.median))),
+        interval: cost.ci95.map(|ends| shown.interval(cost.median, ends)),
+        unfound: match finding(record, variation, metric) {
+            Some(finding) if finding.is_difference() => None,
+            Some(Finding::Same) => Some("the same"),
+            _ => Some("not resolved"),
+        },
+    })
+}
+
+/// What may be said of an arm beside the base.
+fn finding(record: &Record, variation: &Variation, metric: &Metric) -> Option<Finding> {
+    let summary = record.summary_of(metric.name)?;
+    let compared = summary.comparisons.iter().find(|c| c.b == variation.change.arm)?;
+    Some(compared.finding(summary.unit))
 }

@@ -6,7 +6,7 @@ use super::alone;
 use super::chart::{Signed, legend, signed};
 use crate::record::Record;
 use crate::report::quantity::Shown;
-use crate::report::vary::{WEAKER, metrics, name, numbers, title};
+use crate::report::vary::{Numbers, WEAKER, metrics, name, numbers, title};
 use crate::report::words::{capital, printable};
 use crate::summary::{Metric, Unit};
 use crate::vary::Variation;
@@ -57,21 +57,16 @@ fn heading(record: &Record, metric: &Metric) -> String {
 /// The bars of a metric, in the order of the record.
 fn bars(record: &Record, metric: &Metric) -> Vec<Signed> {
     let shown = Shown::of(metric.unit, &record.host);
-    let found = |arm: &str| {
-        let summary = record.summary_of(metric.name)?;
-        let compared = summary.comparisons.iter().find(|c| c.b == arm)?;
-        Some(compared.finding(summary.unit).is_difference())
-    };
     let bar = |variation: &Variation| {
         let cost = variation.marginal.get(metric.name)?;
-        let (told, interval) = numbers(record, variation, metric)?;
+        let Numbers { cost: told, interval, unfound } = numbers(record, variation, metric)?;
         let weaker = if variation.change.weaker { format!(" ({WEAKER})") } else { String::new() };
         Some(Signed {
             name: format!("{}{weaker}", name(&variation.change, "\u{2192}")),
             told: [Some(told), interval].into_iter().flatten().collect::<Vec<_>>().join(" "),
             value: shown.scaled(cost.median),
             interval: cost.ci95.map(|ends| ends.map(|end| shown.scaled(end))),
-            found: found(&variation.change.arm).unwrap_or(false),
+            found: unfound.is_none(),
         })
     };
     record.vary.iter().filter_map(bar).collect()
@@ -94,8 +89,9 @@ fn table(record: &Record, metrics: [&Metric; 3]) -> Markup {
                         @for metric in metrics {
                             td data-label=(title(record, metric)) { span {
                                 @match numbers(record, variation, metric) {
-                                    Some((cost, interval)) => {
-                                        (cost) @if let Some(interval) = interval { span class="interval" { (interval) } }
+                                    Some(Numbers { cost, interval, unfound }) => {
+                                        (cost)
+                                        @for told in [interval.as_deref(), unfound].into_iter().flatten() { span class="interval" { (told) } }
                                     }
                                     None => "\u{2013}",
                                 }
