@@ -198,6 +198,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         begin_ns,
         exit_from,
         measured,
+        ids: None,
         tracer,
         hold: None,
     }))

@@ -199,6 +199,7 @@ pub fn start_with(config: &ContainerConfig<'_>, knobs: Knobs) -> Result<Instance
         start,
         begin_ns,
         exit_from,
+        ids: ids.into_block(),
         measured,
         tracer,
         hold: None,
