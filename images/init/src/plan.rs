@@ -22,7 +22,7 @@ pub(crate) enum Options {
     Fixed(&'static CStr),
     /// These; without the second list, where the kernel refuses it (a group that is not mapped).
     Either(&'static CStr, &'static CStr),
-    /// These and `,size=` with the job's limit.
+    /// These, `,size=` with the job's limit and `,nr_inodes=` with what goes with it.
     Sized(&'static str),
 }
 
