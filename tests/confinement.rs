@@ -280,6 +280,39 @@ fn a_set_id_isolab_refuses_to_do_anything() {
     }
 }
 
+#[test]
+fn an_isolab_with_file_capabilities_refuses_to_do_anything() {
+    root_or_skip!();
+    let dir = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o711))
+        .tempdir_in("/var/tmp")
+        .expect("temporary directory");
+    let copy = dir.path().join("isolab");
+    fs::copy(binary(), &copy).expect("a copy");
+    let as_nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).arg("--version");
+        done(command.current_dir("/").stdin(Stdio::null()).output().expect("setpriv starts"))
+    };
+    let without = as_nobody();
+    assert_eq!((without.status, without.stderr.as_str()), (Some(0), ""));
+    // `struct vfs_cap_data`, version 2, effective: CAP_DAC_READ_SEARCH.
+    let words: [u32; 5] = [0x0200_0001, 1 << 2, 0, 0, 0];
+    let capabilities: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let flags = rustix::fs::XattrFlags::empty();
+    if let Err(e) = rustix::fs::setxattr(&copy, "security.capability", &capabilities, flags) {
+        println!("skipped: this file system holds no capabilities of files: {e}");
+        return;
+    }
+    let refused = as_nobody();
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(125), ""), "{}", refused.stderr);
+    assert!(
+        refused.stderr.lines().count() == 1 && refused.stderr.contains("setcap -r"),
+        "{}",
+        refused.stderr
+    );
+}
+
 /// A static program that can lie anywhere: no interpreter, no library, no text that is changed. Nothing can be written and executed, the
 /// stack least of all, and what the start fills in is read-only afterwards (full RELRO).
 #[test]

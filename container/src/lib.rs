@@ -32,4 +32,4 @@ mod sharing;
 mod sys;
 pub mod trace;
 
-pub use sys::copy_of_inherited;
+pub use sys::{copy_of_inherited, has_borrowed_rights};
