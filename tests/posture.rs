@@ -103,6 +103,7 @@ fn workload() -> Posture {
         "mount: /bus /proc/bus ro,nosuid,nodev,noexec,relatime - proc proc rw",
         "mount: /fs /proc/fs ro,nosuid,nodev,noexec,relatime - proc proc rw",
         "mount: /irq /proc/irq ro,nosuid,nodev,noexec,relatime - proc proc rw",
+        "mount: /pressure /proc/pressure ro,nosuid,nodev,noexec,relatime - proc proc rw",
         "mount: /sys /proc/sys ro,nosuid,nodev,noexec,relatime - proc proc rw",
         "mount: /sysrq-trigger /proc/sysrq-trigger ro,nosuid,nodev,noexec,relatime - proc proc rw",
         "uid_map: 0 OWN 65536",

@@ -141,6 +141,6 @@ pub(crate) static MASKED_FILES: [&CStr; 7] = [
 pub(crate) static MASKED_DIRS: [&CStr; 5] =
     [c"/proc/acpi", c"/proc/asound", c"/proc/scsi", c"/sys/devices/virtual/powercap", c"/sys/firmware"];
 
-/// Write-protected in a container: settings of the shared kernel.
-pub(crate) static PROTECTED: [&CStr; 5] =
-    [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/sysrq-trigger"];
+/// Write-protected in a container: settings of the shared kernel, and what has it watch for pressure in a thread of its own.
+pub(crate) static PROTECTED: [&CStr; 6] =
+    [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/pressure", c"/proc/sys", c"/proc/sysrq-trigger"];
