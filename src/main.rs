@@ -64,8 +64,8 @@ fn main() -> ExitCode {
     reach_stack();
     if has_borrowed_rights() {
         eprintln!(
-            "isolab: as a set-user-id or set-group-id program isolab would let its callers act as another user; take the bits \
-             away (chmod ug-s) and start it as that user"
+            "isolab: with set-id bits, file capabilities or a policy's rights isolab would let its callers do what they may not; take \
+             them away (chmod ug-s, setcap -r) and start it as a user who may"
         );
         return ExitCode::from(OWN_ERROR);
     }
@@ -106,9 +106,9 @@ fn reach_stack() {
     black_box(&room);
 }
 
-/// Whether the file of this program gave it another user's or group's rights than its caller has.
+/// Whether the file of this program gave it rights that its caller has not.
 fn has_borrowed_rights() -> bool {
-    getuid() != geteuid() || getgid() != getegid()
+    isolab_container::has_borrowed_rights() || getuid() != geteuid() || getgid() != getegid()
 }
 
 /// Advice for who gives the command without `--` before it, as other tools take it.

@@ -100,9 +100,11 @@ fn an_interrupted_comparison_says_after_how_many_pairs_and_leaves_its_record() {
     assert!(ends_within(&child, Duration::from_secs(20)));
     let result = support::done(child.wait_with_output().expect("isolab ends"));
     assert_eq!(result.status, Some(130), "{}", result.stderr);
-    assert_eq!(result.stderr, "isolab: interrupted after 0 of 30 pairs\n");
+    assert_eq!(result.stderr, format!("isolab: interrupted after 0 of 30 pairs; {json} has them\n"));
     let record: Value = serde_json::from_slice(&std::fs::read(&file).expect("a record")).expect("JSON");
     assert_eq!(record["run"]["interrupted"], 2);
+    // The run that it was in is none.
+    assert_eq!(record["samples"].as_array().map(Vec::len), Some(0));
     std::fs::remove_file(&file).expect("written");
 }
 

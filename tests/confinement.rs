@@ -188,6 +188,63 @@ fn a_crash_starts_no_handler_of_the_host_and_descriptors_are_limited() {
     assert!(descriptors.parse::<u32>().is_ok_and(|n| n <= 1024), "{descriptors}");
 }
 
+/// What a container's workload is limited to, whatever isolab was started with: soft and hard limit, by the kernel's names.
+const LIMITED: [(&str, u64, u64); 16] = [
+    ("Max cpu time", u64::MAX, u64::MAX),
+    ("Max file size", u64::MAX, u64::MAX),
+    ("Max data size", u64::MAX, u64::MAX),
+    ("Max stack size", 8 << 20, u64::MAX),
+    ("Max core file size", 1, 1),
+    ("Max resident set", u64::MAX, u64::MAX),
+    ("Max processes", u64::MAX, u64::MAX),
+    ("Max open files", 1024, 524_288),
+    ("Max locked memory", 8 << 20, 8 << 20),
+    ("Max address space", u64::MAX, u64::MAX),
+    ("Max file locks", u64::MAX, u64::MAX),
+    ("Max pending signals", 4096, 4096),
+    ("Max msgqueue size", 819_200, 819_200),
+    ("Max nice priority", 0, 0),
+    ("Max realtime priority", 0, 0),
+    ("Max realtime timeout", u64::MAX, u64::MAX),
+];
+
+/// The limits in a text of the kernel's, whose columns have fixed widths.
+fn limits(text: &str) -> Vec<(&str, u64, u64)> {
+    let number = |text: &str| text.trim().parse().unwrap_or(u64::MAX);
+    let of = |line| {
+        let (name, rest) = str::split_at(line, 26);
+        (name.trim(), number(&rest[..21]), number(&rest[21..42]))
+    };
+    text.lines().skip(1).map(of).collect()
+}
+
+#[test]
+fn limits_that_isolab_was_started_with_are_not_the_workloads() {
+    root_or_skip!();
+    busybox();
+    let status = fs::read_to_string("/proc/self/status").expect("our own state");
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).expect("capabilities");
+    // CAP_SYS_RESOURCE: who lacks it can raise no limit. In the lab nobody lacks it (`tests/posture.rs`).
+    let raises = u64::from_str_radix(capabilities, 16).expect("a number") >> 24 & 1 == 1;
+    let args = ["run", "busybox", "--", "cat", "/proc/self/limits"];
+    for preparation in [
+        "",
+        "ulimit -t 1000; ulimit -f 1000000; ulimit -d 8000000; ulimit -v 8000000; ulimit -s 1024; ulimit -R 9000000",
+        "ulimit -n 64; ulimit -u 10000; ulimit -l 16; ulimit -i 10; ulimit -q 0; ulimit -e 0; ulimit -r 0",
+        "ulimit -St 1000; ulimit -Sf 1000000; ulimit -Sv 8000000; ulimit -Ss 1024; ulimit -Sn 64; ulimit -Sl 16; ulimit -Si 10",
+    ] {
+        let shell = format!("{preparation}\nexec cat /proc/self/limits");
+        let before = done(Command::new("bash").args(["-c", &shell]).output().expect("bash starts"));
+        let before = limits(&before.stdout);
+        let result = done(after(preparation, "", &args).output().expect("bash starts"));
+        assert_eq!((result.status, result.stderr.as_str()), (Some(0), ""), "{preparation}");
+        let expected = LIMITED.iter().zip(&before).map(|(&(name, soft, hard), &(_, _, most))| {
+            if raises { (name, soft, hard) } else { (name, soft.min(most), hard.min(most)) }
+        });
+        assert_eq!(limits(&result.stdout), expected.collect::<Vec<_>>(), "{preparation}");
+    }
+}
+
 #[test]
 fn a_set_id_isolab_refuses_to_do_anything() {
     root_or_skip!();
@@ -221,6 +278,39 @@ fn a_set_id_isolab_refuses_to_do_anything() {
             assert_eq!(result.stderr.lines().count(), lines, "{mode:o} {args:?}: {}", result.stderr);
         }
     }
+}
+
+#[test]
+fn an_isolab_with_file_capabilities_refuses_to_do_anything() {
+    root_or_skip!();
+    let dir = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o711))
+        .tempdir_in("/var/tmp")
+        .expect("temporary directory");
+    let copy = dir.path().join("isolab");
+    fs::copy(binary(), &copy).expect("a copy");
+    let as_nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).arg("--version");
+        done(command.current_dir("/").stdin(Stdio::null()).output().expect("setpriv starts"))
+    };
+    let without = as_nobody();
+    assert_eq!((without.status, without.stderr.as_str()), (Some(0), ""));
+    // `struct vfs_cap_data`, version 2, effective: CAP_DAC_READ_SEARCH.
+    let words: [u32; 5] = [0x0200_0001, 1 << 2, 0, 0, 0];
+    let capabilities: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let flags = rustix::fs::XattrFlags::empty();
+    if let Err(e) = rustix::fs::setxattr(&copy, "security.capability", &capabilities, flags) {
+        println!("skipped: this file system holds no capabilities of files: {e}");
+        return;
+    }
+    let refused = as_nobody();
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(125), ""), "{}", refused.stderr);
+    assert!(
+        refused.stderr.lines().count() == 1 && refused.stderr.contains("setcap -r"),
+        "{}",
+        refused.stderr
+    );
 }
 
 /// A static program that can lie anywhere: no interpreter, no library, no text that is changed. Nothing can be written and executed, the

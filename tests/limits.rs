@@ -113,6 +113,19 @@ fn the_process_limit_counts_process_1_and_the_command() {
 }
 
 #[test]
+fn each_writable_file_system_holds_so_many_files_and_no_more() {
+    busybox();
+    // Half of the memory, a file for each page of it: 8192, of which the root's own directories are some.
+    let script = "cd $0; i=0; while true 2>/dev/null > f$i; do i=$((i+1)); done; echo $i";
+    for (options, dir) in [(&[][..], "/root"), (&[], "/dev/shm"), (&["--read-only"], "/tmp")] {
+        let command = ["run", "--memory", "64M"];
+        let result = run(&[&command, options, &["busybox", "--", "sh", "-c", script, dir]].concat());
+        let files = result.stdout.lines().last().and_then(|line| line.parse::<u32>().ok());
+        assert!(files.is_some_and(|n| (8000..=8192).contains(&n)), "{dir}: {result:?}");
+    }
+}
+
+#[test]
 fn an_option_that_would_have_no_effect_at_the_level_is_refused() {
     for (level, option, value, instead) in [
         ("process", "--memory", "64M", "container or vm"),

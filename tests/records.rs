@@ -5,8 +5,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use isolab_images::digest::Digest;
 use serde_json::Value;
-use support::{home, isolab, run};
+use support::{binary, home, isolab, run};
 
 /// The record of a comparison, made in the lab: no other load of this machine is in it.
 static MEASURED: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -120,6 +121,32 @@ fn diff_ends_with_the_status_of_its_answer() {
     assert!(refused.stderr.contains("clock differs"), "{}", refused.stderr);
     let margin = run(&["diff", "--margin", "-1", text(&MEASURED), text(&MEASURED)]);
     assert_eq!(margin.status, Some(125));
+}
+
+#[test]
+fn a_record_names_the_program_that_measured_and_one_without_is_read() {
+    let own = Digest::of(&std::fs::read(binary()).expect("isolab")).to_string();
+    assert_eq!(record()["run"]["tool"]["digest"], own.as_str());
+    let spec = home().join("records-program.toml");
+    std::fs::write(&spec, format!("title = \"t\"\n[run]\nisolab_digest = \"{own}\"\n")).expect("written");
+    assert_eq!(run(&["check", text(&MEASURED), "--against", text(&spec)]).status, Some(0));
+
+    let other = changed("program", |record| {
+        record["run"]["tool"]["digest"] = Digest::of(b"another").to_string().into();
+    });
+    let named = run(&["diff", text(&MEASURED), text(&other)]);
+    assert!(named.status == Some(0) && named.stdout.contains("program of isolab"), "{}", named.stdout);
+    let refused = run(&["check", text(&other), "--against", text(&spec)]);
+    assert_eq!(refused.status, Some(1), "{}", refused.stdout);
+
+    // As records were before.
+    let old = changed("without", |record| {
+        record["run"]["tool"].as_object_mut().expect("an object").remove("digest");
+    });
+    let same = run(&["diff", text(&MEASURED), text(&old)]);
+    assert!(same.status == Some(0) && !same.stdout.contains("program of isolab"), "{}", same.stdout);
+    let unknown = run(&["check", text(&old), "--against", text(&spec)]);
+    assert!(unknown.status == Some(1) && unknown.stdout.contains("not known"), "{}", unknown.stdout);
 }
 
 #[test]

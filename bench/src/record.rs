@@ -104,6 +104,9 @@ pub struct Tool {
     pub dirty: Option<bool>,
     /// Build profile.
     pub profile: String,
+    /// Digest of its file, `sha256:` and 64 hex digits; records of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// One arm: a level under one configuration.

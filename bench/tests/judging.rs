@@ -176,6 +176,10 @@ fn each_demand_that_is_not_met_is_named() {
     let cases = [
         (serde_json::json!({"run": {"image": "other"}}), "image other: test-data"),
         (serde_json::json!({"run": {"image_digest": "sha256:0"}}), "image digest sha256:0 in every arm"),
+        (
+            serde_json::json!({"run": {"isolab_digest": "sha256:0"}}),
+            "measured by the isolab sha256:0: not known",
+        ),
         (serde_json::json!({"run": {"command": ["x"]}}), "command x: /isolab-work null"),
         (serde_json::json!({"run": {"arms": ["unikernel"]}}), "arm unikernel: 0 measured runs"),
         (serde_json::json!({"run": {"min_pairs": 31}}), "at least 31 pairs: 30 measured"),

@@ -55,6 +55,7 @@ fn record() -> ProbeRecord {
             git: None,
             dirty: None,
             profile: "debug".into(),
+            digest: None,
         },
         started_unix_ns: 1,
         argv: vec!["isolab".into()],

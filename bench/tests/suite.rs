@@ -74,6 +74,7 @@ fn record(run: impl Fn(&SuiteSlot) -> Result<(Execution, Vec<u8>), ExecuteError>
         git: None,
         dirty: None,
         profile: "test".to_owned(),
+        digest: None,
     };
     let (id, started_unix_ns) = identity().expect("random bytes");
     let host = Host::read(Path::new("/nonexistent"), HostClass::Hardware, ClockKind::Monotonic);

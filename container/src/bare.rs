@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isolab_images::job::{Job, Stdio};
 use isolab_images::programs::Sealed;
+use isolab_wire::job::tmpfs_inodes;
 use isolab_wire::mark::{Code, Step};
 use isolab_wire::trace::{Subphase, Trace, Tracer};
 use isolab_wire::{MARK_ENV, fd};
@@ -66,8 +67,9 @@ struct Entry<'a> {
     leash: OwnedFd,
     root: Prepared<OwnedFd>,
     overlay: &'static CStr,
-    /// Bytes of each tmpfs.
+    /// Bytes and files of each tmpfs.
     size: CString,
+    inodes: CString,
     tmpfs: CString,
     workdir: CString,
     /// Each directory on the way to it, and itself.
@@ -138,6 +140,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
     let (leash, parents_end) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::Descriptors)?;
     let [stdin, stdout, stderr] = config.stdio;
     let size = (job.memory_bytes / 2).max(4096);
+    let inodes = tmpfs_inodes(size);
     let root = Prepared::new(config.root)?;
     tracer.end(Subphase::ImageMount)?;
     let entry = Entry {
@@ -152,8 +155,9 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         } else {
             c"lowerdir=lower,upperdir=upper,workdir=work"
         },
-        tmpfs: c_string("the size", &format!("size={size},mode=0755"))?,
+        tmpfs: c_string("the size", &format!("size={size},nr_inodes={inodes},mode=0755"))?,
         size: c_string("the size", &size.to_string())?,
+        inodes: c_string("the size", &inodes.to_string())?,
         workdir: c_string("the working directory", &job.workdir)?,
         workdir_parts: ways_to(&job.workdir)?,
         groups,
@@ -194,6 +198,7 @@ pub fn start(config: &BareConfig<'_>) -> Result<Instance, LaunchError> {
         marks,
         control,
         cgroup,
+        ids: None,
         start,
         begin_ns,
         exit_from,
@@ -270,7 +275,7 @@ impl Entry<'_> {
             bind(source, target, self.job.read_only).map_err(at(Step::Mounts))?;
         }
         if self.job.read_only {
-            temporary(&self.size).map_err(at(Step::Mounts))?;
+            temporary(&self.size, &self.inodes).map_err(at(Step::Mounts))?;
         }
         match pivot_root(c".", c".") {
             // What lies on the new root now: the old one, and on that the skeleton.
@@ -393,9 +398,10 @@ fn bind(source: &CStr, target: &CStr, read_only: bool) -> Result<(), Errno> {
 }
 
 /// *Child*: an empty, writable `/tmp`, where the image has a real directory for it.
-fn temporary(size: &CStr) -> Result<(), Errno> {
+fn temporary(size: &CStr, inodes: &CStr) -> Result<(), Errno> {
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, c"size", size)?;
+    fsconfig_set_string(&context, c"nr_inodes", inodes)?;
     fsconfig_set_string(&context, c"mode", c"1777")?;
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;

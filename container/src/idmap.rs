@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
 /// Ids inside a container started by root: enough for `nobody` (65534).
 pub(crate) const LENGTH: u32 = 65_536;
@@ -26,11 +31,13 @@ pub(crate) struct Extent {
 }
 
 /// A map for a new user namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct IdMap {
     uids: Vec<Extent>,
     gids: Vec<Extent>,
     writer: Writer,
+    /// Root's: the block, nobody else's until this is closed.
+    block: Option<OwnedFd>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +53,12 @@ enum Writer {
 /// The ids could not be mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum IdMapError {
+    /// The socket whose name says that a block is in use.
+    #[error("hold a block of ids")]
+    Hold(#[source] Errno),
+    /// Somebody has each of those names.
+    #[error("each of the {BLOCKS} blocks of ids is in use (ss -xa lists their holders, @isolab/ids/N)")]
+    NoBlock,
     /// Our own map or the lists of subordinate ids.
     #[error("read {path}")]
     Read {
@@ -81,16 +94,16 @@ pub enum IdMapError {
 }
 
 impl IdMap {
-    /// The map for the next container of this process: an unprivileged block of its own for root; the user's own
-    /// subordinate ids, or else just the user, for others.
+    /// The map for the next container: an unprivileged block of its own for root; the user's own subordinate ids, or else just the
+    /// user, for others.
     ///
     /// # Errors
-    /// Our own map can't be read.
+    /// Our own map can't be read, or no block is free.
     pub fn choose() -> Result<Self, IdMapError> {
         if rustix::process::geteuid().is_root() {
-            let block = std::process::id() % BLOCKS;
+            let (block, held) = free_block()?;
             let [uids, gids] = own_maps()?.map(|map| vec![root_extent(&map, block)]);
-            return Ok(Self { uids, gids, writer: Writer::Root });
+            return Ok(Self { uids, gids, writer: Writer::Root, block: Some(held) });
         }
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let me = |outside| Extent { inside: 0, outside, length: 1 };
@@ -103,8 +116,11 @@ impl IdMap {
                 uids: vec![me(uid), sub_uid],
                 gids: vec![me(gid), sub_gid],
                 writer: Writer::Helpers,
+                block: None,
             }),
-            _ => Ok(Self { uids: vec![me(uid)], gids: vec![me(gid)], writer: Writer::OwnIdOnly }),
+            _ => {
+                Ok(Self { uids: vec![me(uid)], gids: vec![me(gid)], writer: Writer::OwnIdOnly, block: None })
+            }
         }
     }
 
@@ -147,6 +163,36 @@ impl IdMap {
             }
         }
     }
+
+    /// What keeps its ids from being given to another container: to be closed when the last process that has them is gone.
+    #[must_use]
+    pub fn into_block(self) -> Option<OwnedFd> {
+        self.block
+    }
+}
+
+/// A block that no other container has. The search begins at our process number, and goes on where the last one ended.
+fn free_block() -> Result<(u32, OwnedFd), IdMapError> {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let next = || std::process::id().wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
+    first_free(std::iter::repeat_with(next).take(BLOCKS as usize))
+}
+
+/// The first of these blocks that nobody holds. Who holds one has a socket of its name: such a name is one process's at a time, goes
+/// with its end, and leads to no file. Nobody can connect to it.
+fn first_free(blocks: impl Iterator<Item = u32>) -> Result<(u32, OwnedFd), IdMapError> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(IdMapError::Hold)?;
+    for block in blocks {
+        let name = SocketAddrUnix::new_abstract_name(format!("isolab/ids/{block}").as_bytes())
+            .map_err(IdMapError::Hold)?;
+        match bind(&socket, &name) {
+            Ok(()) => return Ok((block, socket)),
+            Err(Errno::ADDRINUSE) => {}
+            Err(e) => return Err(IdMapError::Hold(e)),
+        }
+    }
+    Err(IdMapError::NoBlock)
 }
 
 /// What a process that root starts can become so that nobody else is it.
@@ -268,6 +314,19 @@ mod tests {
         let all = "         0          0 4294967295\n";
         assert_eq!(root_extent(all, 3), Extent { inside: 0, outside: 0x4003_0000, length: 65_536 });
         assert_eq!(root_extent(all, BLOCKS - 1).outside, 0x7fbf_0000);
+    }
+
+    #[test]
+    fn a_block_is_one_holders_until_it_is_closed() {
+        // No container's, so that those of other tests are not in the way.
+        let blocks = [BLOCKS, BLOCKS, BLOCKS + 1];
+        let (first, held) = first_free(blocks.into_iter()).expect("a block");
+        let (second, _other) = first_free(blocks.into_iter()).expect("a block");
+        assert_eq!((first, second), (BLOCKS, BLOCKS + 1));
+        let refused = first_free(blocks.into_iter()).map(|(block, _)| block);
+        assert!(matches!(refused, Err(IdMapError::NoBlock)), "{refused:?}");
+        drop(held);
+        assert_eq!(first_free(blocks.into_iter()).expect("a block").0, BLOCKS);
     }
 
     #[test]

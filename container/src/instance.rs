@@ -48,6 +48,8 @@ pub struct Parts {
     pub hold: Option<OwnedFd>,
     /// Its cgroup.
     pub cgroup: Option<Cgroup>,
+    /// What keeps its ids from being another's ([`crate::idmap::IdMap::into_block`]).
+    pub ids: Option<OwnedFd>,
     /// Both clocks, read before the first mark could be stamped.
     pub start: ClockPair,
     /// `CLOCK_MONOTONIC` ns of [`Code::RunBegin`] when the launcher stamps it (the VMM sends its own).
@@ -132,6 +134,8 @@ pub struct Instance {
     control: Option<OwnedFd>,
     hold: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
+    /// Freed after the processes that have them.
+    _ids: Option<OwnedFd>,
     start: ClockPair,
     begin_ns: Option<u64>,
     exit_from: ExitFrom,
@@ -172,7 +176,7 @@ impl Instance {
     /// Takes over a released child.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { child, marks, control, hold, cgroup, start, begin_ns, exit_from, measured, tracer } =
+        let Parts { child, marks, control, hold, cgroup, ids, start, begin_ns, exit_from, measured, tracer } =
             parts;
         Self {
             child,
@@ -180,6 +184,7 @@ impl Instance {
             control,
             hold,
             cgroup,
+            _ids: ids,
             start,
             begin_ns,
             exit_from,

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Resource, Signal, getrlimit, setsid, umask};
+use rustix::process::{Signal, setsid, umask};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cgroup::{Cgroup, CgroupError, CgroupPlan, Limits};
@@ -24,7 +24,7 @@ use crate::instance::{ExitFrom, Instance, InstanceError, Parts, mark_pipe, nonbl
 use crate::knobs::Knobs;
 use crate::root::{Prepared, RootError, RootSource, map_ids, mount_erofs};
 use crate::sys::Inherited;
-use crate::{seccomp, sys, trace};
+use crate::{rlimits, seccomp, sys, trace};
 
 /// First number that is closed when init starts.
 const FIRST_CLOSED: u32 = 7;
@@ -96,6 +96,9 @@ pub enum LaunchError {
     /// Ids.
     #[error("map ids")]
     IdMap(#[from] IdMapError),
+    /// Resource limits.
+    #[error("set the resource limits")]
+    Limits(#[source] Errno),
     /// The job block.
     #[error("send the job block of {len} bytes")]
     Send {
@@ -196,6 +199,7 @@ pub fn start_with(config: &ContainerConfig<'_>, knobs: Knobs) -> Result<Instance
         marks,
         control,
         cgroup,
+        ids: ids.into_block(),
         start,
         begin_ns,
         exit_from,
@@ -223,6 +227,7 @@ fn equip(
     tracer.end(Subphase::ImageMount)?;
     let init = Sealed::new(c"isolab-init", config.init)?;
     tracer.end(Subphase::InitProgram)?;
+    rlimits::set(held.child().pid()).map_err(LaunchError::Limits)?;
     // The host keeps its own name.
     let nameless = (!knobs.has_host_name()).then(|| Job { hostname: String::new(), ..config.job.clone() });
     let block = nameless.as_ref().unwrap_or(config.job).encode(&BlockOptions {
@@ -231,7 +236,7 @@ fn equip(
         no_groups: !ids.allows_groups(),
         root_is_dir: root.is_none(),
         program: config.program.is_some(),
-        limits: &resource_limits(),
+        limits: &[rlimits::descriptors(held.child().pid())],
         fault: trace::fault_inside(&tracer),
         template: false,
     })?;
@@ -265,13 +270,6 @@ pub(crate) fn check_user(user: &User, ids: &IdMap) -> Result<(), LaunchError> {
         return Ok(());
     }
     Err(LaunchError::UserNotMapped { uid: user.uid, gid: user.gid, last })
-}
-
-/// Resource limits inside: no core dumps (the host's handler would run outside of every limit), usual numbers of
-/// descriptors, never more than we have ourselves.
-fn resource_limits() -> [(u32, u64, u64); 2] {
-    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(524_288);
-    [(4, 0, 0), (7, hard.min(1024), hard)]
 }
 
 /// Writes the whole block into the pipe, before anybody reads it.

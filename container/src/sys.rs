@@ -65,6 +65,14 @@ pub fn copy_of_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(inherited, 3)
 }
 
+/// Whether the kernel gave this program rights that its caller has not (`AT_SECURE`): by set-id bits, by capabilities of its file, or by a
+/// policy of the host.
+#[must_use]
+pub fn has_borrowed_rights() -> bool {
+    // SAFETY: takes an integer, and reads what the kernel left to this program at its start; for what that is not, it says 0.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 pub(crate) fn number(result: Result<usize, syscalls::Errno>) -> Result<RawFd, Errno> {
     match result {
         Ok(n) => RawFd::try_from(n).map_err(|_| Errno::OVERFLOW),

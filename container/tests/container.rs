@@ -131,6 +131,41 @@ fn outside_it_is_an_unprivileged_user() {
 }
 
 #[test]
+fn instances_of_one_process_share_no_user_and_no_group() {
+    require!();
+    let dir = TempDir::new("blocks");
+    let root = image(&dir);
+    let job = shell("cat /proc/self/uid_map /proc/self/gid_map");
+    let pipes = [(); 3].map(|()| Pipes::new());
+    // A block is an instance's until that has been waited for.
+    let instances = pipes.each_ref().map(|pipes| {
+        let config = ContainerConfig {
+            job: &job,
+            root: &root,
+            program: None,
+            stdio: pipes.ends(),
+            init: INIT,
+            limits: job_limits(&job),
+            tracer: Tracer::OFF,
+        };
+        start(&config).expect("start")
+    });
+    for instance in instances {
+        assert_eq!(instance.wait().expect("wait").end, End::Workload(Exit::Code(0)));
+    }
+    let firsts = pipes.map(|pipes| {
+        let (maps, _) = pipes.read();
+        let fields: Vec<u32> = maps.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+        let [0, users, 65_536, 0, groups, 65_536] = fields[..] else { panic!("{maps}") };
+        assert_eq!(users, groups);
+        users
+    });
+    let apart = |a: u32, b: u32| a.abs_diff(b) >= 65_536;
+    let [a, b, c] = firsts;
+    assert!(apart(a, b) && apart(b, c) && apart(a, c), "{firsts:x?}");
+}
+
+#[test]
 fn two_mounts_of_one_image_are_two_file_systems() {
     require!();
     let dir = TempDir::new("mounts");

@@ -1,6 +1,7 @@
 //! SHA-256 digests as OCI writes them, and streams that are hashed while they are read.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 use std::str::FromStr;
 
@@ -22,6 +23,16 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// Digest of what is left of a file.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn of_file(file: File) -> io::Result<Self> {
+        let mut hashing = Hashing::new(file);
+        io::copy(&mut hashing, &mut io::sink())?;
+        Ok(hashing.digest())
     }
 
     /// The 64 hex digits alone.

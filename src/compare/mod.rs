@@ -10,6 +10,7 @@ pub(crate) mod settle;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +24,7 @@ use isolab_bench::plan::{PAIRS_FOR_TAIL, PAIRS_IN_LAB, Plan, WARMUP_IN_LAB, WARM
 use isolab_bench::record::{Arm, Record, Rootfs, Run, Skipped, Tool, Workload};
 use isolab_bench::sample::Sample;
 use isolab_bench::stop::{MOST_PAIRS, Stop};
+use isolab_images::digest::Digest;
 use isolab_vmm::probe;
 
 use crate::cli::{CompareArgs, JobOptions, LabClock};
@@ -228,7 +230,7 @@ pub(crate) fn file_from_lab(
     }
 }
 
-/// This program, as records name it.
+/// This program, as records name it. Reads all of its file: once for each record.
 pub(crate) fn tool() -> Tool {
     Tool {
         name: "isolab".into(),
@@ -236,6 +238,7 @@ pub(crate) fn tool() -> Tool {
         git: option_env!("ISOLAB_GIT").map(str::to_owned),
         dirty: None,
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
+        digest: File::open("/proc/self/exe").and_then(Digest::of_file).ok().map(|digest| digest.to_string()),
     }
 }
 

@@ -251,6 +251,7 @@ impl Vm {
             control: Some(control),
             hold,
             cgroup,
+            ids: None,
             start,
             begin_ns: None,
             exit_from: ExitFrom::Marks,

@@ -53,7 +53,7 @@ pub(super) fn records(said: &str, context: &Context<'_>) -> Vec<ItemRecord> {
     if answers.len() < 400 {
         return vec![plain("sweep", Outcome::Unknown, Some(format!("only {} answers", answers.len())), None)];
     }
-    let is = |answer: &Answer, errno| *answer == Answer::Errno(errno);
+    let is = |answer: &Answer, errno| *answer == if errno == 0 { Answer::Ran } else { Answer::Errno(errno) };
     let missing: Vec<u32> = answers.iter().filter(|(_, a)| is(a, ENOSYS)).map(|(n, _)| *n).collect();
     let refused: Vec<u32> = answers.iter().filter(|(_, a)| is(a, EPERM)).map(|(n, _)| *n).collect();
     let failed: Vec<u32> = answers.iter().filter(|(_, a)| **a == Answer::Failed).map(|(n, _)| *n).collect();

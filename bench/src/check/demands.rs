@@ -38,6 +38,10 @@ fn subject(record: &Record, asked: &Subject) -> Vec<Line> {
         let passed = !found.is_empty() && found.iter().all(|d| d == digest);
         lines.push(Line::new(passed, format!("image digest {digest} in every arm"), unique(found)));
     }
+    if let Some(digest) = &asked.isolab_digest {
+        let found = record.run.tool.digest.clone().unwrap_or_else(|| "not known".to_owned());
+        lines.push(Line::new(found == *digest, format!("measured by the isolab {digest}"), found));
+    }
     if let Some(command) = &asked.command {
         let found = &record.workload.args;
         lines.push(Line::new(found == command, format!("command {}", command.join(" ")), found.join(" ")));

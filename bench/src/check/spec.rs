@@ -33,6 +33,8 @@ pub struct Subject {
     pub image: Option<String>,
     /// Its digest, in every arm.
     pub image_digest: Option<String>,
+    /// Digest of the isolab that measured.
+    pub isolab_digest: Option<String>,
     /// Command and arguments.
     pub command: Option<Vec<String>>,
     /// Arms that must be there.

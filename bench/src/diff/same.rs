@@ -58,6 +58,10 @@ pub(super) fn differences(a: &Record, b: &Record) -> Vec<String> {
     unequal(&mut found, "isolab", &a.run.tool.version, &b.run.tool.version);
     unequal(&mut found, "revision of isolab", &a.run.tool.git, &b.run.tool.git);
     unequal(&mut found, "build profile", &a.run.tool.profile, &b.run.tool.profile);
+    // Older records have none.
+    if let (Some(a), Some(b)) = (&a.run.tool.digest, &b.run.tool.digest) {
+        unequal(&mut found, "program of isolab", a, b);
+    }
     unequal(&mut found, "kernel", &a.host.kernel, &b.host.kernel);
     unequal(&mut found, "CPUs online", &a.host.cpus_online, &b.host.cpus_online);
     unequal(&mut found, "memory", &a.host.mem_total_bytes, &b.host.mem_total_bytes);

@@ -124,6 +124,7 @@ pub(crate) fn record(
         git: None,
         dirty: None,
         profile: "debug".to_owned(),
+        digest: None,
     };
     let argv = ["isolab", "compare", "test-data"].map(str::to_owned).to_vec();
     let workload = Workload {

@@ -30,7 +30,7 @@ pub const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 pub enum Verdict {
     /// The kernel runs it.
     Allow,
-    /// The kernel returns this error.
+    /// The kernel returns this error, or with 0 success, without running it.
     Errno(u16),
     /// It depends on an argument.
     Check(Check),

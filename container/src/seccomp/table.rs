@@ -66,7 +66,6 @@ pub const GROUPS: &[Group] = &[
             (133, "mknod"),
             (137, "statfs"),
             (138, "fstatfs"),
-            (162, "sync"),
             (187, "readahead"),
             (188, "setxattr"),
             (189, "lsetxattr"),
@@ -106,7 +105,6 @@ pub const GROUPS: &[Group] = &[
             (295, "preadv"),
             (296, "pwritev"),
             (303, "name_to_handle_at"),
-            (306, "syncfs"),
             (316, "renameat2"),
             (326, "copy_file_range"),
             (327, "preadv2"),
@@ -485,6 +483,11 @@ pub const GROUPS: &[Group] = &[
             (426, "io_uring_enter"),
             (427, "io_uring_register"),
         ],
+    },
+    Group {
+        reason: "Would write out the host's disks: done without doing anything, for what a workload can write lies in memory",
+        verdict: Verdict::Errno(0),
+        calls: &[(162, "sync"), (306, "syncfs")],
     },
     Group {
         reason: "Kernel keyrings are not in a namespace",

@@ -10,7 +10,7 @@ use isolab_bare::sys::io::{self, open};
 use isolab_bare::sys::mount::{self, flag};
 use isolab_bare::sys::{CWD, Errno, Fd, fs};
 use isolab_bare::text::Text;
-use isolab_wire::job::{Job, flag as job_flag};
+use isolab_wire::job::{Job, flag as job_flag, tmpfs_inodes};
 
 use crate::Place;
 use crate::channels::ROOT;
@@ -38,10 +38,12 @@ pub(crate) fn skeleton(place: Place, job: &Job<'_>) -> Result<(), Errno> {
         }
         Place::Guest => c"/",
     };
-    let mut size = Text::<32>::new();
+    let [mut size, mut inodes] = [Text::<32>::new(), Text::<32>::new()];
     size.number(job.header.tmpfs_bytes.max(4096));
-    let size = size.c_str().ok_or(Errno::NAMETOOLONG)?;
-    let skeleton = mount::detached_new(c"tmpfs", &[(c"size", size), (c"mode", c"0755")], IMAGE_FLAGS)?;
+    inodes.number(tmpfs_inodes(job.header.tmpfs_bytes));
+    let (Some(size), Some(inodes)) = (size.c_str(), inodes.c_str()) else { return Err(Errno::NAMETOOLONG) };
+    let options = [(c"size", size), (c"nr_inodes", inodes), (c"mode", c"0755")];
+    let skeleton = mount::detached_new(c"tmpfs", &options, IMAGE_FLAGS)?;
     mount::attach(skeleton, point)?;
     fs::chdir_fd(skeleton)?;
     io::close(skeleton);
@@ -171,8 +173,9 @@ fn mount_at(entry: &Mount, target: &CStr, job: &Job<'_>) -> Result<(), Errno> {
             other => other,
         },
         Options::Sized(options) => {
-            let mut text = Text::<64>::new();
+            let mut text = Text::<96>::new();
             text.push(options.as_bytes()).push(b",size=").number(job.header.tmpfs_bytes.max(4096));
+            text.push(b",nr_inodes=").number(tmpfs_inodes(job.header.tmpfs_bytes));
             mount(Some(text.c_str().ok_or(Errno::NAMETOOLONG)?))
         }
     }

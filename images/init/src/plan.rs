@@ -22,7 +22,7 @@ pub(crate) enum Options {
     Fixed(&'static CStr),
     /// These; without the second list, where the kernel refuses it (a group that is not mapped).
     Either(&'static CStr, &'static CStr),
-    /// These and `,size=` with the job's limit.
+    /// These, `,size=` with the job's limit and `,nr_inodes=` with what goes with it.
     Sized(&'static str),
 }
 
@@ -141,6 +141,6 @@ pub(crate) static MASKED_FILES: [&CStr; 7] = [
 pub(crate) static MASKED_DIRS: [&CStr; 5] =
     [c"/proc/acpi", c"/proc/asound", c"/proc/scsi", c"/sys/devices/virtual/powercap", c"/sys/firmware"];
 
-/// Write-protected in a container: settings of the shared kernel.
-pub(crate) static PROTECTED: [&CStr; 5] =
-    [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/sysrq-trigger"];
+/// Write-protected in a container: settings of the shared kernel, and what has it watch for pressure in a thread of its own.
+pub(crate) static PROTECTED: [&CStr; 6] =
+    [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/pressure", c"/proc/sys", c"/proc/sysrq-trigger"];

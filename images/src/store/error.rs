@@ -27,6 +27,14 @@ pub enum StoreError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Somebody else could put another store in its place.
+    #[error("`{}`, above the store, {why}: give it to root or to this user (chown) and close it to others (chmod go-w), or set ISOLAB_HOME to another directory", path.display())]
+    UnsafeWay {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A step on a file failed.
     #[error("{step} `{}`", path.display())]
     Io {

@@ -89,7 +89,7 @@ impl Store {
     /// Opens the store at [`Store::home`], made first where it is missing.
     ///
     /// # Errors
-    /// A directory that can't be made, or that others can write to.
+    /// A directory that can't be made, or that others can write to, itself or on the way to it.
     pub fn open_or_create() -> Result<Self, StoreError> {
         Self::at(&Self::home()?)
     }
@@ -115,6 +115,9 @@ impl Store {
             make(home)?;
         }
         let home = home.canonicalize().map_err(io_step("find", home))?;
+        for dir in home.ancestors().skip(1) {
+            way(dir, &std::fs::symlink_metadata(dir).map_err(io_step("look at", dir))?)?;
+        }
         let parts = ["images", "names", "tmp", "scratch"].map(|part| home.join(part));
         for dir in [home.clone()].into_iter().chain(parts) {
             if !dir.is_dir() {
@@ -362,6 +365,31 @@ fn private(path: &Path, meta: &std::fs::Metadata) -> Result<(), StoreError> {
     } else if meta.uid() != me && meta.uid() != 0 {
         refuse("belongs to another user")
     } else if meta.permissions().mode() & 0o022 != 0 {
+        refuse("can be written by other users")
+    } else {
+        Ok(())
+    }
+}
+
+/// Refuses a directory above the store in which another user than root or ourselves could put something else into its place.
+fn way(dir: &Path, meta: &std::fs::Metadata) -> Result<(), StoreError> {
+    const STICKY: u32 = 0o1000;
+    /// `PROC_USER_INIT_INO` of the kernel.
+    const FIRST_NAMESPACE: u64 = 0xefff_fffd;
+    /// Whom files belong to in a user namespace that belong to nobody there.
+    const OVERFLOW: u32 = 65_534;
+    let unknown = || {
+        let namespace = std::fs::metadata("/proc/self/ns/user");
+        meta.uid() == OVERFLOW && namespace.is_ok_and(|meta| meta.ino() != FIRST_NAMESPACE)
+    };
+    let refuse = |why| Err(StoreError::UnsafeWay { path: dir.to_path_buf(), why });
+    let me = rustix::process::geteuid().as_raw();
+    let mode = meta.permissions().mode();
+    // The group that a user has for himself has his number; many a user's directories are open to it.
+    let group = if meta.gid() == meta.uid() { 0 } else { 0o020 };
+    if meta.uid() != me && meta.uid() != 0 && !unknown() {
+        refuse("belongs to another user")
+    } else if mode & STICKY == 0 && mode & (group | 0o002) != 0 {
         refuse("can be written by other users")
     } else {
         Ok(())

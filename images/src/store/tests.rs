@@ -248,6 +248,37 @@ fn a_store_that_others_can_write_is_refused() {
 }
 
 #[test]
+fn a_directory_above_the_store_that_others_can_change_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let above = dir.path().join("above");
+    std::fs::create_dir(&above).expect("mkdir");
+    let (me, root) = (rustix::process::geteuid().as_raw(), rustix::process::geteuid().is_root());
+    let by = |uid: u32, gid: u32, mode| {
+        if root {
+            std::os::unix::fs::chown(&above, Some(uid), Some(gid)).expect("chown");
+        }
+        std::fs::set_permissions(&above, std::fs::Permissions::from_mode(mode)).expect("chmod");
+        Store::at(&above.join("a/home")).map(drop)
+    };
+    for (mode, fine) in [(0o755, true), (0o777, false), (0o1777, true), (0o757, false), (0o700, true)] {
+        let opened = by(me, me, mode);
+        assert_eq!(opened.is_ok(), fine, "{mode:o}: {opened:?}");
+    }
+    let refused = by(me, me, 0o777).expect_err("anybody could put another store there").to_string();
+    assert!(refused.contains(above.to_str().expect("UTF-8")) && refused.contains("chmod go-w"), "{refused}");
+    if !root {
+        println!("skipped: not root: the cases of other owners and groups");
+        return;
+    }
+    let cases = [(1000, 0, 0o755), (65_534, 0, 0o755), (0, 1000, 0o775), (1000, 1000, 0o1777)];
+    for (uid, gid, mode) in cases {
+        let opened = by(uid, gid, mode);
+        assert!(matches!(opened, Err(StoreError::UnsafeWay { .. })), "{uid} {gid} {mode:o}: {opened:?}");
+    }
+    assert!(by(0, 0, 0o775).is_ok(), "root's own group is root");
+}
+
+#[test]
 fn the_home_follows_the_environment() {
     let from = |vars: &[(&str, &str)], root| {
         home_from(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| PathBuf::from(v)), root).ok()

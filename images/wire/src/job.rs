@@ -80,6 +80,14 @@ pub struct Header {
     pub fault: (u8, u16),
 }
 
+/// Most files of a tmpfs of so many bytes: one for each page, as the kernel has it by default for one of half the memory, and 1024 at
+/// least. What a file takes of the kernel's memory is in no size.
+#[must_use]
+pub const fn tmpfs_inodes(bytes: u64) -> u64 {
+    let pages = bytes / 4096;
+    if pages < 1024 { 1024 } else { pages }
+}
+
 /// Why a block is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobBlockError {
