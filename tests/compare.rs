@@ -100,7 +100,7 @@ fn an_interrupted_comparison_says_after_how_many_pairs_and_leaves_its_record() {
     assert!(ends_within(&child, Duration::from_secs(20)));
     let result = support::done(child.wait_with_output().expect("isolab ends"));
     assert_eq!(result.status, Some(130), "{}", result.stderr);
-    assert_eq!(result.stderr, format!("isolab: interrupted after 0 of 30 pairs; {json} has them\n"));
+    assert_eq!(result.stderr, format!("isolab: interrupted after 0 of 30 pairs; the record is {json}\n"));
     let record: Value = serde_json::from_slice(&std::fs::read(&file).expect("a record")).expect("JSON");
     assert_eq!(record["run"]["interrupted"], 2);
     // The run that it was in is none.

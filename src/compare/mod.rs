@@ -96,7 +96,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<u8> {
     if let Some(line) = line.filter(|_| !args.progress_lines) {
         let kept =
             args.output.json.as_ref().filter(|path| record.run.interrupted.is_some() && !is_stdout(path));
-        let kept = kept.map(|path| format!("; {} has them", path.display())).unwrap_or_default();
+        let kept = kept.map(|path| format!("; the record is {}", path.display())).unwrap_or_default();
         eprintln!("isolab: {}", escaped(&(line + &kept)));
     }
     Ok(status)
