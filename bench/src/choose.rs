@@ -67,7 +67,7 @@ pub const THREATS: &[Threat] = &[
     Threat {
         name: "exhaustion",
         means: "code that uses up processes, memory, descriptors, room or processor time",
-        probes: &["D01", "D02", "D03", "D04", "D05", "D06", "D07", "D08"],
+        probes: &["D01", "D02", "D03", "D04", "D05", "D06", "D07"],
         own_kernel_helps: true,
         partly: [&["C-13", "C-14"], &[]],
     },
