@@ -93,11 +93,14 @@ fn each_probe_can_say_reached_or_says_why_not() {
     let done = run(&["probe", "--self-test", "demo"]);
     assert_eq!(done.status, Some(0), "{}{}", done.stdout, done.stderr);
     let lines: Vec<&str> = done.stdout.lines().filter(|line| line.starts_with('P')).collect();
-    assert_eq!(lines.len(), 37, "{}", done.stdout);
+    assert_eq!(lines.len(), 41, "{}", done.stdout);
     let told = |line: &&str| line.contains("can fail: reached") || line.contains("not shown here: ");
     assert!(lines.iter().all(told), "{}", done.stdout);
     // What is planted is found without isolation, whatever the machine has.
-    for id in ["P01", "P06", "P14", "P18", "P19", "P20", "P21", "P25", "P26", "P27", "P28", "P35"] {
+    for id in [
+        "P01", "P06", "P14", "P18", "P19", "P20", "P21", "P25", "P26", "P27", "P28", "P29", "P35", "P38",
+        "P39",
+    ] {
         assert!(
             lines.iter().any(|line| line.starts_with(id) && line.contains("can fail")),
             "{}",
@@ -118,6 +121,47 @@ fn what_a_container_lacks_is_found() {
         assert_eq!(done.status, Some(1), "{knob}: {}", done.stderr);
         let found = findings(&record);
         assert!(expected.iter().all(|id| found.contains(id)), "{knob}: {found:?}");
+    }
+}
+
+#[test]
+fn what_works_without_an_end_stays_in_the_limits_of_a_container() {
+    let stress = ["--on", "host", "--level", "container", "--stress", "--only"];
+    let (done, all) = record(&[&stress[..], &["D01,D02,D03,D04,D05,D06,D07,D08", "demo"]].concat());
+    assert_eq!(done.status, Some(0), "{}{:#}", done.stderr, all["cells"]);
+    let item = |probe: &str, name: &str| {
+        let cell = cells(&all).iter().find(|cell| cell["probe"] == probe).expect("a cell");
+        let mut items = cell["items"].as_array().expect("items").iter();
+        items.find(|item| item["item"] == name).unwrap_or_else(|| panic!("{name}: {cell:#}")).clone()
+    };
+    // Each was done, and what limited it was seen from outside.
+    for (probe, name) in [("D06", "kernel memory"), ("D07", "isolab's memory")] {
+        let item = item(probe, name);
+        assert!(item["outcome"] == "blocked" && item["reason"]["layer"] == "limit", "{item:#}");
+    }
+    for (probe, name) in [
+        ("D05", "busy processes"),
+        ("D06", "crashes"),
+        ("D06", "mappings"),
+        ("D06", "missing names"),
+        ("D07", "output"),
+    ] {
+        let item = item(probe, name);
+        let done = item["seen"].as_str().is_some_and(|seen| !seen.starts_with("0 "));
+        assert!(done && item["outcome"] == "not_applicable", "{item:#}");
+    }
+    let (done, none) = record(&[&stress[..], &["D02", "--knob=limits=off", "demo"]].concat());
+    assert_eq!((done.status, findings(&none)), (Some(1), vec!["D02"]), "{}", done.stderr);
+}
+
+#[test]
+fn what_works_without_an_end_stays_in_the_limits_of_a_guest_in_the_lab() {
+    let (done, record) =
+        record(&["--on", "lab", "--level", "vm", "--stress", "--only", "D05,D06,D07,D08", "demo"]);
+    assert_eq!(done.status, Some(0), "{}{:#}", done.stderr, record["cells"]);
+    for cell in cells(&record) {
+        let items = cell["items"].as_array().expect("items");
+        assert!(items.iter().all(|item| item["outcome"] != "unknown") && items.len() > 1, "{cell:#}");
     }
 }
 
@@ -148,7 +192,11 @@ fn planted_files() -> Vec<String> {
     };
     let is_planted = |path: &String| {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let hex = name.strip_prefix("isolab-").unwrap_or_default().trim_end_matches(".s");
+        let hex = name
+            .strip_prefix("isolab-")
+            .unwrap_or_default()
+            .trim_end_matches(".s")
+            .trim_end_matches(".netrc");
         hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit())
     };
     let dir = std::env::temp_dir().display().to_string();
@@ -207,5 +255,5 @@ fn all_three_levels_are_as_published_in_the_lab() {
         assert_eq!(level["program_fnv"], record["program"]["fnv"], "{level}");
         assert_eq!(level["status"], 0, "{level}");
     }
-    assert_eq!(cells(&record).len(), 3 * 37);
+    assert_eq!(cells(&record).len(), 3 * 41);
 }

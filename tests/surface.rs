@@ -121,15 +121,30 @@ fn a_command_is_told_apart_from_isolab_and_each_run_is_the_same() {
             ]),
             of_runs(&["--levels", "container", "--runs", "1", "demo", "--", "/isolab-work", "exit", "127"]),
             of_runs(&["--levels", "container", "--runs", "1", "demo", "--", "/nope"]),
+            of_runs(&[
+                "--depth",
+                "--levels",
+                "process,container",
+                "--runs",
+                "1",
+                "demo",
+                "--",
+                "/isolab-work",
+                "echo",
+                "hello",
+            ]),
         ],
     );
-    let [done, ended, absent] = &done[..] else { panic!("three commands") };
+    let [done, ended, absent, deep] = &done[..] else { panic!("four commands") };
+    assert_eq!(deep.status, Some(0), "{}", deep.stderr);
+    goes_deep(&valid(&deep.stdout));
     assert_eq!(done.status, Some(0), "{}", done.stderr);
     // A status of the command's own is told; where there was no command there is nothing to tell.
     assert_eq!(level(&valid(&ended.stdout), "container").statuses, [127], "{}", ended.stderr);
     assert_eq!(absent.status, Some(125), "{}", absent.stdout);
     assert!(absent.stderr.contains("/nope"), "{}", absent.stderr);
     let record = valid(&done.stdout);
+    assert!(record.levels.iter().all(|level| level.depth.is_none()), "nobody asked for it");
     for name in ["process", "container"] {
         let workload = of(&record, name, Party::Workload);
         assert_eq!(workload.calls, ["write", "exit_group"], "{name}");
@@ -138,6 +153,28 @@ fn a_command_is_told_apart_from_isolab_and_each_run_is_the_same() {
         assert_eq!(level(&record, name).statuses, [0, 0, 0]);
         let isolab = of(&record, name, Party::Isolab);
         assert!(set(&isolab.calls).contains("clone3") && isolab.refused.is_empty(), "{isolab:?}");
+    }
+}
+
+/// Both levels have passed tracepoints, the workload fewer than isolab, and no system call by its name among them.
+fn goes_deep(record: &SurfaceRecord) {
+    for level in &record.levels {
+        let depth = level.depth.as_ref().expect("it was asked for");
+        assert_eq!((depth.not_measured.as_deref(), depth.known > 200), (None, true), "{depth:?}");
+        let of = |party| {
+            let found = depth.passed.iter().find(|points| points.party == party);
+            found.map(|points| set(&points.tracepoints)).expect("a party")
+        };
+        let (workload, isolab) = (of(Party::Workload), of(Party::Isolab));
+        assert!(workload.contains("raw_syscalls:sys_enter") && workload.contains("raw_syscalls:sys_exit"));
+        // It writes to a pipe, for which isolab waits; and makes no process.
+        assert!(
+            !workload.contains("task:task_newtask") && isolab.contains("task:task_newtask"),
+            "{workload:?}"
+        );
+        assert!(isolab.len() > workload.len(), "{} and {}", isolab.len(), workload.len());
+        let names: Vec<&&str> = isolab.iter().filter(|name| name.starts_with("syscalls:")).collect();
+        assert_eq!(names, Vec::<&&str>::new());
     }
 }
 

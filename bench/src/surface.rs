@@ -94,6 +94,28 @@ pub struct Door {
     pub registers: Vec<String>,
 }
 
+/// The static tracepoints of the host's kernel that one party passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Points {
+    /// Who.
+    pub party: Party,
+    /// Each once, as `part:name`.
+    pub tracepoints: Vec<String>,
+}
+
+/// How deep it went in one more run. Coarse: code between two tracepoints is not seen, and interrupts count for whom they meet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Depth {
+    /// Tracepoints that were on.
+    pub known: usize,
+    /// What was passed.
+    pub passed: Vec<Points>,
+    /// Why there is nothing.
+    pub not_measured: Option<String>,
+}
+
 /// One level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +130,9 @@ pub struct LevelSurface {
     pub door: Option<Door>,
     /// Status of each run.
     pub statuses: Vec<u8>,
+    /// Where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
 }
 
 impl LevelSurface {

@@ -16,6 +16,20 @@ pub const MAX_SEEN: usize = 8 << 10;
 /// So much of a program is hashed.
 pub const HASHED: u64 = 1 << 20;
 
+/// Told to the planted process on its standard input: make load ([`LOAD_SHAPE`]).
+pub const LOAD_ON: u8 = b'l';
+/// Make none.
+pub const LOAD_OFF: u8 = b'q';
+/// Threads that run where there is load.
+pub const LOAD_THREADS: u32 = 24;
+/// Milliseconds of a step of the load.
+pub const LOAD_SLOT_MS: u64 = 200;
+/// In which steps there is load, again and again: a shape that is like itself at no other moment.
+pub const LOAD_SHAPE: [bool; 7] = [true, true, true, false, true, false, false];
+
+/// Bytes of output with which the program floods whoever takes it.
+pub const FLOOD_BYTES: u64 = 32 << 20;
+
 /// What to look for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +75,10 @@ pub struct Planted {
     pub shm_id: i32,
     /// A file of POSIX shared memory.
     pub shm_file: String,
+    /// A file that is named as files of secrets are, and closed to others.
+    pub secret_file: String,
+    /// A variable of the process's environment that is named as secrets are.
+    pub secret_variable: String,
     /// How many threads sleep on the host.
     pub threads: u32,
     /// The variable of the environment of isolab itself and of the process.

@@ -13,7 +13,7 @@ pub(crate) struct ProbeArgs {
     /// Only these probes, with their evidence
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     pub(crate) only: Option<Vec<String>>,
-    /// Also use things up (processes, memory, descriptors, room) at levels with limits, after making sure of those
+    /// Also use things up (processes, memory, descriptors, room, time, output) at levels with limits, after making sure of those
     #[arg(long)]
     pub(crate) stress: bool,
     /// Print the evidence of each cell below the matrix

@@ -18,6 +18,9 @@ pub(crate) struct SurfaceArgs {
     /// Instead of a command, try each system call in turn (probe P06)
     #[arg(long, conflicts_with = "command")]
     pub(crate) sweep: bool,
+    /// One more run of each level, in which the kernel's tracepoints are counted
+    #[arg(long)]
+    pub(crate) depth: bool,
     /// Print the calls by name
     #[arg(long)]
     pub(crate) names: bool,

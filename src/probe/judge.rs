@@ -8,7 +8,9 @@ use isolab_images::probe::{Found, Item};
 
 use super::calls;
 use super::errors;
+use super::host::HostTruth;
 use super::lines::Said;
+use super::load;
 use super::truth::{Compare, Lines, Wanted, is_hosts};
 
 const EPERM: i32 = 1;
@@ -45,22 +47,6 @@ pub(super) struct Context<'a> {
 
 /// Outcomes by probe and item.
 pub(super) type Outcomes = BTreeMap<(String, String), Outcome>;
-
-/// Facts of the host that are in none of its files.
-#[derive(Clone, Debug, Default)]
-pub(super) struct HostTruth {
-    pub(super) release: String,
-    /// Sources of its mounts that are devices, without that of images.
-    pub(super) sources: Vec<String>,
-    /// Names of `/sys/block` and of the ids of disks.
-    pub(super) blocks: String,
-    pub(super) disk_ids: String,
-    /// Links of `/proc/self/ns`.
-    pub(super) namespaces: BTreeMap<String, String>,
-    pub(super) hypervisor: Option<String>,
-    /// Its network interfaces but loopback.
-    pub(super) interfaces: String,
-}
 
 impl Context<'_> {
     /// The items of a probe.
@@ -141,6 +127,8 @@ impl Context<'_> {
             (Some(SIGSYS), _) => "seccomp",
             _ if by_filter => "seccomp",
             _ if item.probe == "P32" => "monitor",
+            // Files there are not executed.
+            (_, Some(EACCES)) if item.probe == "P09" => "mount",
             (_, Some(EPERM | EACCES | ESRCH | ECONNREFUSED)) if self.own_kernel => "own kernel",
             (_, None) if item.found == Found::Absent => "not there",
             (_, Some(EROFS)) => "read-only mount",
@@ -203,9 +191,63 @@ impl Context<'_> {
                 let layer = if self.own_kernel { "own kernel" } else { "namespace" };
                 record(outcome, layer, &truth.interfaces)
             }
+            // What it did; what that did to the host isolab saw.
+            ("D05" | "D06" | "D07" | "D08", _) => {
+                plain(&item.item, Outcome::NotApplicable, item.seen.clone(), None)
+            }
             ("P31", name) => guest_device(&record, name, &seen),
+            ("P38", "merging") => self.merging(&record, &seen),
+            ("P38", _) => self.image_pages(item, &seen),
+            ("P39", "stolen time") => plain(&item.item, Outcome::NotApplicable, item.seen.clone(), None),
+            ("P39", _) => self.load(item, &seen),
             _ => self.compared(item, &seen, &record),
         }
+    }
+
+    /// Whether own pages can be merged with others' now.
+    fn merging(&self, record: &dyn Fn(Outcome, &str, &str) -> ItemRecord, seen: &str) -> ItemRecord {
+        let switch = format!("the host's switch: {}", self.host.merging);
+        match seen {
+            "all" => record(Outcome::Reached, "", &switch),
+            "asked" if self.own_kernel => record(Outcome::Blocked, "own kernel", &switch),
+            "asked" if self.host.merging == "1" => record(Outcome::Reached, "", &switch),
+            "asked" => record(Outcome::Blocked, "kernel", &switch),
+            "none" => record(Outcome::NotApplicable, "", &switch),
+            _ => record(Outcome::Unknown, "", &switch),
+        }
+    }
+
+    /// Whether the image's file system, and so its pages in memory, is that of another instance: isolab's own, at the same time.
+    fn image_pages(&self, item: &Item, seen: &str) -> ItemRecord {
+        let Some(image) = &self.host.image else {
+            let why = format!("{seen}; without root isolab has no other mount of it to compare");
+            return plain(&item.item, Outcome::NotApplicable, Some(why), None);
+        };
+        let host = Some(format!("{} of isolab's own mount", image.device));
+        if self.own_kernel || seen != image.device {
+            let layer = if self.own_kernel { "own kernel" } else { "mount" };
+            let mut record = plain(&item.item, Outcome::Blocked, Some(seen.to_owned()), host);
+            record.reason = Some(reason(layer, None, None));
+            return record;
+        }
+        let name = if image.is_disk { "pages of the image's disk" } else { item.item.as_str() };
+        plain(name, Outcome::Reached, Some(seen.to_owned()), host)
+    }
+
+    /// Whether a series follows the load that was made.
+    fn load(&self, item: &Item, seen: &str) -> ItemRecord {
+        let host = Some(load::made());
+        let Some(follows) = load::follows(seen) else {
+            return plain(&item.item, Outcome::Unknown, Some("too few samples".to_owned()), host);
+        };
+        let said = Some(follows.to_string());
+        if follows.is_visible() {
+            return plain(&item.item, Outcome::Reached, said, host);
+        }
+        let layer = if self.own_kernel { "own kernel" } else { "namespace" };
+        let mut record = plain(&item.item, Outcome::Blocked, said, host);
+        record.reason = Some(reason(layer, None, None));
+        record
     }
 
     fn compared(
@@ -263,13 +305,18 @@ fn guest_device(record: &dyn Fn(Outcome, &str, &str) -> ItemRecord, name: &str, 
 fn layer_without_error(item: &Item, own_kernel: bool) -> &'static str {
     match item.probe.as_str() {
         _ if own_kernel
-            && !matches!(item.probe.as_str(), "P19" | "P24" | "P34" | "D01" | "D02" | "D03" | "D04") =>
+            && !matches!(
+                item.probe.as_str(),
+                "P09" | "P19" | "P24" | "P34" | "D01" | "D02" | "D03" | "D04"
+            ) =>
         {
             "own kernel"
         }
         "P04" => "masked",
         "P08" => "capability",
         "P19" => "not inherited",
+        "P29" if item.item == "own environment" => "not inherited",
+        "P09" => "mount",
         "P24" | "D01" | "D02" | "D03" | "D04" => "limit",
         "P34" => "device",
         "P13" | "P26" | "P28" | "P35" => "not there",

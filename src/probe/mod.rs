@@ -6,12 +6,15 @@
 
 mod calls;
 mod errors;
+mod host;
 mod judge;
 mod lines;
+mod load;
 mod output;
 mod plant;
 pub(crate) mod run;
 mod self_test;
+mod stress;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -30,10 +33,12 @@ use isolab_images::programs::{PROBE, PROBE_DIGEST};
 use rustix::io::{FdFlags, fcntl_setfd};
 use sha2::{Digest, Sha256};
 
-use self::judge::{Context, HostTruth, plain, reason};
+use self::host::HostTruth;
+use self::judge::{Context, plain, reason};
 use self::lines::Said;
 use self::plant::Plants;
 use self::run::Ran;
+use self::stress::{Look, Watch};
 use self::truth::{Lines, Wanted};
 use crate::cli::{JobArgs, On, ProbeArgs};
 use crate::compare::{self, RECORD_IN_LAB};
@@ -51,6 +56,8 @@ const LIMIT_MS: u32 = 20_000;
 const COMPARED: u64 = 1 << 20;
 /// The program's name as its first argument.
 const NAME: &str = "isolab-probe";
+/// The probe that watches the load of the host, which isolab makes for it.
+const LOAD: &str = "P39";
 /// Exit status: a cell is not as published, or a probe shows nothing.
 const NOT_AS_PUBLISHED: u8 = 1;
 
@@ -142,6 +149,11 @@ fn from_lab(
     Ok(Ok(record))
 }
 
+/// Whether a probe has a run of its own.
+fn runs_alone(id: &str) -> bool {
+    is_stress(id) || id == LOAD
+}
+
 /// The job of the probe program in this image.
 pub(super) fn job_of(config: &JobConfig, image: &Resolved) -> anyhow::Result<Job> {
     let config = JobConfig { command: vec![NAME.to_owned()], ..config.clone() };
@@ -170,7 +182,8 @@ pub(crate) fn sweep(
         tmpfs_bytes: 0,
         env_names: vec![],
     };
-    run::at_level(level, Setup { program: Some(PROBE), ..Setup::of(&config, image)? }, &job, &spec, signals)
+    let setup = Setup { program: Some(PROBE), ..Setup::of(&config, image)? };
+    run::at_level(level, setup, &job, &spec, None, signals)
 }
 
 /// Root inside: what it can't do, no other user can.
@@ -203,6 +216,8 @@ struct Level {
     status: u8,
     /// The image's file was the same before and after.
     image_same: bool,
+    /// What isolab saw meanwhile of probes that use things up.
+    looks: BTreeMap<String, Look>,
 }
 
 impl Level {
@@ -286,7 +301,7 @@ impl<'a> Session<'a> {
         own.by_ref().take(HASHED).read_to_end(&mut beginning).context("read isolab's own program")?;
         let isolab = (len, format!("{:016x}", fnv(&beginning)));
         let signals = Signals::catch().context("catch signals")?;
-        let (host, knobs) = (host_truth(), Knobs::default());
+        let (host, knobs) = (host::read(&image.file), Knobs::default());
         Ok(Self { config, knobs, image, job, rows, plants, files, host, isolab, signals })
     }
 
@@ -295,7 +310,7 @@ impl<'a> Session<'a> {
         let asked = |row: &&&Row| row.at(level).outcome.outcome() != Some(Outcome::NotApplicable);
         // Whose kernel it is and which hypervisor is needed to judge the others.
         let probes =
-            self.rows.iter().filter(asked).map(|row| row.id).filter(|id| *id != "P01" && !is_stress(id));
+            self.rows.iter().filter(asked).map(|row| row.id).filter(|id| *id != "P01" && !runs_alone(id));
         let name =
             |entry: &String| entry.split_once('=').map_or_else(|| entry.clone(), |(name, _)| name.to_owned());
         Ok(Spec {
@@ -317,14 +332,18 @@ impl<'a> Session<'a> {
             Ok(level) => level,
             Err(signal) => return Ok(Err(signal)),
         };
-        // What uses things up may take the whole level with it, so each has one of its own.
-        let asked =
-            |row: &&&Row| is_stress(row.id) && row.at(name).outcome.outcome() != Some(Outcome::NotApplicable);
+        // What uses things up may take the whole level with it, and what needs a load disturbs the others, so each has one of its own.
+        let asked = |row: &&&Row| {
+            runs_alone(row.id) && row.at(name).outcome.outcome() != Some(Outcome::NotApplicable)
+        };
         let rows: Vec<&str> = self.rows.iter().filter(asked).map(|row| row.id).collect();
         for id in rows {
             let spec = Spec { probes: vec![id.to_owned()], ..self.spec(name)? };
             match self.run_probes(name, spec)? {
-                Ok(more) => level.said.add(more.said),
+                Ok(more) => {
+                    level.said.add(more.said);
+                    level.looks.extend(more.looks);
+                }
                 Err(signal) => return Ok(Err(signal)),
             }
         }
@@ -340,7 +359,15 @@ impl<'a> Session<'a> {
         fcntl_setfd(&planted, FdFlags::empty()).context("leave a descriptor open")?;
         let head = self.image_head()?;
         let before = truth::read(&self.files);
-        let ran = run::at_level(name, setup, &self.job, &spec, &mut self.signals)?;
+        let watch = Watch::of(&spec.probes);
+        let begin = match &watch {
+            Some(watch) => watch.begin(),
+            None if spec.probes == [LOAD] => Some(self.plants.load()?),
+            None => None,
+        };
+        let ran = run::at_level(name, setup, &self.job, &spec, begin, &mut self.signals)?;
+        self.plants.no_load()?;
+        let look = watch.map(|watch| (spec.probes.concat(), watch.end(&ran)));
         let after = truth::read(&self.files);
         if ran.interrupted.is_none() && !self.plants.are_there() {
             bail!(
@@ -363,7 +390,8 @@ impl<'a> Session<'a> {
             );
         }
         let image_same = head == self.image_head()?;
-        Ok(Ok(Level { name: name.to_owned(), said, before, after, status: ran.status, image_same }))
+        let looks = look.into_iter().collect();
+        Ok(Ok(Level { name: name.to_owned(), said, before, after, status: ran.status, image_same, looks }))
     }
 
     /// The beginning of the image's file as it is on the medium.
@@ -452,57 +480,9 @@ impl<'a> Session<'a> {
             file.reason = level.image_same.then(|| reason("device", None, None));
             items.push(file);
         }
+        if let Some(look) = level.looks.get(row.id) {
+            items.extend(look.items(row.id, self.config));
+        }
         Cell::judged(row, &level.name, context.own_kernel, ns, items)
     }
-}
-
-/// Facts of this host that are in no single line of a file.
-fn host_truth() -> HostTruth {
-    let names = |dir: &str| {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-        names.sort_unstable();
-        names.join(" ")
-    };
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let source = |line: &str| {
-        let (fs, rest) = line.split_once(" - ")?.1.split_once(' ')?;
-        let source = rest.split(' ').next()?;
-        (fs != "erofs" && source.starts_with("/dev/")).then(|| source.to_owned())
-    };
-    let mut sources: Vec<String> = mounts.lines().filter_map(source).collect();
-    sources.sort_unstable();
-    sources.dedup();
-    let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
-    let link = |kind: &str| {
-        let id = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
-        Some((format!("{kind} namespace"), id.to_string_lossy().into_owned()))
-    };
-    HostTruth {
-        release: rustix::system::uname().release().to_string_lossy().into_owned(),
-        sources,
-        blocks: names("/sys/block"),
-        disk_ids: names("/dev/disk/by-uuid"),
-        interfaces: interfaces(),
-        namespaces: kinds.into_iter().filter_map(link).collect(),
-        hypervisor: hypervisor(),
-    }
-}
-
-/// Network interfaces of this host but loopback.
-fn interfaces() -> String {
-    let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
-    names.filter(|name| *name != "lo").collect::<Vec<_>>().join(" ")
-}
-
-/// Which hypervisor the processor names.
-fn hypervisor() -> Option<String> {
-    use std::arch::x86_64::__cpuid;
-    if __cpuid(1).ecx >> 31 == 0 {
-        return Some("none".to_owned());
-    }
-    let leaf = __cpuid(0x4000_0000);
-    let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].into_iter().flat_map(u32::to_le_bytes).collect();
-    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
 }

@@ -1,7 +1,7 @@
 //! What is planted on the host: a process of the probe program's own that owns it all and takes it away when isolab is gone.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -9,12 +9,16 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
 use isolab_bench::probe::PlantedFact;
-use isolab_images::probe::{MAX_LINE, Planted, Spec};
+use isolab_images::probe::{LOAD_OFF, LOAD_ON, MAX_LINE, Planted, Spec};
 use isolab_images::programs::{PROBE, Sealed};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::run::Begin;
+
 /// The variable of the planted process's environment.
 const VARIABLE: &str = "ISOLAB_PROBE_PLANTED";
+/// Another, which is named as secrets are.
+const SECRET_VARIABLE: &str = "ISOLAB_PROBE_SECRET_TOKEN";
 /// Threads that sleep on the host, and as many more at most: a guest has not half as many tasks.
 const THREADS: u32 = 200;
 
@@ -53,6 +57,12 @@ impl Plants {
                 .to_str()
                 .context("name the planted socket")?
                 .to_owned(),
+            secret_file: dir
+                .join(format!("{nonce}.netrc"))
+                .to_str()
+                .context("name the planted file of secrets")?
+                .to_owned(),
+            secret_variable: SECRET_VARIABLE.to_owned(),
             abstract_name: nonce.clone(),
             // Names of processes have 15 bytes.
             process: nonce.chars().take(15).collect(),
@@ -67,6 +77,7 @@ impl Plants {
             .arg("decoy")
             .env_clear()
             .env(VARIABLE, &wanted.nonce)
+            .env(SECRET_VARIABLE, &wanted.nonce)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -106,17 +117,39 @@ impl Plants {
         name.trim_end() == self.planted.process
     }
 
+    /// What makes load on the host from the moment on when it is called.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(super) fn load(&self) -> anyhow::Result<Begin> {
+        let stdin = self.stdin.as_ref().context("speak to the planted process")?;
+        let mut stdin = File::from(stdin.as_fd().try_clone_to_owned().context("copy a descriptor")?);
+        // Where it is gone, `are_there` tells so.
+        Ok(Box::new(move || drop(stdin.write_all(&[LOAD_ON]))))
+    }
+
+    /// Makes none any more.
+    ///
+    /// # Errors
+    /// The planted process is gone.
+    pub(super) fn no_load(&mut self) -> anyhow::Result<()> {
+        let stdin = self.stdin.as_mut().context("speak to the planted process")?;
+        stdin.write_all(&[LOAD_OFF]).context("tell the planted process to make no load")
+    }
+
     /// For the record.
     pub(super) fn facts(&self) -> Vec<PlantedFact> {
         let p = &self.planted;
         let facts = [
             ("random text", p.nonce.clone()),
             ("file", p.file.clone()),
+            ("file of secrets", p.secret_file.clone()),
             ("socket file", p.socket_file.clone()),
             ("abstract socket", p.abstract_name.clone()),
             ("port of 127.0.0.1", p.port.to_string()),
             ("process", format!("{} ({})", p.process, p.pid)),
             ("variable of its environment", format!("{}={}", p.variable, p.nonce)),
+            ("variable of secrets", format!("{}={}", p.secret_variable, p.nonce)),
             ("System V segment", p.shm_id.to_string()),
             ("POSIX shared memory", p.shm_file.clone()),
             ("sleeping threads", p.threads.to_string()),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use isolab_bench::port::{End, HostStdio};
@@ -33,7 +33,21 @@ pub(crate) struct Ran {
     pub(crate) out_of_memory: bool,
     /// A signal asked us to end.
     pub(crate) interrupted: Option<u8>,
+    /// From before its start to its end.
+    pub(crate) time: Duration,
+    /// Bytes that it wrote, those that were thrown away too.
+    pub(crate) output_bytes: u64,
 }
+
+/// The beginning of what came from an instance, and how much it was altogether.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) all: u64,
+}
+
+/// What is to be done when the program has begun.
+pub(super) type Begin = Box<dyn FnOnce() + Send>;
 
 /// Runs it.
 ///
@@ -44,6 +58,7 @@ pub(super) fn at_level(
     setup: Setup,
     job: &Job,
     spec: &Spec,
+    begin: Option<Begin>,
     signals: &mut Signals,
 ) -> anyhow::Result<Ran> {
     let level = levels::level(name, setup)?;
@@ -63,17 +78,19 @@ pub(super) fn at_level(
     drop(tell);
     let (said, stdout) = pipe()?;
     let (complained, stderr) = pipe()?;
+    let start = Instant::now();
     let running = level
         .start(job, HostStdio { stdin: Some(stdin), stdout, stderr })
         .map_err(anyhow::Error::from_boxed)
         .with_context(|| format!("start level {name}"))?;
     // Not before the start: the launcher is single-threaded while it makes the instance.
-    let (said, complained) = (reader(said, MOST), reader(complained, COMPLAINT));
+    let (said, complained) = (reader(begun(said, begin), MOST), reader(File::from(complained), COMPLAINT));
     let deadlines = Deadlines { start: START, whole: job.timeout.or(Some(LIMIT)) };
     let (outcome, cause) = supervise(running, signals, deadlines, None)?;
     let (said, complained) = (said.join(), complained.join());
     let said = said.map_err(|_| anyhow::anyhow!("the reader of level {name} panicked"))??;
     let complained = complained.map_err(|_| anyhow::anyhow!("the reader of level {name} panicked"))??;
+    let time = start.elapsed();
     if let End::Failed(Failure { step, errno }) = outcome.end {
         let error = std::io::Error::from_raw_os_error(i32::from(errno));
         bail!(
@@ -87,7 +104,7 @@ pub(super) fn at_level(
     let out_of_memory = outcome.end == End::OutOfMemory;
     let status = status(&outcome, cause);
     if status != 0 && !out_of_memory && interrupted.is_none() {
-        let complained = String::from_utf8_lossy(&complained);
+        let complained = String::from_utf8_lossy(&complained.bytes);
         eprintln!(
             "isolab: level {name}: the probe program ended with status {status}{}",
             crate::escaped(
@@ -100,16 +117,44 @@ pub(super) fn at_level(
             )
         );
     }
-    Ok(Ran { said, status, out_of_memory, interrupted })
+    Ok(Ran {
+        output_bytes: said.all.saturating_add(complained.all),
+        said: said.bytes,
+        status,
+        out_of_memory,
+        interrupted,
+        time,
+    })
+}
+
+/// What the program says first is that it has begun.
+#[derive(Debug)]
+struct Begun<F> {
+    from: File,
+    begin: Option<F>,
+}
+
+fn begun(from: OwnedFd, begin: Option<Begin>) -> Begun<Begin> {
+    Begun { from: File::from(from), begin }
+}
+
+impl<F: FnOnce()> Read for Begun<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        if let Some(begin) = self.begin.take_if(|_| n > 0) {
+            begin();
+        }
+        Ok(n)
+    }
 }
 
 /// Reads to the end, keeps so much, and throws away the rest: the writer must not wait.
-pub(crate) fn reader(from: OwnedFd, most: u64) -> JoinHandle<std::io::Result<Vec<u8>>> {
+pub(crate) fn reader(mut from: impl Read + Send + 'static, most: u64) -> JoinHandle<std::io::Result<Kept>> {
     std::thread::spawn(move || {
-        let mut kept = Vec::new();
-        let mut from = File::from(from);
-        Read::by_ref(&mut from).take(most).read_to_end(&mut kept)?;
-        std::io::copy(&mut from, &mut std::io::sink())?;
-        Ok(kept)
+        let mut bytes = Vec::new();
+        Read::by_ref(&mut from).take(most).read_to_end(&mut bytes)?;
+        let more = std::io::copy(&mut from, &mut std::io::sink())?;
+        let all = more.saturating_add(bytes.len() as u64);
+        Ok(Kept { bytes, all })
     })
 }

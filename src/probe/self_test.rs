@@ -116,14 +116,14 @@ impl Session<'_> {
         command.stdin(Stdio::piped()).stdout(write).stderr(Stdio::null());
         let mut child = command.spawn().context("start the probe program")?;
         drop((command, left_open));
-        let said = run::reader(read, MOST);
+        let said = run::reader(File::from(read), MOST);
         let mut text = serde_json::to_vec(&spec)?;
         text.push(b'\n');
         child.stdin.take().context("take its standard input")?.write_all(&text)?;
         child.wait().context("wait for the probe program")?;
         let said = said.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         let after = truth::read(&self.files);
-        let said = lines::read(&said, &spec.probes)?;
+        let said = lines::read(&said.bytes, &spec.probes)?;
         let context = Context {
             level: BASELINE,
             own_kernel: false,

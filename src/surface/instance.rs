@@ -72,19 +72,33 @@ impl Instance {
     /// # Errors
     /// Events were lost: then no number of this trace is right.
     pub(super) fn stop(&self) -> anyhow::Result<String> {
+        self.stop_without_text()?;
+        let bytes = fs::read(self.dir.join("trace")).context("read the trace")?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Stops; what was recorded stays in the buffers.
+    ///
+    /// # Errors
+    /// Events were lost.
+    pub(super) fn stop_without_text(&self) -> anyhow::Result<()> {
         self.switch(false)?;
         self.set("set_event_pid", "")?;
         for cpu in fs::read_dir(self.dir.join("per_cpu")).context("read the trace")? {
             let stats = fs::read_to_string(cpu?.path().join("stats")).context("read the trace")?;
             if lost(&stats) > 0 {
                 bail!(
-                    "the workload makes more system calls than the kernel's trace holds ({BUFFER_KIB} KiB for each processor): \
+                    "the workload passes more of the kernel than the kernel's trace holds ({BUFFER_KIB} KiB for each processor): \
                      give it less to do"
                 );
             }
         }
-        let bytes = fs::read(self.dir.join("trace")).context("read the trace")?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(())
+    }
+
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn switch(&self, on: bool) -> anyhow::Result<()> {
@@ -99,7 +113,11 @@ impl Instance {
         Ok(())
     }
 
-    fn set(&self, file: &str, value: &str) -> anyhow::Result<()> {
+    /// Sets a file of it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn set(&self, file: &str, value: &str) -> anyhow::Result<()> {
         fs::write(self.dir.join(file), value).with_context(|| format!("set {file} of the kernel's trace"))
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! In order, for each level: what the filters allow, from the filters themselves ([`mod@allowed`]); then runs ([`run`]), each traced by the
 //! kernel in a trace of its own ([`instance`]); their lines ([`events`]) are put down to the workload, the monitor's threads, or isolab
-//! ([`tally`]). No time and no memory is taken of such a run.
+//! ([`tally`]). With `--depth` one more run has all tracepoints on ([`depth`], [`pages`]). No time and no memory is taken of such a run.
 
 mod allowed;
+mod depth;
 mod events;
 pub(crate) mod instance;
+mod pages;
 mod run;
 mod tally;
 
@@ -16,10 +18,11 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use isolab_bench::environment::Host;
 use isolab_bench::report::surface as text;
-use isolab_bench::surface::{BLIND_SPOTS, LevelSurface, SCHEMA, SurfaceRecord};
+use isolab_bench::surface::{BLIND_SPOTS, Depth, LevelSurface, SCHEMA, SurfaceRecord};
 use isolab_container::seccomp::GROUPS;
 
 use self::allowed::allowed;
+use self::depth::Tracepoints;
 use self::instance::Instance;
 use self::run::Ended;
 use self::tally::{Launcher, Shape, Tally};
@@ -84,6 +87,7 @@ fn from_lab(
     arguments.extend(args.levels.as_ref().map(|levels| format!("--levels={}", levels.join(","))));
     arguments.push(format!("--runs={}", args.runs));
     arguments.extend(args.sweep.then(|| "--sweep".to_owned()));
+    arguments.extend(args.depth.then(|| "--depth".to_owned()));
     arguments.extend(arguments::of_job(&args.job, image.entry.reference()));
     let name = args.job.image.clone();
     let seed = compare::seed(None);
@@ -170,7 +174,37 @@ fn at_level(
         tally.add(&events, launcher).map_err(|why| anyhow::anyhow!("level {level}: {why}: {complaint}"))?;
     }
     let (reached, door) = (tally.reached(), tally.door());
-    Ok(Ok(LevelSurface { level: level.to_owned(), allowed: allowed(level), reached, door, statuses }))
+    let depth = match args.depth.then(|| depth(args, level, config, image, (instance, launcher), signals)) {
+        Some(Ok(Err(signal))) => return Ok(Err(signal)),
+        Some(Ok(Ok(depth))) => Some(depth),
+        // The rest of the level stands without it.
+        Some(Err(why)) => Some(depth::not_measured(&why)),
+        None => None,
+    };
+    Ok(Ok(LevelSurface { level: level.to_owned(), allowed: allowed(level), reached, door, statuses, depth }))
+}
+
+/// One more run, with every tracepoint on.
+fn depth(
+    args: &SurfaceArgs,
+    level: &str,
+    config: &JobConfig,
+    image: &Resolved,
+    (instance, launcher): (&Instance, Launcher),
+    signals: &mut Signals,
+) -> anyhow::Result<Result<Depth, u8>> {
+    let points = Tracepoints::read(instance)?;
+    let started = points.start(instance);
+    let ran = started.and_then(|()| match args.sweep {
+        true => run::sweep(level, config, image, signals),
+        false => run::run(args, level, image, signals),
+    });
+    let stopped = points.stop(instance);
+    if let Err(signal) = ran? {
+        return Ok(Err(signal));
+    }
+    stopped?;
+    points.passed(instance, shape(level, args.sweep), launcher).map(Ok)
 }
 
 /// What becomes a program before the command: an isolab of its own where it has one, and process 1 of a container.

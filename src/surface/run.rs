@@ -44,7 +44,7 @@ pub(super) fn run(args: &SurfaceArgs, level: &str, image: &Resolved, signals: &m
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().context("start isolab for a traced run")?;
     let stderr = child.stderr.take().context("a pipe for complaints")?;
-    let complaints = probe::run::reader(stderr.into(), MOST_COMPLAINTS);
+    let complaints = probe::run::reader(stderr, MOST_COMPLAINTS);
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the run's number")?;
     let ended = pidfd_open(pid, PidfdFlags::empty()).context("watch the run")?;
     let mut interrupted = None;
@@ -72,6 +72,6 @@ pub(super) fn run(args: &SurfaceArgs, level: &str, image: &Resolved, signals: &m
     let status = child.wait().context("wait for the run")?;
     let said = complaints.join().map_err(|_| anyhow::anyhow!("the reader of complaints panicked"))??;
     let status = status.code().and_then(|code| u8::try_from(code).ok());
-    let complaint = complaint(&said).map(|line| escaped(&line));
+    let complaint = complaint(&said.bytes).map(|line| escaped(&line));
     Ok(interrupted.map_or(Ok(Ended { status, complaint }), Err))
 }

@@ -186,7 +186,7 @@ const fn became_program(number: u32, value: i64) -> bool {
 
 /// Which thread belongs to which party.
 #[derive(Debug)]
-struct Roles {
+pub(super) struct Roles {
     shape: Shape,
     /// Who makes the launcher, first of all.
     starter: Option<u32>,
@@ -198,11 +198,12 @@ struct Roles {
     processors: BTreeSet<u32>,
     devices: Option<u32>,
     programs: usize,
-    command_began: bool,
+    /// The command's first instruction is behind.
+    pub(super) command_began: bool,
 }
 
 impl Roles {
-    fn new(shape: Shape, launcher: Launcher) -> Self {
+    pub(super) fn new(shape: Shape, launcher: Launcher) -> Self {
         let (starter, launcher) = match launcher {
             Launcher::StartedBy(ours) => (Some(ours), None),
             Launcher::Is(ours) => (None, Some(ours)),
@@ -220,7 +221,8 @@ impl Roles {
         }
     }
 
-    fn learn(&mut self, task: u32, what: &What) {
+    /// Takes in what an event tells.
+    pub(super) fn learn(&mut self, task: u32, what: &What) {
         match (what, self.shape) {
             (What::Fork { child }, _) => {
                 self.parents.insert(*child, task);
@@ -256,7 +258,8 @@ impl Roles {
         }
     }
 
-    fn party(&self, task: u32) -> Option<Party> {
+    /// Whose it is now.
+    pub(super) fn party(&self, task: u32) -> Option<Party> {
         if self.workload.contains(&task) {
             Some(Party::Workload)
         } else if self.processors.contains(&task) {

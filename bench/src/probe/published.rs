@@ -30,6 +30,9 @@ fn cell(expect: &Expect, guest: bool) -> String {
         Expected::Any => "reported",
     };
     match expect.items {
+        Some(items) if expect.outcome == Expected::Blocked => {
+            format!("{outcome}: {} (but for: {})", expect.means, items.join(", "))
+        }
         Some(items) if !guest => format!("{outcome}: {} (only: {})", expect.means, items.join(", ")),
         _ => format!("{outcome}: {}", expect.means),
     }

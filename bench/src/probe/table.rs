@@ -34,7 +34,7 @@ impl Expected {
 pub struct Expect {
     /// The outcome.
     pub outcome: Expected,
-    /// The items that may be reached, and no others; nothing: any.
+    /// The items that may be reached, and no others; nothing: any where it is reached, none where it is blocked.
     pub items: Option<&'static [&'static str]>,
     /// What it means.
     pub means: &'static str,
@@ -183,6 +183,21 @@ pub const ROWS: &[Row] = &[
             reached(
                 &["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "securebits"],
                 "all, over the guest's own kernel",
+            ),
+        ],
+    },
+    Row {
+        id: "P09",
+        title: "gained rights",
+        question: "Does a program gain rights when it is executed?",
+        method: "executes itself as nobody, from a file without a name that is root's and set-user-id, and from one with a capability: in \
+                 /tmp, in /dev/shm, and on a file system that it mounts itself",
+        levels: [
+            host("root may mount a file system on which they count"),
+            blocked("no mount on which they count, and none can be made"),
+            reached(
+                &["set-user-id on a mount of its own", "file capability on a mount of its own"],
+                "by the guest's root; not on the mounts that it is given",
             ),
         ],
     },
@@ -429,6 +444,18 @@ pub const ROWS: &[Row] = &[
         levels: [host("through the host's processes"), blocked("none"), blocked("none")],
     },
     Row {
+        id: "P29",
+        title: "names of secrets",
+        question: "Are there variables or files named as secrets are, which the job did not bring?",
+        method: "looks for ten parts of names in all environments and for 18 files below all roots, and for the planted ones; what the \
+                 job's configuration and the image give is counted only, values are never told",
+        levels: [
+            host("the host's processes and files"),
+            blocked("what the job and its image give"),
+            blocked("what the job and its image give"),
+        ],
+    },
+    Row {
         id: "P30",
         title: "faked terminal input",
         question: "Can input be faked for a terminal?",
@@ -502,6 +529,37 @@ pub const ROWS: &[Row] = &[
         levels: [host("yes"), host("yes: no level takes them away"), host("yes: no level takes them away")],
     },
     Row {
+        id: "P38",
+        title: "shared pages",
+        question: "Are pages in memory shared with other instances?",
+        method: "whether the kernel may merge own pages, beside the host's switch; the device of the image's file system, beside a mount \
+                 of isolab's own at the same time; pages of the host's image file, by mincore",
+        levels: [
+            host("the host's page cache of the image file"),
+            Expect {
+                outcome: Expected::Blocked,
+                items: Some(&["pages of the image's disk"]),
+                means: "a file system of its own, and no merging",
+            },
+            blocked("the guest's own"),
+        ],
+    },
+    Row {
+        id: "P39",
+        title: "load of the host",
+        question: "Can the load of others be seen?",
+        method: "the numbers of running tasks, 20 times a second, beside a load of a known shape that isolab makes on the host; stolen \
+                 time is reported",
+        levels: [
+            host("the host's"),
+            reached(
+                &["running in /proc/stat", "running in /proc/loadavg"],
+                "known leaks: procfs has one of these for all",
+            ),
+            blocked("the guest's own"),
+        ],
+    },
+    Row {
         id: "P40",
         title: "entry points of known holes",
         question: "Does the first harmless call succeed on the way to kernel code that had well-known holes?",
@@ -551,6 +609,37 @@ pub const ROWS: &[Row] = &[
         question: "Can room for files be filled beyond the job's limit?",
         method: "fills /tmp and /dev/shm with twice of the limit, and removes it; with --stress only",
         levels: [NOT_RUN, blocked("each file system's limit"), blocked("each file system's limit")],
+    },
+    Row {
+        id: "D05",
+        title: "hog processors",
+        question: "Can more processor time be had than the job's?",
+        method: "twice as many busy processes as processors, for three seconds; isolab reads the processor time of its ended children, and tells how \
+                 late its own sleeps of 1 ms end before and meanwhile; with --stress only",
+        levels: [NOT_RUN, blocked("the cgroup's limit"), blocked("the monitor's cgroup")],
+    },
+    Row {
+        id: "D06",
+        title: "make the kernel work",
+        question: "Does the host's kernel do work, or keep memory, beyond the job's limits?",
+        method: "crashes, mappings and missing names, each for a second; isolab reads the processor time of its ended children and the growth of the \
+                 kernel's memory, and tells what the host spent besides; with --stress only",
+        levels: [NOT_RUN, blocked("the cgroup's limits"), blocked("the monitor's cgroup")],
+    },
+    Row {
+        id: "D07",
+        title: "flood of output",
+        question: "Does output pile up in isolab?",
+        method: "writes 32 MiB to standard error; isolab reads the most memory that it had itself; with --stress only",
+        levels: [NOT_RUN, blocked("it is read and dropped"), blocked("it is read and dropped")],
+    },
+    Row {
+        id: "D08",
+        title: "storm of exits",
+        question: "Does a guest that leaves its processor all the time take more processor time than the job's?",
+        method: "a port, the processor's name and short sleeps, each for a second; isolab reads the processor time of the monitor when that \
+                 has ended; with --stress only",
+        levels: [NONE, NONE, blocked("the monitor's cgroup")],
     },
 ];
 

@@ -1,10 +1,12 @@
 //! The surface for a terminal: what may be asked, what was reached, the guest's door, and what the numbers are not.
 
+use std::collections::BTreeSet;
+
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
 use crate::report::text::{TextStyle, fill};
 use crate::report::words::{self, printable};
-use crate::surface::{Allowed, LevelSurface, Party, Reached, SurfaceRecord};
+use crate::surface::{Allowed, Depth, LevelSurface, Party, Points, Reached, SurfaceRecord};
 
 /// The report, with its last newline. `names`: each call by its name.
 #[must_use]
@@ -39,6 +41,13 @@ pub fn render(record: &SurfaceRecord, style: TextStyle, names: bool) -> String {
         out.push_str(&fill(&door(level), "door     ", "         ", style.columns));
         out.push('\n');
     }
+    for level in &record.levels {
+        if let Some(depth) = &level.depth {
+            let said = format!("{}: {}", printable(&level.level), deep(depth));
+            out.push_str(&fill(&said, "depth    ", "         ", style.columns));
+            out.push('\n');
+        }
+    }
     for sentence in sentences(record) {
         out.push_str(&fill(&sentence, "", "  ", style.columns));
         out.push('\n');
@@ -46,6 +55,13 @@ pub fn render(record: &SurfaceRecord, style: TextStyle, names: bool) -> String {
     if names {
         out.push('\n');
         for level in &record.levels {
+            for points in level.depth.iter().flat_map(|depth| &depth.passed) {
+                let of = format!("{} of {}", points.party.words(), printable(&level.level));
+                let list =
+                    points.tracepoints.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" ");
+                out.push_str(&fill(&format!("{of}, tracepoints: {list}"), "", "  ", style.columns));
+                out.push('\n');
+            }
             for reached in &level.reached {
                 let of = format!("{} of {}", reached.party.words(), printable(&level.level));
                 for (what, list) in [
@@ -112,7 +128,7 @@ fn table(record: &SurfaceRecord, style: TextStyle) -> String {
 
 /// Calls, those with requests counted by request.
 fn with_requests(reached: &Reached) -> usize {
-    let many: std::collections::BTreeSet<&str> =
+    let many: BTreeSet<&str> =
         reached.requests.iter().filter_map(|request| request.split(' ').next()).collect();
     reached.calls.len() - many.len().min(reached.calls.len()) + reached.requests.len()
 }
@@ -123,6 +139,25 @@ fn span(numbers: &[usize]) -> String {
         (Some(least), Some(most)) => format!("{least} to {most}"),
         _ => String::new(),
     }
+}
+
+/// Tracepoints, and the parts of the kernel that they are of.
+fn deep(depth: &Depth) -> String {
+    if let Some(why) = &depth.not_measured {
+        return format!("not measured: {}", printable(why));
+    }
+    let one = |points: &Points| {
+        let parts: BTreeSet<&str> =
+            points.tracepoints.iter().filter_map(|name| Some(name.split_once(':')?.0)).collect();
+        format!(
+            "{} {} in {} parts of the kernel",
+            points.party.words(),
+            points.tracepoints.len(),
+            parts.len()
+        )
+    };
+    let parties = depth.passed.iter().map(one).collect::<Vec<_>>().join("; ");
+    format!("of {} tracepoints, in one more run and coarsely: {parties}", depth.known)
 }
 
 fn door(level: &LevelSurface) -> String {
@@ -190,6 +225,17 @@ fn sentences(record: &SurfaceRecord) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tracepoints_are_told_with_their_parts_or_with_the_reason_why_not() {
+        let tracepoints =
+            ["sched:sched_switch", "sched:sched_wakeup", "kmem:mm_page_alloc"].map(str::to_owned);
+        let passed = vec![Points { party: Party::Workload, tracepoints: tracepoints.into() }];
+        let depth = Depth { known: 1200, passed, not_measured: None };
+        assert!(deep(&depth).ends_with("coarsely: workload 3 in 2 parts of the kernel"), "{}", deep(&depth));
+        let none = Depth { not_measured: Some("records\u{1b} were lost".into()), ..Depth::default() };
+        assert_eq!(deep(&none), "not measured: records\\u{1b} were lost");
+    }
 
     #[test]
     fn calls_that_are_many_in_one_count_by_request() {

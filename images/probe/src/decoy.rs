@@ -2,11 +2,13 @@
 //! is gone, however that ended.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
+use crate::load;
 use crate::protocol::{Planted, Spec};
 use crate::sys;
 
@@ -25,7 +27,7 @@ pub(crate) fn stay(spec: &Spec) -> io::Result<()> {
     const SET_NAME: usize = 15;
     let name = sys::path(&wanted.process);
     let _ = sys::call(157, &[SET_NAME, name.as_ptr().expose_provenance(), 0, 0, 0]);
-    let files = Files([&wanted.file, &wanted.shm_file, &wanted.socket_file]);
+    let files = Files([&wanted.file, &wanted.secret_file, &wanted.shm_file, &wanted.socket_file]);
     let said = plant(wanted);
     if let Ok((planted, _held)) = &said {
         let mut line = serde_json::to_vec(planted)?;
@@ -34,14 +36,14 @@ pub(crate) fn stay(spec: &Spec) -> io::Result<()> {
         out.write_all(&line)?;
         out.flush()?;
         // It ends when isolab ends, or when it is told to.
-        io::stdin().lock().read_to_end(&mut Vec::new())?;
+        load::obey()?;
     }
     drop(files);
     said.map(drop)
 }
 
 /// Files that go when this is dropped.
-struct Files<'a>([&'a String; 3]);
+struct Files<'a>([&'a String; 4]);
 
 impl Drop for Files<'_> {
     fn drop(&mut self) {
@@ -61,6 +63,12 @@ fn plant(wanted: &Planted) -> io::Result<(Planted, Held)> {
             fs::File::create_new(path)?.write_all(text.as_bytes())?;
         }
     }
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&wanted.secret_file)?
+        .write_all(text.as_bytes())?;
     let port = TcpListener::bind(("127.0.0.1", 0))?;
     let hidden = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&wanted.abstract_name)?)?;
     let file = UnixListener::bind(&wanted.socket_file)?;

@@ -4,13 +4,16 @@
 //! It reads what to look for from standard input and says what it found on standard output, one line of JSON for each thing
 //! (`images/src/probe.rs`). Each probe runs in a child of its own with a time limit: that it crashes is a result. Nothing is
 //! changed: calls have arguments that fail after the kernel's checks of rights, files are opened for writing and never written.
-//! With the argument `decoy` it is what is planted on the host instead.
+//! With the argument `decoy` it is what is planted on the host instead, with `gained` what P09 executes.
 
+mod cache;
 mod calls;
 mod decoy;
 mod devices;
 mod files;
+mod gain;
 mod kernel;
+mod load;
 mod machine;
 mod network;
 mod out;
@@ -19,8 +22,10 @@ mod processes;
 #[allow(dead_code, reason = "isolab's half uses the rest")]
 mod protocol;
 mod roots;
+mod secrets;
 mod stress;
 mod sys;
+mod work;
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
@@ -49,6 +54,7 @@ static PROBES: &[(&str, Probe)] = &[
     ("P06", calls::sweep),
     ("P07", calls::other_tables),
     ("P08", kernel::privileges),
+    ("P09", gain::rights),
     ("P10", calls::namespaces),
     ("P11", network::families),
     ("P12", calls::dangerous),
@@ -68,6 +74,7 @@ static PROBES: &[(&str, Probe)] = &[
     ("P26", processes::host_program),
     ("P27", network::reach),
     ("P28", roots::sockets),
+    ("P29", secrets::names),
     ("P30", devices::terminal),
     ("P31", machine::guest_devices),
     ("P32", machine::features),
@@ -76,16 +83,23 @@ static PROBES: &[(&str, Probe)] = &[
     ("P35", files::scan),
     ("P36", files::compared),
     ("P37", machine::timers),
+    ("P38", cache::shared),
+    ("P39", load::visible),
     ("P40", calls::entry_points),
     ("P41", files::compared),
     ("D01", stress::processes),
     ("D02", stress::memory),
     ("D03", stress::descriptors),
     ("D04", stress::disk),
+    ("D05", work::processors),
+    ("D06", work::kernel),
+    ("D07", work::output),
+    ("D08", work::exits),
 ];
 
 fn main() -> ExitCode {
     let done = match std::env::args().nth(1).as_deref() {
+        Some(gain::ARGUMENT) => return gain::tell(),
         Some("decoy") => spec().and_then(|spec| decoy::stay(&spec)),
         _ => spec().and_then(|spec| run(&spec)),
     };
@@ -180,7 +194,7 @@ fn relay(pipe: &File, end: Instant) -> io::Result<bool> {
 fn limits(limit_ms: u32) {
     let seconds = u64::from(limit_ms / 1000 + 1);
     // CPU time, size of a file, core dumps.
-    for (resource, most) in [(0, seconds), (1, 1 << 20), (4, 0)] {
+    for (resource, most) in [(0, seconds), (1, 4 << 20), (4, 0)] {
         let limit = [most, most];
         let _ = sys::call(160, &[resource, sys::address(&limit)]);
     }

@@ -12,7 +12,7 @@ use crate::protocol::{HASHED, Spec, fnv};
 use crate::sys;
 
 /// Numbers of all processes that can be seen.
-fn numbers() -> Vec<i32> {
+pub(crate) fn numbers() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

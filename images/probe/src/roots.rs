@@ -13,7 +13,7 @@ use crate::protocol::{Found, Spec};
 use crate::sys::{self, Ended, in_child};
 
 /// Where isolab shows the image itself, below the overlay.
-const IMAGE: &str = "/dev/.image";
+pub(crate) const IMAGE: &str = "/dev/.image";
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// P22: the cgroup, and ways to change it.

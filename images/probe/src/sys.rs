@@ -5,7 +5,7 @@
 use std::arch::asm;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// As large as an argument can be: a bad descriptor, a bad address and a bad flag at once.
@@ -201,7 +201,9 @@ fn child(shared: &SharedValue, limit: Duration, attempt: impl FnOnce(&dyn Fn(i64
         return Ended::Late;
     };
     match (status & 0x7f, shared.get()) {
-        (0, NOTHING) => Ended::NoChild(0),
+        (0, NOTHING) if status >> 8 == 0 => Ended::NoChild(0),
+        // It became another program, whose status this is.
+        (0, NOTHING) => Ended::Value(i64::from(status >> 8)),
         (0, value) => Ended::Value(value),
         (signal, _) => Ended::Signal(signal),
     }
@@ -253,6 +255,25 @@ pub(crate) fn tsc() -> Ended {
     })
 }
 
+/// Writes a byte to a port that is no device's, in a child of which nothing is needed any more but its end.
+pub(crate) fn write_port() -> Result<(), i32> {
+    // Far from those of PC devices.
+    const NOBODYS: u16 = 0x5eb0;
+    const ALL_PORTS: usize = 3;
+    call(172, &[ALL_PORTS])?;
+    // SAFETY: the kernel has just given this process all ports; no device of a guest listens on this one.
+    unsafe { asm!("out dx, al", in("dx") NOBODYS, in("al") 0_u8, options(nomem, nostack, preserves_flags)) };
+    Ok(())
+}
+
+/// Maps so many bytes, has the kernel fill them, and unmaps them.
+pub(crate) fn map_and_unmap(len: usize) -> Result<(), i32> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS_FILLED: usize = 0x8022;
+    let at = call(9, &[0, len, READ_WRITE, PRIVATE_ANONYMOUS_FILLED, BAD, 0])?;
+    call(11, &[at, len]).map(drop)
+}
+
 /// Text in a System V segment.
 pub(crate) fn shared_memory(id: i32) -> Result<String, i32> {
     const READ_ONLY: usize = 0o10000;
@@ -277,6 +298,27 @@ pub(crate) fn new_shared_memory(text: &str) -> Result<i32, i32> {
     unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), std::ptr::with_exposed_provenance_mut(at), len) };
     call(31, &[id, REMOVE, 0])?;
     Ok(id as i32)
+}
+
+/// How many of a file's first pages are in memory.
+pub(crate) fn resident(file: &impl AsRawFd, pages: usize) -> Result<usize, i32> {
+    const READ: usize = 1;
+    const SHARED: usize = 1;
+    let len = pages * 4096;
+    let at = call(9, &[0, len, READ, SHARED, file.as_raw_fd() as usize, 0])?;
+    let mut seen = vec![0_u8; pages];
+    let told = call(27, &[at, len, address_mut(seen.as_mut_slice())]);
+    let _ = call(11, &[at, len]);
+    told.map(|_| seen.iter().filter(|page| **page & 1 == 1).count())
+}
+
+/// Offers a page of its own to be merged with others that hold the same. For a child that does nothing afterwards.
+pub(crate) fn offer_to_merge() -> Result<usize, i32> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS: usize = 0x22;
+    const MERGEABLE: usize = 12;
+    let at = call(9, &[0, 4096, READ_WRITE, PRIVATE_ANONYMOUS, BAD, 0])?;
+    call(28, &[at, 4096, MERGEABLE])
 }
 
 /// A pipe: reading and writing end.

@@ -1,0 +1,132 @@
+//! Whether numbers that were read inside follow the load that the planted process makes.
+
+use std::fmt;
+
+use isolab_images::probe::{LOAD_SHAPE, LOAD_SLOT_MS, LOAD_THREADS};
+
+/// Fewer samples show nothing.
+const LEAST_SAMPLES: usize = 40;
+/// More than the program takes.
+const MOST_SAMPLES: usize = 400;
+/// Samples from then on are not read, in milliseconds.
+const LATEST_MS: u64 = 600_000;
+/// Of a series that follows; with any it is less.
+const LEAST_CORRELATION: f64 = 0.5;
+/// Steps, in milliseconds, in which the beginning of the shape is looked for: the clocks inside and outside may differ.
+const SHIFT_MS: usize = 25;
+
+/// How a series follows the load at the shift where it does so best.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Follows {
+    /// Pearson's correlation.
+    correlation: f64,
+    /// The mean while there is load, less the mean while there is none.
+    difference: f64,
+}
+
+impl Follows {
+    /// It does: in shape, and by half of the threads at least.
+    pub(super) fn is_visible(self) -> bool {
+        self.correlation >= LEAST_CORRELATION && self.difference >= f64::from(LOAD_THREADS) / 2.0
+    }
+}
+
+impl fmt::Display for Follows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "correlation {:.2}, {:.1} more tasks under load", self.correlation, self.difference)
+    }
+}
+
+/// The load, in words.
+pub(super) fn made() -> String {
+    format!("{LOAD_THREADS} threads on and off, in {} steps of {LOAD_SLOT_MS} ms", LOAD_SHAPE.len())
+}
+
+/// Reads `MILLISECONDS:NUMBER` words and compares them with the load's shape; nothing where there are too few of them.
+pub(super) fn follows(series: &str) -> Option<Follows> {
+    let sample = |word: &str| {
+        let (ms, value) = word.split_once(':')?;
+        let (ms, value) = (ms.parse::<u64>().ok()?, value.parse::<u32>().ok()?);
+        (ms < LATEST_MS).then_some((ms, f64::from(value)))
+    };
+    let samples: Vec<(u64, f64)> = series.split(' ').filter_map(sample).take(MOST_SAMPLES).collect();
+    if samples.len() < LEAST_SAMPLES {
+        return None;
+    }
+    let period = LOAD_SHAPE.len() as u64 * LOAD_SLOT_MS;
+    let best = (0..period).step_by(SHIFT_MS).map(|shift| at_shift(&samples, shift));
+    best.max_by(|a, b| a.correlation.total_cmp(&b.correlation))
+}
+
+fn at_shift(samples: &[(u64, f64)], shift: u64) -> Follows {
+    let is_on = |ms: u64| {
+        let step = (ms + shift) / LOAD_SLOT_MS % LOAD_SHAPE.len() as u64;
+        usize::try_from(step).is_ok_and(|step| LOAD_SHAPE[step])
+    };
+    let (on, off): (Vec<_>, Vec<_>) = samples.iter().partition(|(ms, _)| is_on(*ms));
+    let count = |part: &[(u64, f64)]| part.iter().fold(0.0, |n, _| n + 1.0);
+    let mean = |part: &[(u64, f64)]| part.iter().map(|(_, value)| value).sum::<f64>() / count(part);
+    let (all, on_share) = (mean(samples), count(&on) / count(samples));
+    let difference = mean(&on) - mean(&off);
+    let variance = samples.iter().map(|(_, value)| (value - all).powi(2)).sum::<f64>() / count(samples);
+    let correlation = difference * (on_share * (1.0 - on_share)).sqrt() / variance.sqrt();
+    // Of a series that never changes there is none.
+    if correlation.is_finite() { Follows { correlation, difference } } else { Follows::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sample each 50 ms over three periods, of a load that began `late` milliseconds before.
+    fn series(late: u64, value: impl Fn(bool, u64) -> u64) -> String {
+        let sample = |n: u64| {
+            let ms = n * 50;
+            let on =
+                LOAD_SHAPE[usize::try_from((ms + late) / LOAD_SLOT_MS).expect("small") % LOAD_SHAPE.len()];
+            format!("{ms}:{} ", value(on, n))
+        };
+        (0..84).map(sample).collect()
+    }
+
+    #[test]
+    fn a_load_is_found_whenever_it_began_and_among_others() {
+        for late in [0, 130, 700, 1399] {
+            // Up to eight more tasks, in no relation to it.
+            let follows = follows(&series(late, |on, n| u64::from(on) * 24 + n * 7 % 9)).expect("enough");
+            assert!(follows.is_visible() && follows.correlation > 0.9, "{follows}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_is_none() {
+        for (name, text) in [
+            ("never changes", series(0, |_, _| 1)),
+            ("follows by too little", series(0, |on, _| 1 + u64::from(on))),
+            ("changes by itself", series(0, |_, n| n * n % 41)),
+            ("the other way round", series(0, |on, n| if on { n % 3 } else { 12 })),
+        ] {
+            assert!(
+                !follows(&text).expect("enough").is_visible(),
+                "{name}: {}",
+                follows(&text).expect("enough")
+            );
+        }
+    }
+
+    #[test]
+    fn nonsense_and_too_little_are_none() {
+        for text in [
+            "",
+            "1:2",
+            "a:b c",
+            &"1:2 ".repeat(39),
+            &"99999999999:1 ".repeat(99),
+            &"5:99999999999 ".repeat(99),
+        ] {
+            assert_eq!(follows(text), None, "{text}");
+        }
+        // All at one moment.
+        assert!(!follows(&"5:7 ".repeat(999)).expect("enough").is_visible());
+    }
+}
