@@ -90,10 +90,15 @@ fn main() -> ExitCode {
     match dispatch(cli, main_ns) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("isolab: {}", escaped(&format!("{error:#}")));
+            eprintln!("isolab: {}{}", lab::shown(&error), remedy(&error));
             ExitCode::from(OWN_ERROR)
         }
     }
+}
+
+/// What to do where only who gave the command can do it: a comparison starts over by itself.
+fn remedy(error: &anyhow::Error) -> &'static str {
+    if error.is::<lab::Stuck>() { "; run it again" } else { "" }
 }
 
 /// Has the kernel map the stack that a run uses (28 to 32 KiB; every page of a large frame is probed), before anything is decided.

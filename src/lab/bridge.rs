@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
+use super::console::Console;
 use super::machine::RunningMachine;
 use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port};
 use super::streams::{Lines, Output, check_files, receive, send};
@@ -21,8 +22,6 @@ use super::{LabOutcome, LabProgress, LabStdio};
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// What a signalled isolab gets for its own cleaning before the lab is ended.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
-/// Bytes of console kept for the error message.
-const LOG_KEPT: usize = 16 * 1024;
 /// Most bytes of returned files.
 const MAX_FILES: usize = 256 << 20;
 
@@ -76,7 +75,7 @@ pub(super) struct Bridge {
     received: Vec<Vec<u8>>,
     n_files: usize,
     ended: Option<(u8, Vec<Option<FileSum>>)>,
-    console: Vec<u8>,
+    console: Console,
     messages_open: bool,
     interrupted: Option<u8>,
     watchdog: Option<Watchdog>,
@@ -114,7 +113,7 @@ impl Bridge {
             received: Vec::new(),
             n_files,
             ended: None,
-            console: Vec::new(),
+            console: Console::default(),
             messages_open: true,
             interrupted: None,
             watchdog,
@@ -142,10 +141,11 @@ impl Bridge {
                 return Ok(LabOutcome { status: 128 + signal, files: vec![None; self.n_files] });
             }
             if self.phase == Phase::Starting && self.deadline.is_some_and(|at| Instant::now() >= at) {
-                bail!("the lab did not come up within {START_LIMIT:?}{}", self.last_lines());
+                let why = format!("the lab did not come up within {START_LIMIT:?}");
+                return Err(self.console.broken(why).into());
             }
             if self.moved == 0 && ready.iter().any(|(source, _)| *source == Source::Ended) {
-                bail!("the lab machine ended before isolab did{}", self.last_lines());
+                return Err(self.console.broken("the lab machine ended before isolab did".into()).into());
             }
         }
         self.raw = None;
@@ -271,8 +271,9 @@ impl Bridge {
                 self.ended = Some((status, files));
             }
             FromLab::Failed { message } => {
-                bail!("the lab can't run isolab: {message}{}", self.last_lines())
+                return Err(self.console.broken(format!("the lab can't run isolab: {message}")).into());
             }
+            FromLab::NotStarted(program) => return Err(program.into()),
         }
         Ok(())
     }
@@ -383,19 +384,6 @@ impl Bridge {
 
     fn log(&mut self, bytes: &[u8]) {
         self.moved += bytes.len();
-        self.console.extend_from_slice(bytes);
-        let excess = self.console.len().saturating_sub(LOG_KEPT);
-        self.console.drain(..excess);
-    }
-
-    fn last_lines(&self) -> String {
-        let text = String::from_utf8_lossy(&self.console);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-        let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
-        if last.is_empty() {
-            "; its console is empty".into()
-        } else {
-            format!("; last lines of its console:\n  {}", last.join("\n  "))
-        }
+        self.console.log(bytes);
     }
 }
