@@ -7,6 +7,7 @@ use anyhow::Context;
 use isolab_bench::check::{Spec, check, render};
 
 use crate::cli::CheckArgs;
+use crate::levels;
 use crate::report::{bytes, read};
 
 /// Exit status of a record that does not.
@@ -18,6 +19,8 @@ const NOT_MET: u8 = 1;
 /// The record or the specification can't be read.
 pub(crate) fn command(args: &CheckArgs) -> anyhow::Result<u8> {
     let spec = spec(&args.against)?;
+    spec.check_names(&levels::names().collect::<Vec<_>>())
+        .with_context(|| format!("read {}", args.against.display()))?;
     let checked = check(&read(&args.record)?, &spec);
     let text = if args.json { isolab_images::escape::json(&checked)? + "\n" } else { render(&checked) };
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;

@@ -176,6 +176,12 @@ What is in a snapshot, and what is not promised: docs/snapshot.md, `isolab expla
     )]
     Snapshot(SnapshotArgs),
     /// Say what this host can do for each level, why not, and the remedy
+    #[command(after_help = "\
+Examples:
+  isolab doctor
+  isolab doctor --fix          install what is missing
+
+Exit status: 0 every level can run somewhere, 1 not all, 125 isolab's own error.")]
     Doctor(DoctorArgs),
     /// Run any isolab command inside the emulated lab machine
     #[command(after_help = "\
@@ -185,15 +191,26 @@ Examples:
   isolab lab --with ./tool --exec -- /lab/with/tool --its-option     a program of your own")]
     Lab(LabArgs),
     /// Say why a flag or refusal appeared, and the remedy
+    #[command(after_help = "\
+Examples:
+  isolab explain               the list of topics
+  isolab explain T06           a check of a verdict
+  isolab explain exit-codes")]
     Explain(ExplainArgs),
     /// List and remove what killed runs left behind
+    #[command(after_help = "\
+Examples:
+  isolab gc --dry-run
+  isolab gc")]
     Gc(GcArgs),
     /// Print shell completions
+    #[command(after_help = "Example:\n  isolab completions bash > /etc/bash_completion.d/isolab")]
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
     },
     /// Print the manual page (roff) of isolab, or of one command
+    #[command(after_help = "Example:\n  isolab man run > isolab-run.1 && man ./isolab-run.1")]
     Man {
         /// The command, such as `run` or `image import`.
         command: Vec<String>,
@@ -492,4 +509,23 @@ pub(crate) struct GcArgs {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn each_command_that_does_something_has_an_example() {
+        fn check(command: &clap::Command) {
+            let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+            below.for_each(check);
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let asks = command.is_subcommand_required_set() && command.get_name() != "isolab";
+            assert!(asks || help.contains("Example"), "{}", command.get_name());
+        }
+        check(&Cli::command());
+    }
 }

@@ -189,7 +189,9 @@ pub(crate) fn machine(memory: Option<&str>, cpus: Option<&str>) -> Result<(u64, 
 fn memory_of(text: &str) -> Result<u64, ConfigError> {
     let bytes = parse_size("--memory", text)?;
     if bytes < MIN_MEMORY {
-        let range = format!("at least {} MiB", MIN_MEMORY >> 20);
+        let meant =
+            if text.parse::<u64>().is_ok_and(|n| n > 0) { format!(" ({text}M?)") } else { String::new() };
+        let range = format!("at least {} MiB{meant}", MIN_MEMORY >> 20);
         return Err(ConfigError::Range { option: "--memory", value: text.to_owned(), range });
     }
     Ok(bytes)
@@ -211,4 +213,16 @@ fn check(ok: bool, option: &'static str, value: &str, problem: &'static str) -> 
 fn is_hostname(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.' || c == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_without_a_unit_is_asked_back() {
+        let refused = |text| memory_of(text).expect_err(text).to_string();
+        assert_eq!(refused("128"), "--memory 128 is out of range: give at least 4 MiB (128M?)");
+        assert_eq!(refused("1M"), "--memory 1M is out of range: give at least 4 MiB");
+    }
 }

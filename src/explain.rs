@@ -5,6 +5,8 @@ mod traps;
 
 use std::fmt::Write;
 
+use isolab_bench::probe::table::{Row, row};
+
 use self::topics::TOPICS;
 use self::traps::TRAPS;
 
@@ -28,13 +30,17 @@ pub struct Topic {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ExplainError {
     /// No such topic.
-    #[error("there is no topic {topic:?}; did you mean {nearest}? `isolab explain` lists all")]
+    #[error("there is no topic {topic:?}; {}`isolab explain` lists all", guess(*.nearest))]
     Unknown {
         /// What was typed.
         topic: String,
-        /// The most similar name.
-        nearest: &'static str,
+        /// The most similar name, where one is similar.
+        nearest: Option<&'static str>,
     },
+}
+
+fn guess(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("did you mean {name}? "))
 }
 
 /// The text of a topic, or without one the list of topics; ends with a line feed.
@@ -47,6 +53,9 @@ pub fn explain(topic: Option<&str>) -> Result<String, ExplainError> {
     let named = |wanted: &str| all().find(|t| names(t).any(|name| normal(name) == wanted));
     // A check of a report, such as `T06-medium`, belongs to its trap.
     let trap = || wanted.split_once('-').filter(|(trap, _)| is_trap(trap)).and_then(|(trap, _)| named(trap));
+    if let Some(probe) = row(&wanted.to_uppercase()) {
+        return Ok(of_probe(probe));
+    }
     let found = named(&wanted).or_else(trap);
     found
         .map(render)
@@ -56,6 +65,15 @@ pub fn explain(topic: Option<&str>) -> Result<String, ExplainError> {
 /// Lower case, blanks and underscores as `-`, without the dashes of an option.
 fn normal(typed: &str) -> String {
     typed.trim().trim_end_matches(':').trim_start_matches('-').to_lowercase().replace([' ', '_'], "-")
+}
+
+/// Where a probe says more of itself.
+fn of_probe(Row { id, title, question, .. }: &Row) -> String {
+    let text = format!(
+        "{question} `isolab probe --only {id} IMAGE` shows it with its evidence, docs/probe.md what is published of it, \
+         `isolab choose --help` which levels keep what from a workload."
+    );
+    format!("{id}: {title}\n\n{}", wrapped(&text, 0))
 }
 
 /// `t` and two digits.
@@ -72,11 +90,11 @@ fn names(topic: &'static Topic) -> impl Iterator<Item = &'static str> {
     [topic.name].into_iter().chain(topic.aliases.iter().copied())
 }
 
-/// The topic whose name or alias takes the fewest edits.
-fn nearest(wanted: &str) -> &'static str {
-    let best =
-        all().flat_map(|topic| names(topic).map(|name| (edits(wanted, &normal(name)), topic.name))).min();
-    best.map_or("lab", |(_, name)| name)
+/// The topic whose name or alias takes the fewest edits, one for each three letters at most.
+fn nearest(wanted: &str) -> Option<&'static str> {
+    let most = (wanted.chars().count() / 3).max(1);
+    let found = all().flat_map(|topic| names(topic).map(|name| (edits(wanted, &normal(name)), topic.name)));
+    found.min().filter(|(edits, _)| *edits <= most).map(|(_, name)| name)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours between two words. A word typed in part costs
@@ -235,12 +253,39 @@ mod tests {
             Err(ExplainError::Unknown { nearest, .. }) => nearest,
             Ok(text) => panic!("{typed} is known: {text}"),
         };
-        assert_eq!(nearest_of("laab"), "lab");
-        assert_eq!(nearest_of("timeuot"), "timeout");
-        assert_eq!(nearest_of("rootles"), "rootless");
-        assert_eq!(nearest_of("t19"), "T09");
+        assert_eq!(nearest_of("laab"), Some("lab"));
+        assert_eq!(nearest_of("timeuot"), Some("timeout"));
+        assert_eq!(nearest_of("rootles"), Some("rootless"));
+        assert_eq!(nearest_of("t19"), Some("T09"));
+        assert_eq!(nearest_of("foo"), None);
+        assert_eq!(nearest_of("kubernetes"), None);
+        assert_eq!(
+            explain(Some("foo")).unwrap_err().to_string(),
+            "there is no topic \"foo\"; `isolab explain` lists all"
+        );
         let message = explain(Some("laab")).unwrap_err().to_string();
         assert_eq!(message, "there is no topic \"laab\"; did you mean lab? `isolab explain` lists all");
+    }
+
+    #[test]
+    fn each_word_of_a_verdict_and_each_probe_and_threat_leads_somewhere() {
+        use isolab_bench::choose::THREATS;
+        use isolab_bench::crosscheck::crosschecks;
+        use isolab_bench::probe::table::ROWS;
+        for word in ["comparable", "flagged", "refused"] {
+            assert!(explain(Some(word)).unwrap().starts_with("verdict: "), "{word}");
+        }
+        for check in crosschecks(&[], None) {
+            assert!(explain(Some(&check.id)).unwrap().starts_with("instrument: "), "{}", check.id);
+        }
+        for threat in THREATS {
+            assert!(explain(Some(threat.name)).unwrap().starts_with("choose: "), "{}", threat.name);
+        }
+        for row in ROWS {
+            let text = explain(Some(&row.id.to_lowercase())).unwrap();
+            assert!(text.contains(row.title) && text.contains("docs/probe.md"), "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        }
     }
 
     #[test]

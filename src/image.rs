@@ -29,6 +29,9 @@ pub(crate) fn image(command: ImageCommand) -> anyhow::Result<u8> {
     let store = Store::open_or_create()?;
     match command {
         ImageCommand::Import { path, name, reference, max_size, json } => {
+            if path == Path::new("-") {
+                bail!("standard input can't be imported: write it to a file first, and give its path");
+            }
             let budgets = budgets(&max_size)?;
             let name = name.map_or_else(|| name_of(&path), Ok)?;
             announce(
@@ -255,12 +258,17 @@ fn announce(entry: &Entry, json: JsonArg) -> anyhow::Result<()> {
         }
     }
     let name = entry.name.as_deref().unwrap_or("-");
-    say!("{name} {} {:.1} MiB, {} inodes", entry.digest, mib(entry.size), entry.inodes);
+    if entry.inodes == 1 {
+        eprintln!("isolab: {name} holds no files: nothing can be run in it");
+    }
+    let inodes = counted(entry.inodes, "inode");
+    say!("{name} {} {:.1} MiB, {inodes}", entry.digest, mib(entry.size));
     Ok(())
 }
 
 fn list(store: &Store, json: bool) -> anyhow::Result<()> {
-    let entries = store.list()?;
+    let mut entries = store.list()?;
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
     if json {
         say!("{}", escape::json(&entries)?);
         return Ok(());
@@ -273,10 +281,22 @@ fn list(store: &Store, json: bool) -> anyhow::Result<()> {
             "{name:width$}  {:19}  {:>9.1}  {}",
             entry.digest.get(..19).unwrap_or(&entry.digest),
             mib(entry.size),
-            entry.source.escape_debug()
+            short(&entry.source).escape_debug()
         );
     }
     Ok(())
+}
+
+/// With digests cut to twelve digits.
+fn short(source: &str) -> String {
+    let is_digest = |word: &str| word.len() == 64 && word.bytes().all(|c| c.is_ascii_hexdigit());
+    let cut = |word: &str| if is_digest(word) { word[..12].to_owned() } else { word.to_owned() };
+    source.split(' ').map(cut).collect::<Vec<_>>().join(" ")
+}
+
+/// A number of things.
+fn counted(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 fn mib(bytes: u64) -> f64 {
@@ -289,15 +309,15 @@ fn mib(bytes: u64) -> f64 {
 /// What an import left out or changed, one line each.
 fn lines(report: &Report) -> Vec<String> {
     [
-        (report.devices_dropped, "device nodes dropped (each level makes its own /dev)"),
-        (report.sockets_dropped, "sockets dropped"),
-        (report.capabilities_dropped, "file capabilities dropped"),
-        (report.xattrs_dropped, "extended attributes outside user.* dropped"),
-        (report.set_id_files, "set-id files kept (without effect: each level mounts nosuid)"),
+        (report.devices_dropped, "device node", "dropped (each level makes its own /dev)"),
+        (report.sockets_dropped, "socket", "dropped"),
+        (report.capabilities_dropped, "capability attribute", "dropped"),
+        (report.xattrs_dropped, "extended attribute", "outside user.* dropped"),
+        (report.set_id_files, "set-id file", "kept (without effect: each level mounts nosuid)"),
     ]
     .into_iter()
-    .filter(|(n, _)| *n > 0)
-    .map(|(n, what)| format!("{n} {what}"))
+    .filter(|(n, ..)| *n > 0)
+    .map(|(n, thing, what)| format!("{} {what}", counted(n, thing)))
     .collect()
 }
 
@@ -330,5 +350,26 @@ impl Drop for Bar {
         if self.on && self.shown > 0 {
             eprint!("\r\u{1b}[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_not_told_as_many() {
+        let report = Report { devices_dropped: 1, sockets_dropped: 2, ..Report::default() };
+        assert_eq!(
+            lines(&report),
+            ["1 device node dropped (each level makes its own /dev)", "2 sockets dropped"]
+        );
+    }
+
+    #[test]
+    fn digests_of_sources_are_cut() {
+        let source = format!("isolab 0.1.0 recipe demo {}", "a1".repeat(32));
+        assert_eq!(short(&source), "isolab 0.1.0 recipe demo a1a1a1a1a1a1");
+        assert_eq!(short("/srv/a b.tar"), "/srv/a b.tar");
     }
 }

@@ -13,6 +13,7 @@ mod choose;
 mod cli;
 mod clock;
 mod compare;
+mod completions;
 mod config;
 mod diff;
 pub mod doctor;
@@ -26,6 +27,7 @@ mod kernel;
 mod knobs;
 mod lab;
 mod levels;
+mod manual;
 mod output;
 mod place;
 mod probe;
@@ -46,8 +48,6 @@ use std::io::Write;
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use cli::{Cli, Command};
 use isolab_container::panics;
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
                 // Where the terminal is gone there is nobody left to tell.
                 let _ = error.print();
             } else {
-                eprintln!("isolab: {}{}", usage_line(&error.to_string()), lacks_dashes(&error));
+                eprintln!("isolab: {}{}", usage_line(&error.to_string()), misplaced(&error));
             }
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(OWN_ERROR) };
         }
@@ -90,10 +90,15 @@ fn main() -> ExitCode {
     match dispatch(cli, main_ns) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("isolab: {}", escaped(&format!("{error:#}")));
+            eprintln!("isolab: {}{}", lab::shown(&error), remedy(&error));
             ExitCode::from(OWN_ERROR)
         }
     }
+}
+
+/// What to do where only who gave the command can do it: a comparison starts over by itself.
+fn remedy(error: &anyhow::Error) -> &'static str {
+    if error.is::<lab::Stuck>() { "; run it again" } else { "" }
 }
 
 /// Has the kernel map the stack that a run uses (28 to 32 KiB; every page of a large frame is probed), before anything is decided.
@@ -111,13 +116,19 @@ fn has_borrowed_rights() -> bool {
     isolab_container::has_borrowed_rights() || getuid() != geteuid() || getgid() != getegid()
 }
 
-/// Advice for who gives the command without `--` before it, as other tools take it.
-fn lacks_dashes(error: &clap::Error) -> &'static str {
+/// Advice for who gives a command, or the file of an export, as other tools take it.
+fn misplaced(error: &clap::Error) -> &'static str {
     let unexpected = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => word.as_str(),
         _ => return "",
     };
-    if unexpected.starts_with('-') { "" } else { "; what is run goes after `--`" }
+    let usage = error.to_string();
+    match usage.split_once("Usage: ").map_or("", |(_, usage)| usage) {
+        _ if unexpected.starts_with('-') => "",
+        usage if usage.contains("-- <") => "; what is run goes after `--`",
+        usage if usage.contains("--output <") => "; give the file with -o",
+        _ => "",
+    }
 }
 
 /// What was wrong with the command line in one line: clap's paragraphs up to the usage, joined.
@@ -161,20 +172,6 @@ const fn prints(command: &Command) -> bool {
     }
 }
 
-/// The manual page of a command.
-fn manual(path: &[String]) -> anyhow::Result<clap_mangen::Man> {
-    // Built, the commands below know the names above them, and options of all.
-    let mut found = Cli::command();
-    found.build();
-    for name in path {
-        let next = found.find_subcommand(name).cloned();
-        found =
-            next.with_context(|| format!("isolab has no command {:?}; see `isolab --help`", path.join(" ")))?;
-    }
-    let title = found.get_bin_name().unwrap_or("isolab").replace(' ', "-");
-    Ok(clap_mangen::Man::new(found).title(title))
-}
-
 fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
     if prints(&cli.command) {
         signals::end_with_a_closed_pipe()?;
@@ -204,16 +201,32 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "isolab", &mut script);
-            std::io::stdout().write_all(&script)?;
+            std::io::stdout().write_all(&completions::script(shell))?;
             Ok(0)
         }
         Command::Man { command } => {
-            let mut page = Vec::new();
-            manual(&command)?.render(&mut page)?;
-            std::io::stdout().write_all(&page)?;
+            std::io::stdout().write_all(&manual::page(&command)?)?;
             Ok(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_without_a_place_gets_the_advice_of_its_command() {
+        let advice = |line: &str| {
+            let words = line.split(' ').map(Into::into);
+            misplaced(&Cli::of(words).expect_err("refused"))
+        };
+        for line in ["run demo /isolab-work null", "compare demo true", "surface demo true", "lab doctor"] {
+            assert_eq!(advice(&format!("isolab {line}")), "; what is run goes after `--`", "{line}");
+        }
+        assert_eq!(advice("isolab image export mine my.tar"), "; give the file with -o");
+        for line in ["gc extra", "explain lab levels", "image rm", "run --memori 1G demo"] {
+            assert_eq!(advice(&format!("isolab {line}")), "", "{line}");
         }
     }
 }

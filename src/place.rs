@@ -1,9 +1,11 @@
 //! Where a command runs: on this machine or in the lab. Never silently somewhere else.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use isolab_bench::density::SystemMemory;
+use isolab_images::escape::escaped;
 use isolab_images::job::Stdio;
 use isolab_images::kernels::{KernelEntry, STOCK};
 use isolab_images::store::Store;
@@ -12,7 +14,7 @@ use isolab_vmm::probe;
 use crate::cli::{JobOptions, LabArgs, LabClock, On, RunArgs};
 use crate::config::JobConfig;
 use crate::fault::StageFault;
-use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio};
+use crate::lab::{self, LabImage, LabOutcome, LabProgress, LabRequest, LabStdio, NotStarted};
 use crate::resolve::{self, Resolved};
 use crate::units::parse_size;
 use crate::{arguments, hint, kernel, levels, run, snapshot, terminal};
@@ -52,6 +54,9 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
     // A comparison gives one job to all its levels, and its record says which of them have limits.
     if args.report_fd.is_none() {
         levels::check_options(&args.level, config.asked)?;
+        if args.level == "vm" && config.asked.memory {
+            check_memory("--memory", config.memory_bytes)?;
+        }
     }
     check_lab_options(&args.job)?;
     let budget = args.max_output.as_ref().map(|size| parse_size("--max-output", size)).transpose()?;
@@ -151,7 +156,14 @@ pub(crate) fn lab(args: &LabArgs) -> anyhow::Result<u8> {
         exec: args.exec,
         seed: None,
     };
-    Ok(in_lab(job, wanted, vec![], &mut |_| {})?.status)
+    match in_lab(job, wanted, vec![], &mut |_| {}) {
+        Ok(outcome) => Ok(outcome.status),
+        Err(error) => {
+            let program: NotStarted = error.downcast()?;
+            eprintln!("isolab: {}", escaped(&program.to_string()));
+            Ok(program.status())
+        }
+    }
 }
 
 /// What a lab is asked to do.
@@ -187,6 +199,7 @@ impl LabJob {
         stdio: LabStdio,
     ) -> anyhow::Result<Self> {
         let memory_bytes = jobs.iter().map(|job| job.memory_bytes).max().unwrap_or_default();
+        check_memory("--memory", memory_bytes)?;
         let store = kernel::store()?;
         let named = |job: &&JobConfig| job.kernel.clone().unwrap_or_else(|| store.default_name().to_owned());
         let mut kernels: Vec<String> = jobs.iter().map(named).collect();
@@ -209,10 +222,28 @@ impl LabJob {
 
 fn lab_memory(asked: Option<&str>, job_bytes: u64) -> anyhow::Result<u32> {
     let mib = match asked {
-        Some(text) => parse_size("--lab-memory", text)? >> 20,
+        Some(text) => {
+            let bytes = parse_size("--lab-memory", text)?;
+            check_memory("--lab-memory", bytes)?;
+            bytes >> 20
+        }
         None => LAB_MIB + (job_bytes >> 20),
     };
-    u32::try_from(mib).context("--lab-memory is too large")
+    u32::try_from(mib).context("the memory of the lab is too large")
+}
+
+/// Refuses a machine with more memory than this one has.
+fn check_memory(option: &str, bytes: u64) -> anyhow::Result<()> {
+    let here = SystemMemory::now(Path::new("/")).context("read the machine's memory")?;
+    if bytes > here.total {
+        bail!(
+            "{option} asks for {} MiB, and this machine has {} MiB, of which {} MiB are available; give less",
+            bytes >> 20,
+            here.total >> 20,
+            here.available >> 20
+        );
+    }
+    Ok(())
 }
 
 /// Runs isolab in the lab with these images; `returns` are files inside that come back, `watch` is given the lines of
@@ -290,5 +321,24 @@ fn tell(progress: &LabProgress) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_memory_than_the_machine_has_is_refused_by_its_option() {
+        let told = |error: anyhow::Error| error.to_string();
+        let of_lab = lab_memory(Some("999T"), 0).map_err(told).expect_err("too much");
+        assert!(
+            of_lab.starts_with("--lab-memory asks for 1047527424 MiB, and this machine has "),
+            "{of_lab}"
+        );
+        let of_job = check_memory("--memory", 999 << 40).map_err(told).expect_err("too much");
+        assert!(of_job.starts_with("--memory asks for 1047527424 MiB"), "{of_job}");
+        assert_eq!(lab_memory(Some("600M"), 0).expect("there"), 600);
+        assert_eq!(lab_memory(None, 4 << 20).expect("there"), 772);
     }
 }

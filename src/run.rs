@@ -7,6 +7,8 @@ use anyhow::{Context, bail};
 use isolab_bench::port::{End, Level, Outcome};
 use isolab_bench::run_report::RunReport;
 use isolab_container::trace;
+use isolab_images::erofs::{Image, NodeKind};
+use isolab_images::escape::Escaped;
 use isolab_images::job::{Job, Stdio};
 use isolab_wire::mark::{Code, Failure, Step};
 use isolab_wire::trace::{Subphase, Tracer};
@@ -170,13 +172,16 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
             eprintln!("isolab: out of memory: the limit is {} MiB; raise --memory", job.memory_bytes >> 20);
         }
         End::Failed(Failure { step: Step::Exec, errno: 2 }) => {
+            let program = Escaped::from(program);
             eprintln!(
-                "isolab: command {program:?} not found in the image; `isolab image inspect` shows its own"
+                "isolab: command {program} not found in the image; `isolab image inspect` shows its own"
             );
         }
         End::Failed(Failure { step: Step::Exec, errno }) => {
             let error = std::io::Error::from_raw_os_error(i32::from(errno));
-            eprintln!("isolab: command {program:?} can't be executed: {error}");
+            let error =
+                if is_directory(job, program) { "it is a directory".into() } else { error.to_string() };
+            eprintln!("isolab: command {} can't be executed: {error}", Escaped::from(program));
         }
         End::Failed(Failure { step: Step::Namespaces, errno }) => {
             return Err(levels::namespaces_failed(errno).into());
@@ -192,8 +197,8 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
             }
             match (step, error.kind()) {
                 (Step::Workdir, _) => bail!(
-                    "working directory {:?} can't be entered: {error}; give another one with --workdir",
-                    job.workdir
+                    "working directory {} can't be entered: {error}; give another one with --workdir",
+                    Escaped::from(&job.workdir[..])
                 ),
                 (Step::Mounts, std::io::ErrorKind::NotFound) if job.read_only => bail!(
                     "the image lacks one of the directories /proc, /sys and /dev, which can't be made with --read-only; \
@@ -211,4 +216,14 @@ fn explain(outcome: &Outcome, job: &Job) -> anyhow::Result<()> {
         End::Workload(_) | End::Killed => {}
     }
     Ok(())
+}
+
+/// Whether the image has a directory where the command is looked for.
+fn is_directory(job: &Job, program: &str) -> bool {
+    let path =
+        if program.starts_with('/') { program.to_owned() } else { format!("{}/{program}", job.workdir) };
+    resolve::image(&job.image).is_ok_and(|image| {
+        let found = Image::open(&image.file).and_then(|image| image.lookup(path.as_bytes()));
+        found.is_ok_and(|node| node.kind == NodeKind::Dir)
+    })
 }

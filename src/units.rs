@@ -15,6 +15,24 @@ pub(crate) enum UnitError {
         /// What would do.
         example: &'static str,
     },
+    /// A part of a unit.
+    #[error("{what} {text:?} is not a whole number; write for example {example}")]
+    Fraction {
+        /// Which option.
+        what: &'static str,
+        /// What was typed.
+        text: String,
+        /// What would do.
+        example: &'static str,
+    },
+    /// No time at all.
+    #[error("{what} {text:?} must be above zero")]
+    Zero {
+        /// Which option.
+        what: &'static str,
+        /// What was typed.
+        text: String,
+    },
     /// Past what fits.
     #[error("{what} {text:?} is too large")]
     Overflow {
@@ -32,12 +50,23 @@ fn split(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, unit))
 }
 
+/// Why a text is no number with a unit.
+fn unreadable(what: &'static str, text: &str, example: &'static str) -> UnitError {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let text = text.to_owned();
+    if number.contains('.') && number.parse::<f64>().is_ok() {
+        UnitError::Fraction { what, text, example }
+    } else {
+        UnitError::Syntax { what, text, example }
+    }
+}
+
 /// Bytes: a number with K, M, G, T (powers of 1024; `KiB` and the like too) or none.
 ///
 /// # Errors
 /// No number, unknown unit, or past 2^63 bytes.
 pub(crate) fn parse_size(what: &'static str, text: &str) -> Result<u64, UnitError> {
-    let syntax = || UnitError::Syntax { what, text: text.to_owned(), example: "128M or 2G" };
+    let syntax = || unreadable(what, text, "128M or 2G");
     let (number, unit) = split(text).ok_or_else(syntax)?;
     let shift = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 0,
@@ -58,8 +87,8 @@ pub(crate) fn parse_size(what: &'static str, text: &str) -> Result<u64, UnitErro
 /// # Errors
 /// No number, unknown unit, zero, or over a year.
 pub(crate) fn parse_duration(what: &'static str, text: &str) -> Result<Duration, UnitError> {
-    let syntax = || UnitError::Syntax { what, text: text.to_owned(), example: "500ms, 30s or 2m" };
-    let (number, unit) = split(text).filter(|&(n, _)| n > 0).ok_or_else(syntax)?;
+    let syntax = || unreadable(what, text, "500ms, 30s or 2m");
+    let (number, unit) = split(text).ok_or_else(syntax)?;
     let ms = match unit {
         "ms" => 1,
         "" | "s" => 1000,
@@ -67,6 +96,9 @@ pub(crate) fn parse_duration(what: &'static str, text: &str) -> Result<Duration,
         "h" => 3_600_000,
         _ => return Err(syntax()),
     };
+    if number == 0 {
+        return Err(UnitError::Zero { what, text: text.to_owned() });
+    }
     number
         .checked_mul(ms)
         .filter(|&total| total <= 366 * 24 * 3_600_000)
@@ -96,6 +128,17 @@ mod tests {
     fn reads_durations() {
         assert_eq!(parse_duration("--timeout", "500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("--timeout", "2m"), Ok(Duration::from_secs(120)));
-        parse_duration("--timeout", "0s").expect_err("no time at all");
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_number() {
+        let of_time = |text| parse_duration("--timeout", text).expect_err(text).to_string();
+        assert_eq!(of_time("0"), "--timeout \"0\" must be above zero");
+        let whole = "--timeout \"0.5s\" is not a whole number; write for example 500ms, 30s or 2m";
+        assert_eq!(of_time("0.5s"), whole);
+        assert!(of_time("soon").contains("not a number with a unit"));
+        let of_size = |text| parse_size("--memory", text).expect_err(text).to_string();
+        assert!(of_size("1.5G").contains("not a whole number"));
+        assert!(of_size("1.2.3").contains("not a number with a unit"));
     }
 }

@@ -165,7 +165,7 @@ fn a_strange_archive_is_taken_without_leaving_its_root() {
     fs::write(&path, archive(&entries)).expect("archive");
     let done = home.import(&path);
     assert_eq!(done.status, Some(0), "{}", done.stderr);
-    assert!(done.stderr.contains("1 device nodes dropped"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 device node dropped"), "{}", done.stderr);
     assert_eq!(fs::read_dir(&outside).expect("directory").count(), 0);
     let done = run_in(
         &home.path,

@@ -27,3 +27,22 @@ fn a_file_that_is_not_there_is_named() {
     assert_eq!(done.status, Some(125));
     assert!(done.stderr.contains("/nonexistent/file"), "{}", done.stderr);
 }
+
+#[test]
+fn a_program_that_is_not_there_is_127_by_its_name() {
+    let done = run(&["lab", "--exec", "--", "/nope"]);
+    assert_eq!(done.status, Some(127), "{}", done.stderr);
+    assert_eq!(done.stderr, "isolab: start /nope in the lab: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn more_memory_than_the_machine_has_is_refused_before_the_lab_starts() {
+    for args in [
+        &["lab", "--lab-memory", "999T", "--", "doctor"][..],
+        &["run", "--on", "lab", "--memory", "999T", "demo"],
+    ] {
+        let done = run(args);
+        assert_eq!(done.status, Some(125), "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains("memory asks for 1047527424 MiB"), "{args:?}: {}", done.stderr);
+    }
+}

@@ -13,7 +13,7 @@ mod demands;
 mod integrity;
 mod spec;
 
-pub use self::spec::{Allowed, Bound, Ratio, Spec, Subject};
+pub use self::spec::{Allowed, Bound, NameError, Ratio, Spec, Subject};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -191,10 +191,6 @@ fn each_demand_that_is_not_met_is_named() {
         (serde_json::json!({"allowed": {"clock": ["instructions"]}}), "clock instructions: monotonic"),
         (serde_json::json!({"allowed": {"verdict": ["refused"]}}), "verdict refused"),
         (serde_json::json!({"allowed": {"not_after": "2020-01-01T00:00:00Z"}}), "started not after 2020"),
-        (
-            serde_json::json!({"allowed": {"not_after": "yesterday"}}),
-            "started not after yesterday: one of the two",
-        ),
         (serde_json::json!({"metric": [{"name": "memory.gold"}]}), "metric memory.gold"),
         (
             serde_json::json!({"metric": [{"name": "memory.charge", "arms": ["vm"], "at_most": 1}]}),
@@ -275,4 +271,35 @@ fn a_plan_too_large_to_carry_out_is_no_plan() {
 fn a_specification_with_a_typing_error_is_refused() {
     let error = serde_json::from_value::<Spec>(serde_json::json!({"title": "t", "run": {"pairs": 3}}));
     assert!(error.expect_err("no such key").to_string().contains("pairs"));
+    for time in [serde_json::json!("yesterday"), serde_json::json!({"a": "2026-10-01"})] {
+        let asked = serde_json::json!({"title": "t", "allowed": {"not_after": time}});
+        let error = serde_json::from_value::<Spec>(asked).expect_err("no time").to_string();
+        assert!(error.contains("such as \"2026-10-01T00:00:00Z\""), "{error}");
+    }
+}
+
+#[test]
+fn a_specification_with_a_name_that_no_record_has_is_refused_with_those_that_there_are() {
+    let checked =
+        |json: serde_json::Value| spec(json).check_names(&LEVELS).map_err(|error| error.to_string());
+    let good = serde_json::json!({
+        "title": "t", "run": {"arms": ["vm", "container seccomp=off"]}, "metric": [{"name": "memory.charge", "arms": ["vm"]}],
+    });
+    assert_eq!(checked(good), Ok(()));
+    let ratio = |metric: &str, of: &str| serde_json::json!({"metric": metric, "of": of, "to": "vm"});
+    for (asked, named) in [
+        (
+            serde_json::json!({"title": "t", "metric": [{"name": "memory.gold"}]}),
+            "metric \"memory.gold\"; there are startup.",
+        ),
+        (serde_json::json!({"title": "t", "ratio": [ratio("time", "vm")]}), "metric \"time\""),
+        (
+            serde_json::json!({"title": "t", "ratio": [ratio("memory.peak", "x")]}),
+            "arm \"x\"; there are process, container, vm",
+        ),
+        (serde_json::json!({"title": "t", "run": {"arms": ["unikernel"]}}), "arm \"unikernel\""),
+    ] {
+        let error = checked(asked).expect_err(named);
+        assert!(error.contains(named), "{named}: {error}");
+    }
 }

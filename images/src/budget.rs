@@ -55,6 +55,9 @@ impl Default for Budgets {
     }
 }
 
+/// What [`Budgets::decompressed_bytes`] counts.
+pub(crate) const DECOMPRESSED: &str = "decompressed bytes";
+
 /// A budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the image is over the import budget of {limit} {what}")]
@@ -89,7 +92,7 @@ impl Meter {
     }
 
     pub(crate) fn decompressed(&mut self, bytes: u64) -> Result<(), BudgetError> {
-        charge(&mut self.decompressed_bytes, bytes, self.budgets.decompressed_bytes, "decompressed bytes")
+        charge(&mut self.decompressed_bytes, bytes, self.budgets.decompressed_bytes, DECOMPRESSED)
     }
 
     pub(crate) fn entries(&mut self, count: u64) -> Result<(), BudgetError> {

@@ -37,7 +37,7 @@ pub enum DirectoryError {
         path: Escaped,
     },
     /// Too large.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Budget {
         /// Path below the root directory.
         path: Escaped,

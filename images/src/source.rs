@@ -1,5 +1,6 @@
 //! Sources of images: what a path holds, and reading it into a tree.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::budget::{Budgets, Meter};
+use crate::budget::{BudgetError, Budgets, DECOMPRESSED, Meter};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::directory::{self, DirectoryError};
@@ -57,6 +58,14 @@ pub enum ImportError {
         /// What is wrong with it as an archive.
         source: TarError,
     },
+    /// Compressed in a form that is not read.
+    #[error("{path} is compressed by {form}, which is not supported (gzip and zstd are)")]
+    Form {
+        /// The path.
+        path: PathBuf,
+        /// By what.
+        form: &'static str,
+    },
     /// The file can't be read or unpacked.
     #[error("read {path}")]
     Read {
@@ -96,6 +105,10 @@ impl ImportError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
+            over if is_over_size(over) => {
+                "nothing was changed; where it is to be trusted, raise --max-size of `isolab image import`"
+            }
+            Self::Form { .. } => "decompress it first",
             Self::Open { .. } | Self::Type { .. } => {
                 "give the path of an archive, an OCI layout or a root directory"
             }
@@ -109,6 +122,29 @@ impl ImportError {
                 "nothing was changed; save or fetch the image again, or use another"
             }
         }
+    }
+}
+
+/// Whether an error or one below it is of the budget that the user can raise.
+fn is_over_size(error: &(dyn Error + 'static)) -> bool {
+    let layer = error.downcast_ref::<LayerError>();
+    let budget = match layer.or_else(|| error.downcast_ref::<Box<LayerError>>().map(AsRef::as_ref)) {
+        Some(LayerError::Budget(budget)) => Some(budget),
+        _ => error.downcast_ref::<BudgetError>(),
+    };
+    // An input error that holds another one gives that one's cause as its own.
+    let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    budget.is_some_and(|budget| budget.what == DECOMPRESSED)
+        || held.is_some_and(|held| is_over_size(held))
+        || error.source().is_some_and(is_over_size)
+}
+
+/// What compressed a file that is read as no archive.
+fn other_form(start: &[u8]) -> Option<&'static str> {
+    match start {
+        [0xfd, b'7', b'z', b'X', ..] => Some("xz"),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some("bzip2"),
+        _ => None,
     }
 }
 
@@ -242,7 +278,12 @@ impl Source {
             Ok(Contents::Oci) => SourceKind::OciArchive,
             Ok(Contents::Docker) => SourceKind::DockerArchive,
             Ok(Contents::Rootfs) => SourceKind::RootfsTar,
-            Err(source) => return Err(ImportError::Archive { path, source }),
+            Err(source) => {
+                return Err(match other_form(&magic[..len]) {
+                    Some(form) => ImportError::Form { path, form },
+                    None => ImportError::Archive { path, source },
+                });
+            }
         };
         Ok(Self { path, kind, input: Input::File { file, compressed } })
     }
@@ -322,4 +363,52 @@ fn members(path: &Path, input: Input, build: &mut Build<'_>) -> Result<Members, 
     };
     Members::index(section, &mut build.meter)
         .map_err(|source| ImportError::Image { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::escape::Escaped;
+
+    #[test]
+    fn what_another_program_compressed_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (start, form) in [(&b"\xfd7zXZ\0"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+            let path = dir.path().join(form);
+            std::fs::write(&path, [start, &[7; 2000]].concat()).unwrap();
+            let error = detect(&path).unwrap_err();
+            assert!(error.to_string().contains(&format!("compressed by {form}, which is not")), "{error}");
+            assert_eq!(error.remedy(), "decompress it first");
+        }
+    }
+
+    #[test]
+    fn an_image_over_the_size_names_the_option_that_raises_it() {
+        let path = PathBuf::from("p");
+        let of = |what| BudgetError { what, limit: 1 };
+        let layer = |what| LayerError::Budget(of(what));
+        let read = |what| TarError::Read { offset: 0, source: io::Error::other(of(what)) };
+        let errors = |what| {
+            [
+                ImportError::Archive { path: path.clone(), source: read(what) },
+                ImportError::Read { path: path.clone(), source: io::Error::other(of(what)) },
+                ImportError::Rootfs { path: path.clone(), source: read(what).into() },
+                ImportError::Rootfs { path: path.clone(), source: layer(what) },
+                ImportError::Image {
+                    path: path.clone(),
+                    source: OciError::Layer { index: 1, count: 1, source: Box::new(layer(what)) },
+                },
+                ImportError::Directory {
+                    path: path.clone(),
+                    source: DirectoryError::Budget { path: Escaped::new(b"d"), source: of(what) },
+                },
+            ]
+        };
+        for error in errors(DECOMPRESSED) {
+            assert!(error.remedy().contains("--max-size"), "{error:?}");
+        }
+        for error in errors("entries") {
+            assert!(!error.remedy().contains("--max-size"), "{error:?}");
+        }
+    }
 }

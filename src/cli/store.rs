@@ -30,6 +30,7 @@ pub(crate) enum ImageCommand {
         json: JsonArg,
     },
     /// Build an image from a recipe: demo, busybox, debian
+    #[command(after_help = "Example:\n  isolab image build busybox && isolab run -it busybox -- sh")]
     Build {
         /// Which recipe.
         recipe: String,
@@ -41,6 +42,9 @@ pub(crate) enum ImageCommand {
         json: JsonArg,
     },
     /// Pull an image from a registry
+    #[command(
+        after_help = "Example:\n  isolab image pull localhost:5000/tools/busybox:1 --name bb && isolab run bb -- ls"
+    )]
     Pull {
         /// Reference, such as HOST/NAME:TAG.
         reference: String,
@@ -58,8 +62,10 @@ pub(crate) enum ImageCommand {
         json: JsonArg,
     },
     /// List images
+    #[command(after_help = "Example:\n  isolab image ls --json")]
     Ls(JsonArg),
     /// Show an image's configuration, origin and what was dropped, as JSON
+    #[command(after_help = "Example:\n  isolab image inspect debian")]
     Inspect {
         /// Name or digest.
         image: String,
@@ -83,6 +89,7 @@ Examples:
         format: ExportFormat,
     },
     /// Remove images
+    #[command(after_help = "Example:\n  isolab image rm debian busybox")]
     Rm {
         /// Names or digests.
         #[arg(required = true)]
@@ -106,6 +113,7 @@ pub(crate) enum ExportFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KernelCommand {
     /// Fetch the distribution's cloud kernel (entry `stock`); nothing is installed on the host
+    #[command(after_help = "Example:\n  isolab kernel fetch && isolab run --level vm demo")]
     Fetch,
     /// Build a small kernel that starts fast (entry `tuned`), from the distribution's source package
     ///
@@ -122,6 +130,9 @@ Example:
         jobs: Option<u16>,
     },
     /// Add a kernel file (vmlinux or bzImage)
+    #[command(
+        after_help = "Example:\n  isolab kernel add ./vmlinux --name mine && isolab run --level vm --kernel mine demo"
+    )]
     Add {
         /// The kernel.
         path: PathBuf,
@@ -133,13 +144,16 @@ Example:
         modules: Option<PathBuf>,
     },
     /// List kernels
+    #[command(after_help = "Example:\n  isolab kernel ls")]
     Ls(JsonArg),
     /// Show an entry as JSON
+    #[command(after_help = "Example:\n  isolab kernel inspect stock")]
     Inspect {
         /// Entry name.
         name: String,
     },
     /// Remove entries
+    #[command(after_help = "Example:\n  isolab kernel rm mine")]
     Rm {
         /// Entry names.
         #[arg(required = true)]
@@ -180,8 +194,10 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
     /// List snapshots
+    #[command(after_help = "Example:\n  isolab snapshot ls --json")]
     Ls(JsonArg),
     /// Remove snapshots; guests that run from them go on
+    #[command(after_help = "Example:\n  isolab snapshot rm demo@stock,128M,1")]
     Rm {
         /// Names, as `snapshot ls` shows them.
         #[arg(required = true)]

@@ -15,7 +15,8 @@ pub(super) fn render(report: &Report) -> String {
     let memory = gib(facts.memory_bytes);
     let distribution = if facts.distribution.name.is_empty() { "Linux" } else { &facts.distribution.name };
     line(&mut out, format_args!("host   {distribution}, kernel {}, {user}", facts.kernel));
-    line(&mut out, format_args!("       {}, {} CPUs, {memory}", facts.cpu_model, facts.cpus));
+    let cpus = if facts.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", facts.cpus) };
+    line(&mut out, format_args!("       {}, {cpus}, {memory}", facts.cpu_model));
     paragraph(&mut out, "class  ", &format!("{}: {}", report.host_class, report.kvm.reason));
     if let Some(numbers) = numbers(report) {
         line(&mut out, format_args!("       {numbers}"));

@@ -117,6 +117,46 @@ pub(super) const TOPICS: &[Topic] = &[
         ],
     ),
     topic(
+        "verdict",
+        &["comparable", "flagged", "refused", "checks"],
+        "whether a comparison compares what it says",
+        &[
+            concat!(
+                "  comparable  nothing differs but the levels\n",
+                "  flagged     more differs, as it says, or the machine was not quiet: mind that\n",
+                "  refused     the numbers mean nothing: none are printed, and the status is 3"
+            ),
+            "Each line below the verdict begins with its check: `isolab explain T06` says what it means and what to do. A level that isolates \
+         is always flagged beside one that does not (T18). --allow-incomparable prints the numbers of a refused comparison, with a mark.",
+        ],
+    ),
+    topic(
+        "instrument",
+        &[
+            "crosscheck",
+            "crosschecks",
+            "remainder",
+            "part-of-whole",
+            "phase-sum",
+            "subphase-sum",
+            "stamps-ordered",
+            "cpu-time",
+        ],
+        "the instrument's checks of itself",
+        &[
+            concat!(
+                "  phase-sum        the phases of a run add up to its whole, to the nanosecond\n",
+                "  subphase-sum     so do the steps of the phases\n",
+                "  stamps-ordered   no moment lies before one that must precede it\n",
+                "  part-of-whole    no part of a memory account is larger than the whole\n",
+                "  remainder        less than 2 % of the charge at ready has no name\n",
+                "  cpu-time         CPU time is above zero and at most wall time on every CPU"
+            ),
+            "One that fails is named below the verdict. A large remainder is memory that the cgroup is charged for and no counter \
+         names; the charge itself stands. docs/method.md says what each number is made of.",
+        ],
+    ),
+    topic(
         "host-class",
         &["class", "kvm-class", "kvm", "nested", "shadow", "hardware"],
         "what runs guest kernel code here",
@@ -158,7 +198,9 @@ pub(super) const TOPICS: &[Topic] = &[
                 "  126       the command is there but can't be executed\n",
                 "  127       the command is not there\n",
                 "  153       the output came to more than --max-output\n",
-                "  3         compare: the comparison was refused",
+                "  1         diff, check, probe, choose, doctor: a finding, or no level that fits or runs\n",
+                "  3         compare: the comparison was refused\n",
+                "  130       interrupted with Ctrl-C"
             ),
             "`isolab doctor` ends with 0 where every level can run somewhere (host or lab), with 1 otherwise.",
         ],
@@ -302,7 +344,18 @@ pub(super) const TOPICS: &[Topic] = &[
     ),
     topic(
         "choose",
-        &["threat", "need", "which-level"],
+        &[
+            "threat",
+            "need",
+            "which-level",
+            "mistakes",
+            "curious-code",
+            "leaks",
+            "exhaustion",
+            "privileged-code",
+            "untrusted-code",
+            "side-channels",
+        ],
         "which level does what is asked",
         &[
             "isolab choose says for each level what it keeps from a workload (--threat), what it gives to it (--need), and whether its start \

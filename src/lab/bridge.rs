@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
+use super::console::Console;
 use super::machine::RunningMachine;
 use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port};
 use super::streams::{Lines, Output, check_files, receive, send};
@@ -22,8 +23,6 @@ use super::{LabOutcome, LabProgress, LabStdio};
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// What a signalled isolab gets for its own cleaning before the lab is ended.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
-/// Bytes of console kept for the error message.
-const LOG_KEPT: usize = 16 * 1024;
 /// Most bytes of returned files.
 const MAX_FILES: usize = 256 << 20;
 
@@ -77,7 +76,7 @@ pub(super) struct Bridge {
     received: Vec<Vec<u8>>,
     n_files: usize,
     ended: Option<(u8, Vec<Option<FileSum>>)>,
-    console: Vec<u8>,
+    console: Console,
     messages_open: bool,
     interrupted: Option<u8>,
     /// Why standard output is lost.
@@ -117,7 +116,7 @@ impl Bridge {
             received: Vec::new(),
             n_files,
             ended: None,
-            console: Vec::new(),
+            console: Console::default(),
             messages_open: true,
             interrupted: None,
             lost: None,
@@ -146,10 +145,11 @@ impl Bridge {
                 return Ok(LabOutcome { status: 128 + signal, files: vec![None; self.n_files] });
             }
             if self.phase == Phase::Starting && self.deadline.is_some_and(|at| Instant::now() >= at) {
-                bail!("the lab did not come up within {START_LIMIT:?}{}", self.last_lines());
+                let why = format!("the lab did not come up within {START_LIMIT:?}");
+                return Err(self.console.broken(why).into());
             }
             if self.moved == 0 && ready.iter().any(|(source, _)| *source == Source::Ended) {
-                bail!("the lab machine ended before isolab did{}", self.last_lines());
+                return Err(self.console.broken("the lab machine ended before isolab did".into()).into());
             }
         }
         self.raw = None;
@@ -276,8 +276,9 @@ impl Bridge {
                 self.ended = Some((status, files));
             }
             FromLab::Failed { message } => {
-                bail!("the lab can't run isolab: {message}{}", self.last_lines())
+                return Err(self.console.broken(format!("the lab can't run isolab: {message}")).into());
             }
+            FromLab::NotStarted(program) => return Err(program.into()),
         }
         Ok(())
     }
@@ -392,19 +393,6 @@ impl Bridge {
 
     fn log(&mut self, bytes: &[u8]) {
         self.moved += bytes.len();
-        self.console.extend_from_slice(bytes);
-        let excess = self.console.len().saturating_sub(LOG_KEPT);
-        self.console.drain(..excess);
-    }
-
-    fn last_lines(&self) -> String {
-        let text = String::from_utf8_lossy(&self.console);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-        let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
-        if last.is_empty() {
-            "; its console is empty".into()
-        } else {
-            format!("; last lines of its console:\n  {}", last.join("\n  "))
-        }
+        self.console.log(bytes);
     }
 }

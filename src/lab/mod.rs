@@ -9,6 +9,7 @@
 //! The lab has no network and no access to host files besides what is handed in.
 
 mod bridge;
+mod console;
 mod inside;
 mod machine;
 mod protocol;
@@ -23,11 +24,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use isolab_images::escape::escaped;
 use isolab_images::initramfs::{self, Archive};
 use isolab_images::kernels::{KernelEntry, KernelFormat, ModuleSet};
 
+use self::console::Broken;
 pub(crate) use self::machine::LabClock;
 use self::machine::{MAX_IMAGES, Machine, drive_name};
+pub(crate) use self::protocol::NotStarted;
 use self::protocol::{JobImage, LabJob};
 pub(crate) use self::watchdog::Stuck;
 
@@ -186,7 +190,17 @@ pub(crate) fn take_over() -> Option<u8> {
         return None;
     };
     eprintln!("isolab: {error:#}");
-    Some(125)
+    Some(error.downcast_ref().map_or(125, NotStarted::status))
+}
+
+/// An error with its causes, for a terminal: in one line, but for the console of a lab that broke.
+pub(crate) fn shown(error: &anyhow::Error) -> String {
+    let told = format!("{error:#}");
+    if error.is::<Broken>() {
+        told.lines().map(escaped).collect::<Vec<_>>().join("\n")
+    } else {
+        escaped(&told)
+    }
 }
 
 fn check(request: &LabRequest) -> Result<()> {

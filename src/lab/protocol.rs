@@ -97,11 +97,36 @@ pub(crate) enum FromLab {
         /// The files asked for.
         files: Vec<Option<FileSum>>,
     },
+    /// The program to run can't be started.
+    NotStarted(NotStarted),
     /// The lab can't do its job.
     Failed {
         /// Why.
         message: String,
     },
+}
+
+/// A program that can't be started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[error("start {program} in the lab: {}", std::io::Error::from_raw_os_error(*.errno))]
+pub(crate) struct NotStarted {
+    /// Its name.
+    pub(crate) program: String,
+    /// Why.
+    pub(crate) errno: i32,
+}
+
+impl NotStarted {
+    /// Of that program, which was executed with this result.
+    pub(crate) fn new(program: &str, error: &std::io::Error) -> Self {
+        Self { program: program.to_owned(), errno: error.raw_os_error().unwrap_or_default() }
+    }
+
+    /// The exit status, as that of a command that can't be executed or is not there.
+    pub(crate) fn status(&self) -> u8 {
+        if self.errno == rustix::io::Errno::NOENT.raw_os_error() { 127 } else { 126 }
+    }
 }
 
 /// Length and digest of a file that was sent.

@@ -18,9 +18,7 @@ const LIMIT: u32 = 8;
 
 /// The lab is stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the emulated CPU of the lab is stuck with interrupts off (a fault of QEMU's nested SVM); run it again"
-)]
+#[error("the emulated CPU of the lab is stuck with interrupts off (a fault of QEMU's nested SVM)")]
 pub(crate) struct Stuck;
 
 /// Asks QEMU's monitor for the registers.

@@ -1,9 +1,23 @@
-//! What an exercise asks for, as its file says it. Every table is optional; a key that is not known is an error.
+//! What an exercise asks for, as its file says it. Every table is optional; a key or a name that is not known is an error.
 
-use serde::Deserialize;
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::comparability::Verdict;
 use crate::environment::{ClockKind, HostClass};
+use crate::summary::{METRICS, metric};
+
+/// A name that no record has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no {what} {name:?}; there are {known}")]
+pub struct NameError {
+    what: &'static str,
+    name: String,
+    known: String,
+}
 
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -23,6 +37,47 @@ pub struct Spec {
     /// Bounds on ratios of medians.
     #[serde(default)]
     pub ratio: Vec<Ratio>,
+}
+
+impl Spec {
+    /// Refuses metrics that there are not, and arms that are none of these levels nor of `--vary`.
+    ///
+    /// # Errors
+    /// The first such name, with those that there are.
+    pub fn check_names(&self, levels: &[&str]) -> Result<(), NameError> {
+        let metrics = self.metric.iter().map(|bound| &bound.name);
+        let wrong = |name: &&String| metric(name).is_none();
+        if let Some(name) = metrics.chain(self.ratio.iter().map(|ratio| &ratio.metric)).find(wrong) {
+            let known = METRICS.map(|metric| metric.name).join(", ");
+            return Err(NameError { what: "metric", name: name.clone(), known });
+        }
+        let of_bounds = self.metric.iter().flat_map(|bound| &bound.arms);
+        let of_ratios = self.ratio.iter().flat_map(|ratio| [&ratio.of, &ratio.to]);
+        // An arm of --vary is called `container seccomp=off`.
+        let wrong = |name: &&String| !levels.contains(&name.as_str()) && !name.contains('=');
+        if let Some(name) = self.run.arms.iter().chain(of_bounds).chain(of_ratios).find(wrong) {
+            let known = format!("{}, and with --vary such as \"container seccomp=off\"", levels.join(", "));
+            return Err(NameError { what: "arm", name: name.clone(), known });
+        }
+        Ok(())
+    }
+}
+
+/// A time as text; a date of TOML's own is none.
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SystemTime>, D::Error> {
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = SystemTime;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a time in UTC between quotation marks, such as \"2026-10-01T00:00:00Z\"")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<SystemTime, E> {
+            humantime::parse_rfc3339(text).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+    from.deserialize_str(Text).map(Some)
 }
 
 /// What must have been run.
@@ -59,9 +114,11 @@ pub struct Allowed {
     /// Most measured runs that failed.
     pub failed_runs: Option<usize>,
     /// Earliest start of the run, RFC 3339 in UTC.
-    pub not_before: Option<String>,
+    #[serde(default, deserialize_with = "time")]
+    pub not_before: Option<SystemTime>,
     /// Latest start of the run, RFC 3339 in UTC.
-    pub not_after: Option<String>,
+    #[serde(default, deserialize_with = "time")]
+    pub not_after: Option<SystemTime>,
 }
 
 /// A metric that must be there.

@@ -16,7 +16,7 @@ pub fn render(diff: &Diff, host: &Host) -> String {
     }
     out.push('\n');
     let mut table = Table::new();
-    let header = ["arm", "metric", "A", "B", "", "B / A", "interval", "margin", "judgement"];
+    let header = ["arm", "metric", "A", "B", "unit", "B / A", "interval", "margin", "judgement"];
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     for line in &diff.lines {
         table.add_row(row(line, host));

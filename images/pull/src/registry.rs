@@ -180,7 +180,13 @@ impl<'a> Pulling<'a> {
     }
 
     fn refused(&self, what: String, error: &OciDistributionError) -> Failure {
-        Failure::Registry { what, image: self.image(), answer: answer(error), because: because(error) }
+        let because = because(error);
+        // The words of the resolver are for its authors.
+        if because.iter().any(|cause| cause == "dns error") {
+            let because = vec![format!("no address is found for {}", self.reference.resolve_registry())];
+            return Failure::Registry { what, image: self.image(), answer: Answer::NoAddress, because };
+        }
+        Failure::Registry { what, image: self.image(), answer: answer(error), because }
     }
 
     fn image(&self) -> String {

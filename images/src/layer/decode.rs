@@ -6,7 +6,7 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use crate::budget::{BudgetError, Meter};
+use crate::budget::{BudgetError, DECOMPRESSED, Meter};
 use crate::digest::Hashing;
 
 /// Bytes of compressed input read at once.
@@ -88,7 +88,7 @@ impl<R: Read> Decoder<R> {
 
     fn check(&self) -> Result<(), BudgetError> {
         if self.count > self.limit {
-            return Err(BudgetError { what: "decompressed bytes", limit: self.total });
+            return Err(BudgetError { what: DECOMPRESSED, limit: self.total });
         }
         let allowed = self.stored().count.saturating_mul(self.ratio);
         if self.count > self.floor && self.count > allowed {

@@ -103,6 +103,8 @@ pub enum Refusal {
     Login,
     /// It can't be reached.
     Unreachable,
+    /// Its name leads to no address.
+    NoAddress,
     /// It answers otherwise than a registry should.
     Unexpected,
 }
@@ -140,6 +142,9 @@ impl PullError {
                 Refusal::Unreachable => {
                     "check the address and that the registry runs; one without TLS needs --plain-http"
                 }
+                Refusal::NoAddress => {
+                    "check the name, and that this machine is on the network and has a name server"
+                }
                 Refusal::Unexpected => {
                     "the registry does not answer as one should: push the image again or ask who runs it"
                 }
@@ -168,6 +173,7 @@ impl PullError {
                     Answer::Missing => Refusal::Missing,
                     Answer::Login => Refusal::Login,
                     Answer::None => Refusal::Unreachable,
+                    Answer::NoAddress => Refusal::NoAddress,
                     Answer::Unexpected => Refusal::Unexpected,
                 };
                 Self::Registry { what, image, refusal, source: Told::new(because) }

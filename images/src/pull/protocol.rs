@@ -80,6 +80,8 @@ pub(crate) enum Answer {
     Login,
     /// No answer: no connection, or none that speaks the protocol.
     None,
+    /// Its host has no address.
+    NoAddress,
     /// None that a registry should give.
     Unexpected,
 }

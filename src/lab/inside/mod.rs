@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, WaitOptions, wait};
 
 use self::pump::{Control, Sender};
-use super::protocol::{FileSum, FromLab, HOME, JOB_FILE, LabJob, frame, port, sha256};
+use super::protocol::{FileSum, FromLab, HOME, JOB_FILE, LabJob, NotStarted, frame, port, sha256};
 use crate::terminal;
 
 /// Name (argument 0) under which isolab starts itself to get the lab's terminal as its own.
@@ -52,7 +52,10 @@ fn serve() -> Result<()> {
     });
     match result {
         Ok(ended) => control.send(&ended)?,
-        Err(error) => control.send(&FromLab::Failed { message: format!("{error:#}") })?,
+        Err(error) => control.send(&match error.downcast() {
+            Ok(program) => FromLab::NotStarted(program),
+            Err(error) => FromLab::Failed { message: format!("{error:#}") },
+        })?,
     }
     // The host ends the machine now; this returns only when the host's isolab is gone.
     control.wait_for_end();
@@ -130,7 +133,7 @@ impl Child {
             command.arg0(name_of(program));
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         }
-        let mut child = command.args(args).spawn().with_context(|| format!("start {program}"))?;
+        let mut child = command.args(args).spawn().map_err(|error| NotStarted::new(program, &error))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("read its id")?;
         if let Some((master, _)) = pair {
             let master = Arc::new(master);
@@ -162,7 +165,10 @@ pub(super) fn exec_with_terminal(mut args: impl Iterator<Item = OsString>) -> an
         .and_then(|_| rustix::process::ioctl_tiocsctty(std::io::stdin()))
         .context("take the terminal");
     match prepared {
-        Ok(()) => Command::new(&program).arg0(name_of(&program)).args(args).exec().into(),
+        Ok(()) => {
+            let error = Command::new(&program).arg0(name_of(&program)).args(args).exec();
+            NotStarted::new(&program.to_string_lossy(), &error).into()
+        }
         Err(error) => error,
     }
 }
