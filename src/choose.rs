@@ -79,18 +79,19 @@ fn render(choice: &Choice) -> String {
     for (n, asked) in choice.asked.iter().enumerate() {
         let _ = writeln!(out, "{:<10} {asked}", if n == 0 { "asked" } else { "" });
     }
-    for level in &choice.levels {
-        let _ = writeln!(out, "\n{:<10} {}", level.level, answer(level.answer));
-        lines(&mut out, level);
-    }
     let names = |answer| choice.with(answer).collect::<Vec<_>>().join(", ");
     let (fits, unknown) = (names(Answer::Fits), names(Answer::Unknown));
     let told = match (fits.is_empty(), unknown.is_empty()) {
         (false, _) => fits,
-        (true, false) => format!("none is known to; {unknown}: not known"),
+        (true, false) => format!("none for certain; what is not known of {unknown} is below"),
         (true, true) => "none of these".to_owned(),
     };
-    let _ = writeln!(out, "\nanswer     {told}");
+    let _ = writeln!(out, "answer     {told}");
+    for level in &choice.levels {
+        let _ = writeln!(out, "\n{:<10} {}", level.level, answer(level.answer));
+        lines(&mut out, level);
+    }
+    out.push('\n');
     if let Some(costs_of) = &choice.costs_of {
         let _ = writeln!(out, "Costs are of {}", escaped(costs_of));
     }

@@ -58,6 +58,12 @@ pub(crate) fn run(args: &RunArgs, main_ns: u64) -> anyhow::Result<u8> {
             check_memory("--memory", config.memory_bytes)?;
         }
     }
+    if args.guest_console && args.level != "vm" {
+        bail!(
+            "--guest-console shows what a guest's kernel says, and level {} has none; use --level vm",
+            args.level
+        );
+    }
     check_lab_options(&args.job)?;
     let budget = args.max_output.as_ref().map(|size| parse_size("--max-output", size)).transpose()?;
     if args.job.print_config {

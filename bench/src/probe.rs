@@ -131,7 +131,7 @@ impl Cell {
             probe: row.id.to_owned(),
             level: level.to_owned(),
             outcome,
-            own_kernel,
+            own_kernel: own_kernel && expect.is_of_the_kernel(),
             expected: expect.outcome.outcome(),
             means: expect.means.to_owned(),
             verdict,

@@ -23,7 +23,7 @@ pub fn markdown() -> String {
 
 fn cell(expect: &Expect, guest: bool) -> String {
     let outcome = match expect.outcome {
-        Expected::Reached if guest && !expect.means.starts_with("yes") => "reached (own kernel)",
+        Expected::Reached if guest && expect.is_of_the_kernel() => "reached (own kernel)",
         Expected::Reached => "reached",
         Expected::Blocked => "blocked",
         Expected::NotApplicable => "not applicable",

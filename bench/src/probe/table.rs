@@ -36,8 +36,16 @@ pub struct Expect {
     pub outcome: Expected,
     /// The items that may be reached, and no others; nothing: any where it is reached, none where it is blocked.
     pub items: Option<&'static [&'static str]>,
-    /// What it means.
+    /// What it means. "yes" at its beginning: that it is reached is of the processor, which all share, and so of no kernel.
     pub means: &'static str,
+}
+
+impl Expect {
+    /// Whether what is reached belongs to the guest's own kernel where the level has one.
+    #[must_use]
+    pub fn is_of_the_kernel(&self) -> bool {
+        !self.means.starts_with("yes")
+    }
 }
 
 /// A probe.

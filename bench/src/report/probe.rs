@@ -33,9 +33,30 @@ pub(crate) fn verdict(record: &ProbeRecord) -> String {
     let (findings, unknown) = (record.with(Verdict::Finding).count(), record.with(Verdict::Unknown).count());
     let cells = record.cells.len();
     match (findings, unknown) {
-        (0, 0) => format!("all {cells} cells are as published (docs/probe.md)"),
+        (0, 0) => format!("all {cells} cells are as published (docs/probe.md){}", with_nothing(record)),
         _ => format!("{findings} of {cells} cells are not as published, {unknown} show nothing"),
     }
+}
+
+/// Which cells show nothing, since this machine has nothing of what they ask about.
+fn with_nothing(record: &ProbeRecord) -> String {
+    let nothing = |cell: &&Cell| {
+        cell.outcome == Outcome::NotApplicable && cell.expected.is_some_and(|outcome| outcome != cell.outcome)
+    };
+    let cells: Vec<String> = record
+        .cells
+        .iter()
+        .filter(nothing)
+        .map(|cell| format!("{} at {}", printable(&cell.probe), printable(&cell.level)))
+        .collect();
+    if cells.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; of these {} show nothing, for there is nothing of the kind here: {}",
+        cells.len(),
+        cells.join(", ")
+    )
 }
 
 /// One sentence for each cell that is not as published.
@@ -90,6 +111,7 @@ fn title(id: &str) -> String {
 pub(crate) fn word(cell: &Cell) -> String {
     match cell.outcome {
         Outcome::NotApplicable => "-".to_owned(),
+        Outcome::Reached | Outcome::Blocked if cell.expected.is_none() => "reported".to_owned(),
         Outcome::Unknown => "unknown".to_owned(),
         Outcome::Blocked => format!("blocked: {}", printable(&cell.layers().join(", "))),
         Outcome::Reached if cell.own_kernel => "reached (own kernel)".to_owned(),

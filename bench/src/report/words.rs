@@ -69,10 +69,12 @@ pub(crate) const fn class_name(class: HostClass) -> &'static str {
 
 /// What may be claimed and what may not.
 pub(super) fn claims(record: &Record) -> String {
+    let read = record.samples.iter().any(|sample| sample.mem_bytes.is_some());
     let names: Vec<&str> = record
         .comparability
         .claims_allowed
         .iter()
+        .filter(|claim| read || **claim != Claim::Memory)
         .map(|claim| match claim {
             Claim::Absolute => "times of this machine",
             Claim::Ratio => "ratios of times on this machine",
