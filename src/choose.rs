@@ -117,10 +117,12 @@ fn lines(out: &mut String, level: &LevelChoice) {
             let _ = writeln!(out, "  {mark:<8} {}", words(mark, point));
         }
     }
-    if !level.partly.is_empty() {
-        let ids = level.partly.join(", ");
-        let _ =
-            writeln!(out, "  partly   {ids}: no probe judges these; docs/security.md says what is missing");
+    if !level.see.is_empty() {
+        let _ = writeln!(
+            out,
+            "  see      docs/security.md: {}, of which probes show a part",
+            level.see.join(", ")
+        );
     }
     for cost in &level.costs {
         let median = cost.median.as_deref().unwrap_or("unknown");

@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::plan::{Plan, Slot};
-use crate::run_report::EndReport;
 use crate::sample::{Execution, Sample};
 use crate::stop::Ended;
 
@@ -60,9 +59,7 @@ pub fn measure(plan: &Plan, executor: &mut dyn Executor, observer: &mut dyn Obse
             Err(error) => Sample::failed(&slot, chain(&*error)),
         };
         let flow = observer.finished(&sample);
-        // A run that was ended with the measuring is none.
-        let ended = matches!(sample.end, Some(EndReport::Killed));
-        samples.extend((flow.is_continue() || !ended).then_some(sample));
+        samples.push(sample);
         if flow.is_break() {
             return Measured { samples, ended: Ended::Stopped };
         }

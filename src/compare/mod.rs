@@ -281,9 +281,13 @@ fn on_host(
         interrupted: Rc::clone(&interrupted),
     };
     let mut progress = Progress::new(&plan, Rc::clone(&interrupted), args.progress_lines);
-    let Measured { samples, ended } = measure(&plan, &mut executor, &mut progress);
+    let Measured { mut samples, ended } = measure(&plan, &mut executor, &mut progress);
     drop(progress);
     run.interrupted = interrupted.get();
+    if run.interrupted.is_some() {
+        // What was ended is no measurement.
+        samples.pop();
+    }
     run.ended = Some(ended);
     host.finish(Path::new("/"), &before);
     host.noise.fixed_loop_ns = loop_before.zip(loop_ns()).map(|(before, after)| [before, after]);
