@@ -16,9 +16,9 @@ const INSIDE: &str = "inside_the_lab_both_are_timed";
 /// Starts of each kind; one more before them is not counted.
 const STARTS: usize = 5;
 /// The levels, and how much longer a measured start may be. A process and a container start in so few instructions that what
-/// measuring needs (an option, a pipe, its reader) is 1.1 to 1.2 and 0.3 to 1.1 % of them, 0.04 and 0.02 to 0.06 million, by where the linker puts
-/// its code. At vm single starts differ by 4 million, whatever measures them.
-const MOST: [(&str, f64); 3] = [("process", 1.02), ("container", 1.015), ("vm", 1.015)];
+/// measuring needs (an option, a pipe, its reader) is 1.1 to 2.0 and 0.3 to 1.1 % of them, 0.04 to 0.07 and 0.02 to 0.06 million, by where the
+/// linker puts its code. At vm single starts differ by 4 million, whatever measures them.
+const MOST: [(&str, f64); 3] = [("process", 1.03), ("container", 1.02), ("vm", 1.015)];
 
 #[test]
 fn measuring_adds_next_to_nothing() {
