@@ -23,7 +23,7 @@ pub const LOAD_OFF: u8 = b'q';
 /// Threads that run where there is load.
 pub const LOAD_THREADS: u32 = 12;
 /// Milliseconds of a step of the load.
-pub const LOAD_SLOT_MS: u64 = 400;
+pub const LOAD_SLOT_MS: u64 = 200;
 /// In which steps there is load, again and again: a shape that is like itself at no other moment.
 pub const LOAD_SHAPE: [bool; 7] = [true, true, true, false, true, false, false];
 

@@ -78,7 +78,7 @@ fn at_shift(samples: &[(u64, f64)], shift: u64) -> Follows {
 mod tests {
     use super::*;
 
-    /// Four samples in each step over three periods, of a load that began `late` milliseconds before.
+    /// Four samples in each step over two periods, of a load that began `late` milliseconds before.
     fn series(late: u64, value: impl Fn(bool, u64) -> u64) -> String {
         let sample = |n: u64| {
             let ms = n * LOAD_SLOT_MS / 4;
@@ -86,12 +86,12 @@ mod tests {
                 LOAD_SHAPE[usize::try_from((ms + late) / LOAD_SLOT_MS).expect("small") % LOAD_SHAPE.len()];
             format!("{ms}:{} ", value(on, n))
         };
-        (0..84).map(sample).collect()
+        (0..56).map(sample).collect()
     }
 
     #[test]
     fn a_load_is_found_whenever_it_began_and_among_others() {
-        for late in [0, 260, 1400, 2798] {
+        for late in [0, 130, 700, 1399] {
             // Up to eight more tasks, in no relation to it.
             let value = |on, n| u64::from(on) * u64::from(LOAD_THREADS) + n * 7 % 9;
             let follows = follows(&series(late, value)).expect("enough");

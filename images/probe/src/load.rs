@@ -11,11 +11,11 @@ use crate::files::beginning;
 use crate::out::Out;
 use crate::protocol::{LOAD_OFF, LOAD_ON, LOAD_SHAPE, LOAD_SLOT_MS, LOAD_THREADS, Spec};
 
-/// Three times the shape of the load, seen four times in each of its steps.
-const SAMPLES: u64 = 3 * LOAD_SHAPE.len() as u64 * 4;
+/// Twice the shape of the load, seen four times in each of its steps.
+const SAMPLES: u64 = 2 * LOAD_SHAPE.len() as u64 * 4;
 const INTERVAL: Duration = Duration::from_millis(LOAD_SLOT_MS / 4);
 
-/// P39: tasks that run, as two files tell it, over the time of three shapes; and the time that was stolen meanwhile.
+/// P39: tasks that run, as two files tell it, over the time of two shapes; and the time that was stolen meanwhile.
 pub(crate) fn visible(_: &Spec, out: &Out<'_>) {
     let stat = |key: &str| {
         let text = beginning("/proc/stat", 64 << 10).ok()?;
