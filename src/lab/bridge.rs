@@ -319,7 +319,7 @@ impl Bridge {
             // The isolab inside shall see it, too.
             Err(errno) => {
                 // What nobody reads is no loss.
-                self.lost = self.lost.or((index == 0 && errno != Errno::PIPE).then_some(errno));
+                self.lost = self.lost.or_else(|| (index == 0 && errno != Errno::PIPE).then_some(errno));
                 self.tell(&ToLab::CloseOutput(self.outputs[index].port))?;
             }
         }
