@@ -1,6 +1,5 @@
 //! `isolab check`: does a record hold what an exercise asked for?
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
@@ -9,6 +8,7 @@ use isolab_bench::check::{Spec, check, render};
 use crate::cli::CheckArgs;
 use crate::levels;
 use crate::report::{bytes, read};
+use crate::say;
 
 /// Exit status of a record that does not.
 const NOT_MET: u8 = 1;
@@ -23,7 +23,7 @@ pub(crate) fn command(args: &CheckArgs) -> anyhow::Result<u8> {
         .with_context(|| format!("read {}", args.against.display()))?;
     let checked = check(&read(&args.record)?, &spec);
     let text = if args.json { isolab_images::escape::json(&checked)? + "\n" } else { render(&checked) };
-    std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
+    say::all(text)?;
     Ok(if checked.passed { 0 } else { NOT_MET })
 }
 

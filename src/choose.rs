@@ -1,7 +1,6 @@
 //! `isolab choose`: which level does what is asked, with the evidence.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use anyhow::{Context, bail};
 use isolab_bench::choose::{Answer, Asked, Choice, LevelChoice, NEEDS, Point, StartBudget, THREATS, choose};
@@ -10,6 +9,7 @@ use isolab_bench::probe::ProbeRecord;
 use crate::cli::ChooseArgs;
 use crate::escaped;
 use crate::report::{bytes, read};
+use crate::say;
 use crate::units::{parse_duration, parse_size};
 
 /// Exit status where no level is known to fit.
@@ -58,7 +58,7 @@ pub(crate) fn command(args: &ChooseArgs) -> anyhow::Result<u8> {
         true => isolab_images::escape::json(&choice)? + "\n",
         false => render(&choice),
     };
-    std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
+    say::all(text)?;
     Ok(if choice.with(Answer::Fits).next().is_some() { 0 } else { NONE_FITS })
 }
 

@@ -1,13 +1,11 @@
 //! `isolab diff`: did an arm get slower or larger between two records?
 
-use std::io::Write;
-
-use anyhow::{Context, bail};
+use anyhow::bail;
 use isolab_bench::diff::{Question, diff, reasons, render};
 
 use crate::cli::DiffArgs;
 use crate::report::{named, read};
-use crate::{REFUSED, escaped};
+use crate::{REFUSED, escaped, say};
 
 /// Exit status of a regression, and of a record that fails its check.
 const REGRESSION: u8 = 1;
@@ -35,6 +33,6 @@ pub(crate) fn command(args: &DiffArgs) -> anyhow::Result<u8> {
         return Ok(REFUSED);
     }
     let text = if args.json { isolab_images::escape::json(&diff)? + "\n" } else { render(&diff, &a.host) };
-    std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
+    say::all(text)?;
     Ok(if diff.regression { REGRESSION } else { 0 })
 }

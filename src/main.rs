@@ -44,7 +44,6 @@ mod terminal;
 mod units;
 
 use std::hint::black_box;
-use std::io::Write;
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
@@ -192,7 +191,7 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
         Command::Doctor(args) => doctor::command(&args),
         Command::Lab(args) => place::lab(&args),
         Command::Explain(args) => {
-            std::io::stdout().write_all(explain::explain(args.topic.as_deref())?.as_bytes())?;
+            say::all(explain::explain(args.topic.as_deref())?)?;
             Ok(0)
         }
         Command::Gc(args) => gc::gc(&args),
@@ -201,11 +200,11 @@ fn dispatch(cli: Cli, main_ns: u64) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Completions { shell } => {
-            std::io::stdout().write_all(&completions::script(shell))?;
+            say::all(completions::script(shell))?;
             Ok(0)
         }
         Command::Man { command } => {
-            std::io::stdout().write_all(&manual::page(&command)?)?;
+            say::all(manual::page(&command)?)?;
             Ok(0)
         }
     }

@@ -2,13 +2,14 @@
 
 use std::fs::{File, Metadata};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use isolab_bench::report::text;
 use rustix::fs::{Access, access};
 
 use crate::cli::OutputOptions;
+use crate::say;
 
 impl OutputOptions {
     /// Refuses outputs that can't be written before anything is run.
@@ -71,6 +72,17 @@ pub(crate) fn same(a: &Path, b: &Path) -> bool {
     a == b || real(a).is_ok_and(|a| real(b).is_ok_and(|b| a == b))
 }
 
+/// Writes what is made for a place, where one was named.
+///
+/// # Errors
+/// It can't be made or written.
+pub(crate) fn put_to(
+    place: Option<&PathBuf>,
+    content: impl FnOnce() -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    place.map_or(Ok(()), |path| put(path, &content()?))
+}
+
 /// How a text report is printed, `to_stdout` or into a file.
 pub(crate) fn text_style(to_stdout: bool) -> text::TextStyle {
     let colour = to_stdout
@@ -91,7 +103,7 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
 /// It can't be written.
 pub(crate) fn put(path: &Path, content: &str) -> anyhow::Result<()> {
     if is_stdout(path) {
-        return std::io::stdout().write_all(content.as_bytes()).context("write to standard output");
+        return say::all(content);
     }
     let there = std::fs::metadata(path).ok();
     if there.as_ref().is_some_and(|it| !it.is_file() && !it.is_dir()) {

@@ -19,3 +19,11 @@ macro_rules! say {
 pub(crate) fn line(text: fmt::Arguments<'_>) -> anyhow::Result<()> {
     writeln!(stdout(), "{text}").context("write to standard output")
 }
+
+/// Prints all of it, as it is.
+///
+/// # Errors
+/// It can't be printed.
+pub(crate) fn all(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    stdout().write_all(text.as_ref()).context("write to standard output")
+}

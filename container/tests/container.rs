@@ -6,29 +6,18 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use fixture::{Pipes, TempDir, image, shell};
+use fixture::{Pipes, TempDir, contained, image, shell};
 use isolab_container::instance::{End, Outcome};
-use isolab_container::launch::{ContainerConfig, job_limits, start};
+use isolab_container::launch::{ContainerConfig, start};
 use isolab_container::root::{RootSource, mount_erofs};
 use isolab_images::job::{Job, Stdio};
-use isolab_images::programs::INIT;
 use isolab_wire::mark::{Code, Exit, Failure, Step};
-use isolab_wire::trace::Tracer;
 
 fn run(name: &str, job: &Job) -> (Outcome, String, String) {
     let dir = TempDir::new(name);
     let root = image(&dir);
     let pipes = Pipes::new();
-    let config = ContainerConfig {
-        job,
-        root: &root,
-        program: None,
-        stdio: pipes.ends(),
-        init: INIT,
-        limits: job_limits(job),
-        tracer: Tracer::OFF,
-    };
-    let outcome = start(&config).expect("start").wait().expect("wait");
+    let outcome = start(&contained(job, &root, &pipes)).expect("start").wait().expect("wait");
     let (out, err) = pipes.read();
     (outcome, out, err)
 }
@@ -138,18 +127,7 @@ fn instances_of_one_process_share_no_user_and_no_group() {
     let job = shell("cat /proc/self/uid_map /proc/self/gid_map");
     let pipes = [(); 3].map(|()| Pipes::new());
     // A block is an instance's until that has been waited for.
-    let instances = pipes.each_ref().map(|pipes| {
-        let config = ContainerConfig {
-            job: &job,
-            root: &root,
-            program: None,
-            stdio: pipes.ends(),
-            init: INIT,
-            limits: job_limits(&job),
-            tracer: Tracer::OFF,
-        };
-        start(&config).expect("start")
-    });
+    let instances = pipes.each_ref().map(|pipes| start(&contained(&job, &root, pipes)).expect("start"));
     for instance in instances {
         assert_eq!(instance.wait().expect("wait").end, End::Workload(Exit::Code(0)));
     }
@@ -189,16 +167,7 @@ fn forwards_signals_and_standard_input() {
     let mut input_write = File::from(input_write);
     let [_, out, err] = pipes.ends();
     let stdio = [std::os::fd::AsFd::as_fd(&input), out, err];
-    let config = ContainerConfig {
-        job: &job,
-        root: &root,
-        program: None,
-        stdio,
-        init: INIT,
-        limits: job_limits(&job),
-        tracer: Tracer::OFF,
-    };
-    let instance = start(&config).expect("start");
+    let instance = start(&ContainerConfig { stdio, ..contained(&job, &root, &pipes) }).expect("start");
     pipes.close_ends();
     input_write.write_all(b"a line\n").expect("write");
     let mut seen = String::new();
@@ -220,16 +189,7 @@ fn dropping_it_leaves_nothing() {
     let root = image(&dir);
     let job = shell("sleep 1000 & sleep 1000");
     let pipes = Pipes::new();
-    let config = ContainerConfig {
-        job: &job,
-        root: &root,
-        program: None,
-        stdio: pipes.ends(),
-        init: INIT,
-        limits: job_limits(&job),
-        tracer: Tracer::OFF,
-    };
-    let instance = start(&config).expect("start");
+    let instance = start(&contained(&job, &root, &pipes)).expect("start");
     let pid = instance.pid();
     let groups: Vec<PathBuf> = instance.cgroup().expect("a cgroup").dirs().map(ToOwned::to_owned).collect();
     assert!(groups.iter().all(|dir| dir.exists()));

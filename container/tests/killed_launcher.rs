@@ -5,13 +5,12 @@ mod fixture;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fixture::{Pipes, TempDir, image, shell};
+use fixture::{Pipes, TempDir, contained, image, shell};
 use isolab_container::bare::{self, BareConfig};
 use isolab_container::cgroup::{Limits, stale};
 use isolab_container::child::{SpawnOptions, spawn};
 use isolab_container::instance::Instance;
-use isolab_container::launch::{self, ContainerConfig, job_limits};
-use isolab_images::programs::INIT;
+use isolab_container::launch;
 use isolab_wire::trace::Tracer;
 
 /// Starts an instance in a launcher of its own, kills the launcher, gives the instance's process number.
@@ -63,19 +62,7 @@ fn a_container_dies_with_its_launcher() {
     let mut job = shell("sleep 1000 & sleep 1000");
     job.user.uid = 1000;
     let pipes = Pipes::new();
-    kill_launcher(|| {
-        let limits = job_limits(&job);
-        let config = ContainerConfig {
-            job: &job,
-            root: &root,
-            program: None,
-            stdio: pipes.ends(),
-            init: INIT,
-            limits,
-            tracer: Tracer::OFF,
-        };
-        launch::start(&config).ok()
-    });
+    kill_launcher(|| launch::start(&contained(&job, &root, &pipes)).ok());
     // Both ends are ours now: no process inside holds the pipe.
     assert_eq!(pipes.read().0, "");
 }

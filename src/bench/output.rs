@@ -8,7 +8,8 @@ use isolab_bench::report;
 use isolab_bench::suite::lines::{Line, SuiteRecord};
 
 use crate::cli::OutputOptions;
-use crate::output::{is_stdout, put};
+use crate::output::{is_stdout, put_to};
+use crate::say;
 
 /// Columns of the table.
 pub(crate) const COLUMNS: usize = 110;
@@ -59,12 +60,8 @@ impl Sink {
 /// # Errors
 /// One can't be written.
 pub(super) fn write(to: &OutputOptions, record: &SuiteRecord) -> anyhow::Result<()> {
-    let table = || {
-        let table = report::suite::render(record, COLUMNS);
-        io::stdout().write_all(table.as_bytes()).context("write the table")
-    };
     let wanted = !to.silent() && record.end.interrupted.is_none();
-    let table = if wanted { table() } else { Ok(()) };
-    let html = to.html.as_ref().map_or(Ok(()), |path| put(path, &report::html::render_bench(record)?));
+    let table = if wanted { say::all(report::suite::render(record, COLUMNS)) } else { Ok(()) };
+    let html = put_to(to.html.as_ref(), || Ok(report::html::render_bench(record)?));
     table.and(html)
 }

@@ -1,10 +1,8 @@
 //! The command `isolab doctor`.
 
-use std::io::Write;
-
 use super::{Inputs, Scope, examine, fix};
 use crate::cli::DoctorArgs;
-use crate::{hint, kernel};
+use crate::{hint, kernel, say};
 use isolab_images::kernels::STOCK;
 use isolab_images::store::Store;
 
@@ -19,6 +17,6 @@ pub(crate) fn command(args: &DoctorArgs) -> anyhow::Result<u8> {
         report = fix(report, &inputs, Scope::Run, args.yes, &mut || kernel::fetch_stock().map(drop))?;
     }
     let text = if args.json { report.json()? } else { report.text() };
-    std::io::stdout().write_all(text.as_bytes())?;
+    say::all(text)?;
     Ok(report.status())
 }

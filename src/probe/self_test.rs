@@ -17,7 +17,7 @@ use super::judge::Context;
 use super::{NOT_AS_PUBLISHED, Session, job_of, lines, run, truth};
 use crate::cli::ProbeArgs;
 use crate::config::JobConfig;
-use crate::resolve;
+use crate::{resolve, say};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -76,7 +76,7 @@ pub(super) fn run(_: &ProbeArgs, config: &JobConfig, rows: &[&'static Row]) -> a
         "\n{reached} of {} probes can fail; {nothing} have nothing to reach on this machine, {guest} ask about a guest, {not} are not shown.\n",
         rows.len()
     ));
-    std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
+    say::all(text)?;
     Ok(if not == 0 { 0 } else { NOT_AS_PUBLISHED })
 }
 

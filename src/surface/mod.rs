@@ -12,7 +12,6 @@ mod pages;
 mod run;
 mod tally;
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -29,11 +28,11 @@ use self::tally::{Launcher, Shape, Tally};
 use crate::cli::SurfaceArgs;
 use crate::compare::{self, RECORD_IN_LAB};
 use crate::config::JobConfig;
-use crate::output::{is_stdout, put, text_style};
+use crate::output::{is_stdout, put_to, text_style};
 use crate::place::{Place, check_lab_options, choose};
 use crate::resolve::{self, Resolved};
 use crate::signals::Signals;
-use crate::{OWN_ERROR, arguments, clock};
+use crate::{OWN_ERROR, arguments, clock, say};
 
 /// Traces, in its place.
 ///
@@ -67,14 +66,10 @@ pub(crate) fn surface(args: &SurfaceArgs) -> anyhow::Result<u8> {
             }
         }
     };
-    if let Some(path) = &args.json {
-        put(path, &record.to_json()?)?;
-    }
-    if !args.json.as_deref().is_some_and(is_stdout) {
-        let text = text::render(&record, text_style(true), args.names);
-        std::io::stdout().write_all(text.as_bytes()).context("write the table")?;
-    }
-    Ok(0)
+    let silent = args.json.as_deref().is_some_and(is_stdout);
+    let table = if silent { Ok(()) } else { say::all(text::render(&record, text_style(true), args.names)) };
+    let json = put_to(args.json.as_ref(), || Ok(record.to_json()?));
+    table.and(json).map(|()| 0)
 }
 
 /// The record of the same inside the lab, or the status of the isolab there.
