@@ -1,4 +1,4 @@
-//! Standard input, output and error: byte for byte, apart, and ending cleanly.
+//! Standard input, output and error: byte for byte, apart, and ending cleanly. `ISOLAB_TEST_FULL=1`: a hundred megabytes through guests, too.
 
 mod support;
 
@@ -48,15 +48,14 @@ fn a_hundred_megabytes_come_back_byte_for_byte_from_process_and_container() {
 }
 
 #[test]
-fn a_hundred_megabytes_come_back_byte_for_byte_from_the_vm_in_the_lab() {
-    let bytes = noise(100_000_000);
+fn megabytes_come_back_byte_for_byte_from_the_vm_in_the_lab() {
+    // A tenth fills all buffers on the way many times.
+    let bytes = noise(if support::full() { 100_000_000 } else { 10_000_000 });
     // A lab that gets stuck is QEMU's fault and told as such; its output is then short.
     for (name, options) in GUESTS {
-        // The way of the bytes is the same for both, and a tenth fills all its buffers.
-        let bytes = if options.is_empty() { &bytes[..] } else { &bytes[..bytes.len() / 10] };
-        let once = |_| std::panic::catch_unwind(|| through_cat("vm", options, bytes)).ok();
+        let once = |_| std::panic::catch_unwind(|| through_cat("vm", options, &bytes)).ok();
         let back = (0..8).find_map(once).expect("one session in eight that does not get stuck");
-        assert_eq!(Sha256::digest(back), Sha256::digest(bytes), "{name}");
+        assert_eq!(Sha256::digest(back), Sha256::digest(&bytes), "{name}");
     }
 }
 
@@ -117,7 +116,8 @@ fn a_workload_that_closes_its_input_does_not_end_isolab_early() {
 
 #[test]
 fn an_input_that_ends_at_once_and_an_output_closed_from_the_start_end_cleanly() {
-    for (level, place) in LEVELS {
+    // Neither depends on how a guest began.
+    for (level, place) in &LEVELS[..3] {
         let mut child = piped(level, place, &["demo", "--", "/isolab-work", "cat"]);
         drop(child.stdin.take());
         let mut out = Vec::new();

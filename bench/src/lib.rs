@@ -29,7 +29,6 @@ pub mod recorded;
 pub mod report;
 pub mod run_report;
 pub mod sample;
-pub mod statistics;
 pub mod stop;
 pub mod subphase;
 pub mod suite;
@@ -37,3 +36,8 @@ pub mod summary;
 pub mod surface;
 pub mod timeline;
 pub mod vary;
+
+pub use isolab_statistics as statistics;
+
+#[cfg(test)]
+mod simulation;

@@ -22,8 +22,6 @@ pub const LOAD_ON: u8 = b'l';
 pub const LOAD_OFF: u8 = b'q';
 /// Threads that run where there is load.
 pub const LOAD_THREADS: u32 = 12;
-/// Milliseconds of a step of the load.
-pub const LOAD_SLOT_MS: u64 = 200;
 /// In which steps there is load, again and again: a shape that is like itself at no other moment.
 pub const LOAD_SHAPE: [bool; 7] = [true, true, true, false, true, false, false];
 
@@ -81,6 +79,8 @@ pub struct Planted {
     pub secret_variable: String,
     /// How many threads sleep on the host.
     pub threads: u32,
+    /// Milliseconds of a step of the load ([`LOAD_SHAPE`]).
+    pub load_step_ms: u32,
     /// The variable of the environment of isolab itself and of the process.
     pub variable: String,
 }

@@ -6,8 +6,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
+use isolab_bench::environment::ClockKind;
 use isolab_container::root::mount_erofs;
 use rustix::fs::{fstat, major, minor};
+
+use super::load;
+use crate::compare;
 
 /// Facts of the host that are in no single line of a file.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,8 @@ pub(super) struct HostTruth {
     pub(super) interfaces: String,
     /// Whether its kernel merges pages that are alike: what the switch says.
     pub(super) merging: String,
+    /// Milliseconds of a step of the load that is made on it.
+    pub(super) load_step_ms: u32,
     /// A mount of the image that isolab holds; nothing without root.
     pub(super) image: Option<OwnImage>,
 }
@@ -74,6 +80,7 @@ pub(super) fn read(image: &File) -> HostTruth {
         Some((format!("{kind} namespace"), id.to_string_lossy().into_owned()))
     };
     HostTruth {
+        load_step_ms: load::step_ms(compare::class().1 == ClockKind::Instructions),
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         sources,
         blocks: names("/sys/block"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use isolab_images::probe::{LOAD_SHAPE, LOAD_SLOT_MS, LOAD_THREADS};
+use isolab_images::probe::{LOAD_SHAPE, LOAD_THREADS};
 
 /// Fewer samples show nothing.
 const LEAST_SAMPLES: usize = 40;
@@ -12,8 +12,17 @@ const MOST_SAMPLES: usize = 400;
 const LATEST_MS: u64 = 600_000;
 /// Of a series that follows; with any it is less.
 const LEAST_CORRELATION: f64 = 0.5;
-/// Steps, in milliseconds, in which the beginning of the shape is looked for: the clocks inside and outside may differ.
-const SHIFT_MS: usize = 25;
+/// Parts of a step in which the beginning of the shape is looked for: the clocks inside and outside may differ.
+const SHIFTS: u64 = 8;
+/// Milliseconds of a step of the load: long enough for a host with other tasks.
+const STEP_MS: u32 = 200;
+/// Where the clock counts instructions: nothing else runs there, and all of the load is instructions.
+const COUNTED_STEP_MS: u32 = 40;
+
+/// How long the steps of the load are on this host.
+pub(super) const fn step_ms(counted: bool) -> u32 {
+    if counted { COUNTED_STEP_MS } else { STEP_MS }
+}
 
 /// How a series follows the load at the shift where it does so best.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -38,12 +47,12 @@ impl fmt::Display for Follows {
 }
 
 /// The load, in words.
-pub(super) fn made() -> String {
-    format!("{LOAD_THREADS} threads on and off, in {} steps of {LOAD_SLOT_MS} ms", LOAD_SHAPE.len())
+pub(super) fn made(step_ms: u32) -> String {
+    format!("{LOAD_THREADS} threads on and off, in {} steps of {step_ms} ms", LOAD_SHAPE.len())
 }
 
 /// Reads `MILLISECONDS:NUMBER` words and compares them with the load's shape; nothing where there are too few of them.
-pub(super) fn follows(series: &str) -> Option<Follows> {
+pub(super) fn follows(series: &str, step_ms: u32) -> Option<Follows> {
     let sample = |word: &str| {
         let (ms, value) = word.split_once(':')?;
         let (ms, value) = (ms.parse::<u64>().ok()?, value.parse::<u32>().ok()?);
@@ -53,14 +62,15 @@ pub(super) fn follows(series: &str) -> Option<Follows> {
     if samples.len() < LEAST_SAMPLES {
         return None;
     }
-    let period = LOAD_SHAPE.len() as u64 * LOAD_SLOT_MS;
-    let best = (0..period).step_by(SHIFT_MS).map(|shift| at_shift(&samples, shift));
+    let step_ms = u64::from(step_ms.max(1));
+    let shifts = LOAD_SHAPE.len() as u64 * SHIFTS;
+    let best = (0..shifts).map(|shift| at_shift(&samples, step_ms, shift * step_ms / SHIFTS));
     best.max_by(|a, b| a.correlation.total_cmp(&b.correlation))
 }
 
-fn at_shift(samples: &[(u64, f64)], shift: u64) -> Follows {
+fn at_shift(samples: &[(u64, f64)], step_ms: u64, shift: u64) -> Follows {
     let is_on = |ms: u64| {
-        let step = (ms + shift) / LOAD_SLOT_MS % LOAD_SHAPE.len() as u64;
+        let step = (ms + shift) / step_ms % LOAD_SHAPE.len() as u64;
         usize::try_from(step).is_ok_and(|step| LOAD_SHAPE[step])
     };
     let (on, off): (Vec<_>, Vec<_>) = samples.iter().partition(|(ms, _)| is_on(*ms));
@@ -78,12 +88,17 @@ fn at_shift(samples: &[(u64, f64)], shift: u64) -> Follows {
 mod tests {
     use super::*;
 
+    const STEP: u64 = STEP_MS as u64;
+
+    fn follows(series: &str) -> Option<Follows> {
+        super::follows(series, STEP_MS)
+    }
+
     /// Four samples in each step over two periods, of a load that began `late` milliseconds before.
     fn series(late: u64, value: impl Fn(bool, u64) -> u64) -> String {
         let sample = |n: u64| {
-            let ms = n * LOAD_SLOT_MS / 4;
-            let on =
-                LOAD_SHAPE[usize::try_from((ms + late) / LOAD_SLOT_MS).expect("small") % LOAD_SHAPE.len()];
+            let ms = n * STEP / 4;
+            let on = LOAD_SHAPE[usize::try_from((ms + late) / STEP).expect("small") % LOAD_SHAPE.len()];
             format!("{ms}:{} ", value(on, n))
         };
         (0..56).map(sample).collect()

@@ -293,7 +293,8 @@ impl<'a> Session<'a> {
         job: Job,
         rows: &'a [&'static Row],
     ) -> anyhow::Result<Self> {
-        let plants = Plants::new()?;
+        let host = host::read(&image.file);
+        let plants = Plants::new(host.load_step_ms)?;
         let files = truth::files(plants.planted.threads, image.entry.size.div_ceil(1024));
         let mut own = fs::File::open("/proc/self/exe").context("open isolab's own program")?;
         let len = own.metadata().context("look at isolab's own program")?.len();
@@ -301,7 +302,7 @@ impl<'a> Session<'a> {
         own.by_ref().take(HASHED).read_to_end(&mut beginning).context("read isolab's own program")?;
         let isolab = (len, format!("{:016x}", fnv(&beginning)));
         let signals = Signals::catch().context("catch signals")?;
-        let (host, knobs) = (host::read(&image.file), Knobs::default());
+        let knobs = Knobs::default();
         Ok(Self { config, knobs, image, job, rows, plants, files, host, isolab, signals })
     }
 

@@ -38,11 +38,11 @@ fn random(bytes: &mut [u8]) -> anyhow::Result<()> {
 }
 
 impl Plants {
-    /// Plants everything.
+    /// Plants everything; the load on the host is to have steps of so many milliseconds.
     ///
     /// # Errors
     /// The process can't be started or can't plant.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new(load_step_ms: u32) -> anyhow::Result<Self> {
         let mut bytes = [0; 10];
         random(&mut bytes)?;
         let mut hex = String::new();
@@ -68,6 +68,7 @@ impl Plants {
             process: nonce.chars().take(15).collect(),
             shm_file: if shm.is_dir() { format!("/dev/shm/{nonce}") } else { String::new() },
             threads: THREADS + u32::from(bytes[8]) % 100,
+            load_step_ms,
             variable: VARIABLE.to_owned(),
             nonce,
             ..Planted::default()

@@ -36,7 +36,7 @@ pub(crate) fn stay(spec: &Spec) -> io::Result<()> {
         out.write_all(&line)?;
         out.flush()?;
         // It ends when isolab ends, or when it is told to.
-        load::obey()?;
+        load::obey(spec)?;
     }
     drop(files);
     said.map(drop)

@@ -9,14 +9,20 @@ use std::time::{Duration, Instant};
 
 use crate::files::beginning;
 use crate::out::Out;
-use crate::protocol::{LOAD_OFF, LOAD_ON, LOAD_SHAPE, LOAD_SLOT_MS, LOAD_THREADS, Spec};
+use crate::protocol::{LOAD_OFF, LOAD_ON, LOAD_SHAPE, LOAD_THREADS, Spec};
 
-/// Twice the shape of the load, seen four times in each of its steps.
-const SAMPLES: u64 = 2 * LOAD_SHAPE.len() as u64 * 4;
-const INTERVAL: Duration = Duration::from_millis(LOAD_SLOT_MS / 4);
+/// How often each step of the load is looked at.
+const LOOKS: u32 = 4;
+/// Twice its shape.
+const SAMPLES: u32 = 2 * LOAD_SHAPE.len() as u32 * LOOKS;
+
+/// How long a step of the load is.
+fn step(spec: &Spec) -> Duration {
+    Duration::from_millis(spec.planted.load_step_ms.into())
+}
 
 /// P39: tasks that run, as two files tell it, over the time of two shapes; and the time that was stolen meanwhile.
-pub(crate) fn visible(_: &Spec, out: &Out<'_>) {
+pub(crate) fn visible(spec: &Spec, out: &Out<'_>) {
     let stat = |key: &str| {
         let text = beginning("/proc/stat", 64 << 10).ok()?;
         text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()))
@@ -30,7 +36,7 @@ pub(crate) fn visible(_: &Spec, out: &Out<'_>) {
     let (start, before) = (Instant::now(), stolen());
     let mut series = [String::new(), String::new()];
     for n in 0..SAMPLES {
-        let next = start + INTERVAL * u32::try_from(n).unwrap_or(u32::MAX);
+        let next = start + step(spec) / LOOKS * n;
         thread::sleep(next.saturating_duration_since(Instant::now()));
         let ms = start.elapsed().as_millis();
         for (text, value) in series.iter_mut().zip([running(), average()]) {
@@ -66,7 +72,7 @@ struct Load {
 }
 
 impl Load {
-    fn start() -> io::Result<Self> {
+    fn start(step: Duration) -> io::Result<Self> {
         let state = Arc::new(State::default());
         let small = || thread::Builder::new().stack_size(64 << 10);
         let worker = |_| {
@@ -75,7 +81,7 @@ impl Load {
         };
         let workers: Vec<JoinHandle<()>> = (0..LOAD_THREADS).map(worker).collect::<io::Result<_>>()?;
         let shared = Arc::clone(&state);
-        let leader = small().spawn(move || lead(&shared, workers))?;
+        let leader = small().spawn(move || lead(&shared, workers, step))?;
         Ok(Self { state, leader: Some(leader) })
     }
 }
@@ -100,12 +106,12 @@ fn work(state: &State) {
     }
 }
 
-fn lead(state: &State, workers: Vec<JoinHandle<()>>) {
+fn lead(state: &State, workers: Vec<JoinHandle<()>>, length: Duration) {
     let start = Instant::now();
     for step in 0_u32.. {
         state.on.store(LOAD_SHAPE[step as usize % LOAD_SHAPE.len()], Ordering::Relaxed);
         workers.iter().for_each(|worker| worker.thread().unpark());
-        let next = start + Duration::from_millis(LOAD_SLOT_MS) * (step + 1);
+        let next = start + length * (step + 1);
         while Instant::now() < next && !state.over.load(Ordering::Relaxed) {
             thread::park_timeout(next.saturating_duration_since(Instant::now()));
         }
@@ -121,11 +127,11 @@ fn lead(state: &State, workers: Vec<JoinHandle<()>>) {
 }
 
 /// Makes load or none, as standard input says, until that ends.
-pub(crate) fn obey() -> io::Result<()> {
+pub(crate) fn obey(spec: &Spec) -> io::Result<()> {
     let mut load = None;
     for word in io::stdin().lock().bytes() {
         match word? {
-            LOAD_ON if load.is_none() => load = Some(Load::start()?),
+            LOAD_ON if load.is_none() => load = Some(Load::start(step(spec))?),
             LOAD_OFF => drop(load.take()),
             _ => {}
         }

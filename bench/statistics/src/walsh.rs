@@ -104,7 +104,7 @@ mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::statistics::median;
+    use crate::median;
 
     fn all_averages(values: &[f64]) -> Vec<f64> {
         let mut all: Vec<f64> = (0..values.len())

@@ -5,8 +5,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::{Resampling, count, median_with_interval};
 use crate::paired::{Finding, Measure, NoiseFloor, Paired, judge};
+use crate::statistics::{Resampling, count, median_with_interval};
 
 /// Resamples in a simulation: the ends of an interval move by little over that.
 const RESAMPLES: usize = 1000;
@@ -69,7 +69,7 @@ fn the_interval_of_the_shift_covers_it() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     let covered = share(2000, |_| {
         let values: Vec<f64> = (0..30).map(|_| 7.0 + normal(&mut rng)).collect();
-        let [low, high] = super::hodges_lehmann(&values).and_then(|e| e.ci95).expect("enough");
+        let [low, high] = crate::statistics::hodges_lehmann(&values).and_then(|e| e.ci95).expect("enough");
         (low..=high).contains(&7.0)
     });
     assert!((0.93..=0.97).contains(&covered), "covered {covered}");
@@ -112,7 +112,7 @@ fn p_values_of_nothing_are_uniform() {
             .map(|trial| {
                 let logs: Vec<f64> =
                     pairs(&mut rng, n, 1.0, 0.03, 0.0).iter().map(|(a, b)| (b / a).ln()).collect();
-                super::sign_flip_p(&logs, trial)
+                crate::statistics::sign_flip_p(&logs, trial)
             })
             .collect();
         p.sort_unstable_by(f64::total_cmp);

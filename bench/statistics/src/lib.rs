@@ -1,6 +1,7 @@
 //! Statistics: pure functions of numbers. A seed makes the intervals the same on every machine.
 //!
 //! What each of them is for, and why this one, is in `docs/method.md`.
+#![forbid(unsafe_code)]
 
 mod autocorrelation;
 mod bootstrap;
@@ -49,9 +50,7 @@ impl Estimate {
 
 /// A count as a number: exact below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
-pub(crate) const fn count(n: usize) -> f64 {
+#[must_use]
+pub const fn count(n: usize) -> f64 {
     n as f64
 }
-
-#[cfg(test)]
-mod simulation;
