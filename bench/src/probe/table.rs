@@ -556,7 +556,7 @@ pub const ROWS: &[Row] = &[
         id: "P39",
         title: "load of the host",
         question: "Can the load of others be seen?",
-        method: "the numbers of running tasks, 20 times a second, beside a load of a known shape that isolab makes on the host; stolen \
+        method: "the numbers of running tasks, four times in each step of a load of known shape that isolab makes on the host; stolen \
                  time is reported",
         levels: [
             host("the host's"),
