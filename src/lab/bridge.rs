@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
 use super::console::Console;
-use super::machine::RunningMachine;
+use super::machine::{LabClock, RunningMachine};
 use super::protocol::{CHUNK, FileSum, Frames, FromLab, ToLab, frame, message, port};
 use super::streams::{Lines, Output, check_files, receive, send};
 use super::terminal::{self, RawTerminal};
@@ -244,8 +244,10 @@ impl Bridge {
             Source::Messages => self.read_messages(),
             Source::Signals => self.read_signals()?,
             Source::Monitor => {
-                if let Some(watchdog) = &mut self.watchdog {
-                    watchdog.read()?;
+                let is_idle = self.watchdog.as_mut().map_or(Ok(false), Watchdog::read)?;
+                // Where instructions are counted, it would be one more event for those that are measured.
+                if is_idle && self.phase == Phase::Up && self.machine.clock == LabClock::Wall {
+                    self.tell(&ToLab::Nudge)?;
                 }
             }
             Source::Ended => {}

@@ -76,6 +76,8 @@ pub(crate) struct RunningMachine {
     pub(crate) monitor: Option<UnixStream>,
     /// QEMU's own messages.
     pub(crate) messages: Option<ChildStderr>,
+    /// What its clock counts.
+    pub(crate) clock: LabClock,
 }
 
 impl Machine<'_> {
@@ -116,7 +118,15 @@ impl Machine<'_> {
         let mut child = started.with_context(|| format!("start {}", qemu.display()))?;
         let ended = pidfd(&child).inspect_err(|_| drop(child.kill()))?;
         let messages = child.stderr.take();
-        Ok(RunningMachine { child, ended, ports, console, monitor: Some(monitor), messages })
+        Ok(RunningMachine {
+            child,
+            ended,
+            ports,
+            console,
+            monitor: Some(monitor),
+            messages,
+            clock: self.clock,
+        })
     }
 
     fn arguments(

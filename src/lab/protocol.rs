@@ -154,6 +154,8 @@ pub(crate) enum ToLab {
     },
     /// Nobody reads this output any more (a port number).
     CloseOutput(u32),
+    /// Nothing: the interrupt with which it comes is what it is for (`watchdog.rs`).
+    Nudge,
 }
 
 /// Bytes that are not a frame.

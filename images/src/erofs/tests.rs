@@ -115,8 +115,9 @@ fn every_damaged_bit_of_metadata_is_refused_with_a_mended_checksum_too() {
     let meta_len = contents_at(&tree);
     assert!(meta_len < written.len);
     let mut damage = Damage(1);
+    let images = if std::env::var_os("ISOLAB_TEST_FULL").is_some() { 10_000 } else { 3000 };
     let positions =
-        (0..3000).map(|i| if i < 1000 { 1024 + damage.next() % 3072 } else { damage.next() % meta_len });
+        (0..images).map(|i| if i % 3 == 0 { 1024 + damage.next() % 3072 } else { damage.next() % meta_len });
     for at in positions.collect::<Vec<_>>() {
         let mut byte = [0];
         let mut sum = [0; 4];

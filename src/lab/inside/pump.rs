@@ -170,6 +170,7 @@ impl Control {
                     let _ = resize(terminal, *rows, *cols);
                 }
             }
+            ToLab::Nudge => {}
             ToLab::CloseOutput(number) => self.closed(*number).store(true, Ordering::Relaxed),
         }
     }
