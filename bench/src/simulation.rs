@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::paired::{Finding, Measure, NoiseFloor, Paired, judge};
-use crate::statistics::{Resampling, count, median_with_interval};
+use crate::statistics::{Resampling, count, hodges_lehmann, median_with_interval, sign_flip_p};
 
 /// Resamples in a simulation: the ends of an interval move by little over that.
 const RESAMPLES: usize = 1000;
@@ -35,6 +35,11 @@ fn pairs(rng: &mut ChaCha8Rng, n: usize, effect: f64, cv: f64, drift: f64) -> Ve
         .collect()
 }
 
+fn interval_of_ratio(pairs: &[(f64, f64)], trial: u64) -> [f64; 2] {
+    let ratio = Paired::with_resamples(pairs, &[], trial, RESAMPLES).and_then(|p| p.ratio);
+    ratio.and_then(|ratio| ratio.ci95).expect("enough pairs")
+}
+
 #[test]
 fn the_interval_of_a_median_covers_it_as_often_as_it_says() {
     for (n, seed) in [(9, 1), (10, 12), (30, 2), (31, 3), (100, 4)] {
@@ -56,9 +61,7 @@ fn the_interval_of_a_ratio_covers_it_also_where_the_machine_drifts() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let covered = share(2000, |trial| {
         let pairs = pairs(&mut rng, 30, 1.25, 0.03, 0.03);
-        let ratio =
-            Paired::with_resamples(&pairs, &[], trial, RESAMPLES).and_then(|p| p.ratio).expect("pairs");
-        let [low, high] = ratio.ci95.expect("enough");
+        let [low, high] = interval_of_ratio(&pairs, trial);
         (low..=high).contains(&1.25)
     });
     assert!((0.93..=0.97).contains(&covered), "covered {covered}");
@@ -69,7 +72,7 @@ fn the_interval_of_the_shift_covers_it() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     let covered = share(2000, |_| {
         let values: Vec<f64> = (0..30).map(|_| 7.0 + normal(&mut rng)).collect();
-        let [low, high] = crate::statistics::hodges_lehmann(&values).and_then(|e| e.ci95).expect("enough");
+        let [low, high] = hodges_lehmann(&values).and_then(|e| e.ci95).expect("enough");
         (low..=high).contains(&7.0)
     });
     assert!((0.93..=0.97).contains(&covered), "covered {covered}");
@@ -80,9 +83,7 @@ fn an_arm_against_itself_differs_as_rarely_as_it_should() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let differs = share(2000, |trial| {
         let pairs = pairs(&mut rng, 40, 1.0, 0.03, 0.03);
-        let ratio =
-            Paired::with_resamples(&pairs, &[], trial, RESAMPLES).and_then(|p| p.ratio).expect("pairs");
-        let [low, high] = ratio.ci95.expect("enough");
+        let [low, high] = interval_of_ratio(&pairs, trial);
         low > 1.0 || high < 1.0
     });
     assert!((0.03..=0.07).contains(&differs), "differs in {differs}");
@@ -96,9 +97,7 @@ fn all_of_one_arm_and_then_all_of_the_other_would_differ_in_a_third_of_the_cases
         let runs: Vec<f64> =
             (0..80).map(|i| startup(&mut rng, 1e8 * (1.0 + 0.03 * f64::from(i) / 80.0), 0.03)).collect();
         let blocked: Vec<(f64, f64)> = runs[..40].iter().copied().zip(runs[40..].iter().copied()).collect();
-        let ratio =
-            Paired::with_resamples(&blocked, &[], trial, RESAMPLES).and_then(|p| p.ratio).expect("pairs");
-        let [low, high] = ratio.ci95.expect("enough");
+        let [low, high] = interval_of_ratio(&blocked, trial);
         low > 1.0 || high < 1.0
     });
     assert!(differs > 0.25, "differs in {differs}");
@@ -112,7 +111,7 @@ fn p_values_of_nothing_are_uniform() {
             .map(|trial| {
                 let logs: Vec<f64> =
                     pairs(&mut rng, n, 1.0, 0.03, 0.0).iter().map(|(a, b)| (b / a).ln()).collect();
-                crate::statistics::sign_flip_p(&logs, trial)
+                sign_flip_p(&logs, trial)
             })
             .collect();
         p.sort_unstable_by(f64::total_cmp);

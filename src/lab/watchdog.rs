@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Looks at the same instruction with interrupts off that make a stuck CPU: a kernel's longest such stretch is far
 /// shorter than these seconds.
 const LIMIT: u32 = 8;
-/// Looks at a halted CPU after which it is told to be so.
+/// Looks at a halted CPU after which that is told.
 const HALTED: u32 = 8;
 
 /// The lab is stuck.
@@ -62,7 +62,7 @@ impl Watchdog {
         }
     }
 
-    /// Takes in an answer; whether the CPU has been halted whenever it was looked at for a while (told once, then after as long again).
+    /// Takes in an answer: whether it is one more time that the CPU was halted at all of [`HALTED`] looks.
     ///
     /// # Errors
     /// The CPU is stuck.
@@ -83,12 +83,8 @@ impl Watchdog {
         if self.same >= LIMIT {
             return Err(Stuck);
         }
-        self.halted = if halted { self.halted + 1 } else { 0 };
-        let is_idle = self.halted >= HALTED;
-        if is_idle {
-            self.halted = 0;
-        }
-        Ok(is_idle)
+        self.halted = if halted { self.halted % HALTED + 1 } else { 0 };
+        Ok(self.halted == HALTED)
     }
 }
 

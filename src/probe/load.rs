@@ -88,17 +88,16 @@ fn at_shift(samples: &[(u64, f64)], step_ms: u64, shift: u64) -> Follows {
 mod tests {
     use super::*;
 
-    const STEP: u64 = STEP_MS as u64;
-
     fn follows(series: &str) -> Option<Follows> {
         super::follows(series, STEP_MS)
     }
 
-    /// Four samples in each step over two periods, of a load that began `late` milliseconds before.
-    fn series(late: u64, value: impl Fn(bool, u64) -> u64) -> String {
+    /// Four samples in each step of so many milliseconds over two periods, of a load that began `late` milliseconds before.
+    fn series(step_ms: u32, late: u64, value: impl Fn(bool, u64) -> u64) -> String {
+        let step_ms = u64::from(step_ms);
         let sample = |n: u64| {
-            let ms = n * STEP / 4;
-            let on = LOAD_SHAPE[usize::try_from((ms + late) / STEP).expect("small") % LOAD_SHAPE.len()];
+            let ms = n * step_ms / 4;
+            let on = LOAD_SHAPE[usize::try_from((ms + late) / step_ms).expect("small") % LOAD_SHAPE.len()];
             format!("{ms}:{} ", value(on, n))
         };
         (0..56).map(sample).collect()
@@ -106,10 +105,12 @@ mod tests {
 
     #[test]
     fn a_load_is_found_whenever_it_began_and_among_others() {
-        for late in [0, 130, 700, 1399] {
+        for (step_ms, late) in
+            [STEP_MS, COUNTED_STEP_MS].into_iter().flat_map(|ms| [0, 130, 700, 1399].map(|late| (ms, late)))
+        {
             // Up to eight more tasks, in no relation to it.
             let value = |on, n| u64::from(on) * u64::from(LOAD_THREADS) + n * 7 % 9;
-            let follows = follows(&series(late, value)).expect("enough");
+            let follows = super::follows(&series(step_ms, late, value), step_ms).expect("enough");
             assert!(follows.is_visible() && follows.correlation > 0.8, "{follows}");
         }
     }
@@ -117,10 +118,10 @@ mod tests {
     #[test]
     fn what_only_looks_like_it_is_none() {
         for (name, text) in [
-            ("never changes", series(0, |_, _| 1)),
-            ("follows by too little", series(0, |on, _| 1 + u64::from(on))),
-            ("changes by itself", series(0, |_, n| n * n % 41)),
-            ("the other way round", series(0, |on, n| if on { n % 3 } else { 6 })),
+            ("never changes", series(STEP_MS, 0, |_, _| 1)),
+            ("follows by too little", series(STEP_MS, 0, |on, _| 1 + u64::from(on))),
+            ("changes by itself", series(STEP_MS, 0, |_, n| n * n % 41)),
+            ("the other way round", series(STEP_MS, 0, |on, n| if on { n % 3 } else { 6 })),
         ] {
             assert!(
                 !follows(&text).expect("enough").is_visible(),
