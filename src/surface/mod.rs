@@ -2,7 +2,7 @@
 //!
 //! In order, for each level: what the filters allow, from the filters themselves ([`mod@allowed`]); then runs ([`run`]), each traced by the
 //! kernel in a trace of its own ([`instance`]); their lines ([`events`]) are put down to the workload, the monitor's threads, or isolab
-//! ([`tally`]). With `--depth` one more run has all tracepoints on ([`depth`], [`pages`]). No time and no memory is taken of such a run.
+//! ([`tally`]). With `--depth` one more run has all tracepoints on ([`mod@depth`], [`pages`]). No time and no memory is taken of such a run.
 
 mod allowed;
 mod depth;
