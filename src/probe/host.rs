@@ -29,8 +29,8 @@ pub(super) struct HostTruth {
     pub(super) interfaces: String,
     /// Whether its kernel merges pages that are alike: what the switch says.
     pub(super) merging: String,
-    /// Milliseconds of a step of the load that is made on it.
-    pub(super) load_step_ms: u32,
+    /// The load that is made on it.
+    pub(super) load: load::Plan,
     /// A mount of the image that isolab holds; nothing without root.
     pub(super) image: Option<OwnImage>,
 }
@@ -80,7 +80,7 @@ pub(super) fn read(image: &File) -> HostTruth {
         Some((format!("{kind} namespace"), id.to_string_lossy().into_owned()))
     };
     HostTruth {
-        load_step_ms: load::step_ms(compare::class().1 == ClockKind::Instructions),
+        load: load::plan(compare::class().1 == ClockKind::Instructions),
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         sources,
         blocks: names("/sys/block"),

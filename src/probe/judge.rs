@@ -236,8 +236,8 @@ impl Context<'_> {
 
     /// Whether a series follows the load that was made.
     fn load(&self, item: &Item, seen: &str) -> ItemRecord {
-        let host = Some(load::made(self.host.load_step_ms));
-        let Some(follows) = load::follows(seen, self.host.load_step_ms) else {
+        let host = Some(load::made(self.host.load.step_ms));
+        let Some(follows) = load::follows(seen, self.host.load.step_ms) else {
             return plain(&item.item, Outcome::Unknown, Some("too few samples".to_owned()), host);
         };
         let said = Some(follows.to_string());

@@ -14,14 +14,29 @@ const LATEST_MS: u64 = 600_000;
 const LEAST_CORRELATION: f64 = 0.5;
 /// Parts of a step in which the beginning of the shape is looked for: the clocks inside and outside may differ.
 const SHIFTS: u64 = 8;
-/// Milliseconds of a step of the load: long enough for a host with other tasks.
-const STEP_MS: u32 = 200;
-/// Where the clock counts instructions: nothing else runs there, and all of the load is instructions.
-const COUNTED_STEP_MS: u32 = 40;
 
-/// How long the steps of the load are on this host.
-pub(super) const fn step_ms(counted: bool) -> u32 {
-    if counted { COUNTED_STEP_MS } else { STEP_MS }
+/// How load is made and looked for on a host.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Plan {
+    /// Milliseconds of a step.
+    pub(super) step_ms: u32,
+    /// How often it is looked for, at most, until it is seen.
+    pub(super) looks: u32,
+}
+
+/// A host with other tasks, which may hide it: long steps, and looked for again.
+const AMONG_OTHERS: Plan = Plan { step_ms: 200, looks: 3 };
+/// Where the clock counts instructions, nothing else runs, and all of the load is instructions.
+const ALONE: Plan = Plan { step_ms: 40, looks: 1 };
+
+/// What this host needs.
+pub(super) const fn plan(counted: bool) -> Plan {
+    if counted { ALONE } else { AMONG_OTHERS }
+}
+
+/// Whether series were read and one of them does not follow the load.
+pub(super) fn is_hidden<'a>(mut series: impl Iterator<Item = &'a str>, step_ms: u32) -> bool {
+    series.any(|text| follows(text, step_ms).is_some_and(|follows| !follows.is_visible()))
 }
 
 /// How a series follows the load at the shift where it does so best.
@@ -88,6 +103,8 @@ fn at_shift(samples: &[(u64, f64)], step_ms: u64, shift: u64) -> Follows {
 mod tests {
     use super::*;
 
+    const STEP_MS: u32 = AMONG_OTHERS.step_ms;
+
     fn follows(series: &str) -> Option<Follows> {
         super::follows(series, STEP_MS)
     }
@@ -105,8 +122,10 @@ mod tests {
 
     #[test]
     fn a_load_is_found_whenever_it_began_and_among_others() {
-        for (step_ms, late) in
-            [STEP_MS, COUNTED_STEP_MS].into_iter().flat_map(|ms| [0, 130, 700, 1399].map(|late| (ms, late)))
+        for (step_ms, late) in [AMONG_OTHERS, ALONE]
+            .into_iter()
+            .map(|plan| plan.step_ms)
+            .flat_map(|ms| [0, 130, 700, 1399].map(|late| (ms, late)))
         {
             // Up to eight more tasks, in no relation to it.
             let value = |on, n| u64::from(on) * u64::from(LOAD_THREADS) + n * 7 % 9;
@@ -129,6 +148,16 @@ mod tests {
                 follows(&text).expect("enough")
             );
         }
+    }
+
+    #[test]
+    fn a_load_that_one_of_two_series_does_not_show_is_looked_for_again() {
+        let load = series(STEP_MS, 0, |on, _| u64::from(on) * u64::from(LOAD_THREADS));
+        let none = series(STEP_MS, 0, |_, _| 1);
+        let hidden = |all: &[&str]| is_hidden(all.iter().copied(), STEP_MS);
+        assert!(hidden(&[&load, &none]) && !hidden(&[&load, &load]));
+        // What can't be read shows nothing the next time, either.
+        assert!(!hidden(&["", &load]) && !hidden(&[]));
     }
 
     #[test]
