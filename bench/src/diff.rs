@@ -4,13 +4,11 @@
 //! percentile bootstrap interval that resamples each record by itself. All judged intervals hold together with 95 %
 //! (Bonferroni), so a diff of many metrics finds no more by chance than a diff of one.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::record::Record;
 use crate::sample::Sample;
-use crate::statistics::{MIN_FOR_INTERVAL, RESAMPLES, median, quantile};
+use crate::statistics::{MIN_FOR_INTERVAL, RESAMPLES, median, ratio_interval};
 use crate::summary::{CLEAN, METRICS, Metric, Unit};
 
 mod same;
@@ -162,23 +160,10 @@ fn judge(ratio: Option<f64>, interval: Option<[f64; 2]>, margin: f64) -> Judgeme
 
 /// The interval of the ratio of medians; nothing where a resample of A has a median of zero.
 fn interval(ratio: f64, both: &[Vec<f64>; 2], judged: usize) -> Option<[f64; 2]> {
-    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-    let mut draw = |values: &[f64], scratch: &mut Vec<f64>| {
-        scratch.clear();
-        scratch.extend((0..values.len()).map(|_| values[rng.random_range(0..values.len())]));
-        median(scratch)
-    };
-    let (mut scratch, mut ratios) = (Vec::new(), Vec::with_capacity(RESAMPLES));
-    for _ in 0..RESAMPLES {
-        let base = draw(&both[0], &mut scratch);
-        if base <= 0.0 {
-            return None;
-        }
-        ratios.push(draw(&both[1], &mut scratch) / base);
-    }
     let tail = 0.025 / number(u64::try_from(judged.max(1)).unwrap_or(u64::MAX));
+    let [low, high] = ratio_interval(&both[0], &both[1], tail, SEED, RESAMPLES)?;
     // With few resamples in a tail an end can fall on the wrong side of the estimate by rounding.
-    Some([quantile(&ratios, tail).min(ratio), quantile(&ratios, 1.0 - tail).max(ratio)])
+    Some([low.min(ratio), high.max(ratio)])
 }
 
 /// Exact below 2^53.
@@ -189,6 +174,9 @@ const fn number(value: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
     use crate::summary::READINESS;
 

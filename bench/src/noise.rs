@@ -3,12 +3,9 @@
 //! A check that can't be judged is absent: with few runs, on a clock that counts instructions, on a kernel that does
 //! not say.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
 use crate::comparability::{CheckLevel, Evidence, Found};
 use crate::environment::{ClockKind, Noise};
-use crate::statistics::{median, quantile};
+use crate::statistics::{median, ratio_interval};
 use crate::summary::{Metric, STARTUP};
 
 /// Fewest runs of an arm whose first and last third are compared.
@@ -63,13 +60,8 @@ fn ratio_of_thirds(e: Evidence<'_>, arm: &str, metric: &Metric) -> Option<[f64; 
     }
     let third = values.len() / 3;
     let (first, last) = (&values[..third], &values[values.len() - third..]);
-    let mut rng = ChaCha8Rng::seed_from_u64(e.plan.seed);
-    let mut drawn = |from: &[f64]| {
-        let draw: Vec<f64> = from.iter().map(|_| from[rng.random_range(0..from.len())]).collect();
-        median(&draw)
-    };
-    let ratios: Vec<f64> = (0..RESAMPLES).map(|_| drawn(last) / drawn(first)).collect();
-    Some([quantile(&ratios, 0.025), median(last) / median(first), quantile(&ratios, 0.975)])
+    let [low, high] = ratio_interval(first, last, 0.025, e.plan.seed, RESAMPLES)?;
+    Some([low, median(last) / median(first), high])
 }
 
 /// The kernel counts isolab's own processes as well, so that this flags and never refuses.

@@ -8,6 +8,7 @@ mod bootstrap;
 mod describe;
 mod holm;
 mod sign_flip;
+mod unpaired;
 mod walsh;
 
 pub use autocorrelation::{is_autocorrelated, lag1};
@@ -15,6 +16,7 @@ pub use bootstrap::{Interval, IntervalMethod, Resampling, median_with_interval};
 pub use describe::{mad, mean_and_sd, median, outliers, quantile};
 pub use holm::holm;
 pub use sign_flip::sign_flip_p;
+pub use unpaired::ratio_interval;
 pub use walsh::hodges_lehmann;
 
 use serde::{Deserialize, Serialize};
