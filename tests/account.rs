@@ -66,7 +66,7 @@ fn at(level: &str, commands: &[Vec<&str>]) -> Vec<Account> {
     let mut with: Vec<Vec<&str>> = commands.iter().map(|more| compare(level, more)).collect();
     let done: Vec<support::Done> = if level == "vm" {
         with.iter_mut().skip(1).for_each(|args| args.splice(1..1, COLD).for_each(drop));
-        in_lab(&[], &with)
+        in_lab(&[], &[], &with)
     } else {
         with.iter().map(|args| added_up(args)).collect()
     };

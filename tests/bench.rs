@@ -214,13 +214,15 @@ fn left_of(isolab: u32) -> Vec<String> {
 fn each_more_idle_instance_costs_about_what_one_does_and_none_stays() {
     let file = home().join("density.jsonl");
     let json = file.to_str().expect("UTF-8");
-    let mut child =
+    let child =
         isolab(&["bench", "--on", "host", "--levels", "process,container", "--max-instances", "6", "-q"])
             .args(["--json", json, "density"])
+            .stderr(Stdio::piped())
             .spawn()
             .expect("isolab starts");
     let number = child.id();
-    assert!(child.wait().expect("isolab ends").success());
+    let ended = support::done(child.wait_with_output().expect("isolab ends"));
+    assert!(measured(&ended), "{}", ended.stderr);
     assert_eq!(left_of(number), Vec::<String>::new());
     let lines = judged(&std::fs::read_to_string(&file).expect("lines"));
     std::fs::remove_file(&file).expect("written");

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::lab::WALL;
 use support::samples::{difference, tool, tree};
 use support::{in_lab, isolab, run};
 
@@ -164,9 +165,13 @@ fn python_prints_the_same_at_every_level() {
     let uname = |level| vec!["run", "--level", level, "debian", "--", "uname", "-r"];
     let here = |level| programs.map(|program| run(&python(level, program)));
     let (process, container) = (here("process"), here("container"));
-    let mut commands = programs.map(|program| python("vm", program)).to_vec();
-    commands.extend([uname("container"), uname("vm")]);
-    let lab = in_lab(&["debian"], &commands);
+    let of_snapshot = |program| [&["run", "--from-snapshot"], &python("vm", program)[1..]].concat();
+    let mut commands = programs.map(of_snapshot).to_vec();
+    commands.extend([uname("container"), uname("vm"), vec!["snapshot", "debian"]]);
+    commands.rotate_right(1);
+    let mut lab = in_lab(&WALL, &["debian"], &commands);
+    let made = lab.remove(0);
+    assert_eq!(made.status, Some(0), "{}", made.stderr);
     for (level, done) in
         [("process", &process[..]), ("container", &container), ("vm", &lab[..programs.len()])]
     {

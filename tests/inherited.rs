@@ -6,6 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use support::lab::WALL;
 use support::{binary, in_lab, run};
 
 const CLEAN: &str = "blocked\nignored\nsession own\ndescriptors 0 1 2\n";
@@ -30,7 +31,7 @@ fn nothing_is_inherited_at_any_level() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(String::from_utf8_lossy(&output.stdout), CLEAN, "{level} from a bad parent: {stderr}");
     }
-    let results = in_lab(&[], &[[&["run", "--level", "vm"][..], &SHOW].concat()]);
+    let results = in_lab(&WALL, &[], &[[&["run", "--level", "vm"][..], &SHOW].concat()]);
     assert_eq!(results[0].stdout, CLEAN, "vm: {}", results[0].stderr);
 }
 

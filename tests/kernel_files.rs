@@ -47,7 +47,7 @@ fn a_container_can_write_none_of_the_kernels_files_and_reads_only_those_listed_h
     };
     // Not all of them where nothing is masked: some have no end, and some wait.
     let some = ["/proc/interrupts", "/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern"];
-    let results = in_lab(&["busybox"], &[run("container", &[]), run("process", &some)]);
+    let results = in_lab(&[], &["busybox"], &[run("container", &[]), run("process", &some)]);
     let [container, process] = &results[..] else { panic!("two results") };
     assert_eq!(facts(container, "takes"), BTreeSet::new(), "settings of the kernel that all share");
     let (settings, shown): (BTreeSet<&str>, _) =

@@ -4,21 +4,16 @@ mod support;
 
 use std::process::Command;
 
-use support::lab::{Session, one_lab};
-use support::{GUESTS, at_every_level, busybox, import, run};
+use support::lab::{WALL, one_lab};
+use support::{GUESTS, at_every_level, busybox, import, in_lab, run};
 
 /// Signals whose default is to end the process.
 const DEADLY: [u8; 23] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31];
 /// What guests are asked for of the 256 statuses: those of isolab's own and their neighbours, where a status could be taken for another.
 const EDGES: [u8; 11] = [0, 1, 2, 124, 125, 126, 127, 128, 137, 254, 255];
 
-/// The faster clock, where nothing is measured.
-const WALL: [&str; 2] = ["--lab-clock", "wall"];
-
 /// Commands with the status that they end with at every level.
 fn table(statuses: &[u8], signals: &[u8]) -> Vec<(Vec<String>, i32)> {
-    let work =
-        |name: &str, n: &u8| ["demo", "--", "/isolab-work", name, &n.to_string()].map(str::to_owned).to_vec();
     let owned = |args: &[&str]| args.iter().map(|&arg| arg.to_owned()).collect();
     let mut table = vec![
         (owned(&["demo"]), 0),
@@ -27,9 +22,16 @@ fn table(statuses: &[u8], signals: &[u8]) -> Vec<(Vec<String>, i32)> {
         (owned(&["demo", "--", "/etc/passwd"]), 126),
         (owned(&["--timeout", "3s", "demo", "--", "/isolab-work", "spin"]), 124),
     ];
-    table.extend(statuses.iter().map(|n| (work("exit", n), i32::from(*n))));
-    table.extend(signals.iter().map(|n| (work("crash", n), 128 + i32::from(*n))));
+    table.extend(passed_on(statuses, signals));
     table
+}
+
+/// Those whose status is that of the workload itself.
+fn passed_on(statuses: &[u8], signals: &[u8]) -> Vec<(Vec<String>, i32)> {
+    let work =
+        |name: &str, n: &u8| ["demo", "--", "/isolab-work", name, &n.to_string()].map(str::to_owned).to_vec();
+    let exits = statuses.iter().map(|n| (work("exit", n), i32::from(*n)));
+    exits.chain(signals.iter().map(|n| (work("crash", n), 128 + i32::from(*n)))).collect()
 }
 
 #[test]
@@ -51,7 +53,7 @@ fn exit_status_is_the_same_at_every_level() {
     }
     // How a status comes out of a guest does not depend on where its start began, so few of them boot.
     let [booted, restored] = GUESTS;
-    check_in_guests(booted, &table(&[255], &[9]));
+    check_in_guests(booted, &passed_on(&[255], &[9]));
     check_in_guests(restored, &table(&EDGES, &[1, 9, 11, 31]));
 }
 
@@ -128,13 +130,7 @@ fn nothing_of_the_job_is_on_the_guests_command_line() {
     let cat = ["--", "/bin/busybox", "cat", "/proc/cmdline"];
     let vm = ["run", "--level", "vm"];
     let commands = [[&vm[..], &["busybox"], &cat].concat(), [&vm[..], &options, &[image], &cat].concat()];
-    let results = (0..8).find_map(|_| {
-        let mut session = Session::start(&["busybox", image], &WALL);
-        let results: Option<Vec<_>> = commands.iter().map(|args| session.run(args)).collect();
-        session.end(results.is_some());
-        results
-    });
-    let results = results.expect("one session in eight that does not get stuck");
+    let results = in_lab(&WALL, &["busybox", image], &commands);
     let [plain, wordy] = &results[..] else { panic!("two results") };
     assert_eq!((plain.status, wordy.status), (Some(0), Some(0)), "{}{}", plain.stderr, wordy.stderr);
     assert!(plain.stdout.contains("panic=-1"), "{}", plain.stdout);

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use support::lab::Session;
-use support::{busybox, ends_within, isolab, run};
+use support::lab::WALL;
+use support::{busybox, ends_within, in_lab, isolab, run};
 
 /// Two loops that take all they get.
 const TWO_LOOPS: &str = "while :; do :; done & echo started; while :; do :; done";
@@ -205,13 +205,8 @@ fn version_2_of_cgroups_and_the_guest_keep_the_limits_too() {
             "nproc; sed -n 's/^MemTotal: *//p' /proc/meminfo",
         ],
     ];
-    let results = (0..8).find_map(|_| {
-        let mut session = Session::start(&["busybox"], &["--lab-clock", "wall", "--lab-cpus", "2"]);
-        let results: Option<Vec<_>> = commands.iter().map(|args| session.run(args)).collect();
-        session.end(results.is_some());
-        results
-    });
-    let results = results.expect("one session in eight that does not get stuck");
+    let options = [&WALL[..], &["--lab-cpus", "2"]].concat();
+    let results = in_lab(&options, &["busybox"], &commands.map(<[&str]>::to_vec));
     let [held, pids, memory, nproc, total, made, restored] = &results[..] else { panic!("seven results") };
     let values: BTreeMap<&str, &str> = held.stdout.lines().filter_map(|line| line.split_once(' ')).collect();
     let expected = [

@@ -13,19 +13,17 @@ mod support;
 
 /// Name of this test's own half, which runs inside of the lab.
 const INSIDE: &str = "inside_the_lab_both_are_timed";
-/// Starts of each kind; one more before them is not counted.
-const STARTS: usize = 5;
-/// The levels, and how much longer a measured start may be. A process and a container start in so few instructions that what
+/// The levels, starts of each kind (one more before them is not counted), and how much longer a measured start may be. A process and a container start in so few instructions that what
 /// measuring needs (an option, a pipe, its reader) is 1.1 to 2.0 and 0.3 to 1.1 % of them, 0.04 to 0.07 and 0.02 to 0.06 million, by where the
 /// linker puts its code. At vm single starts differ by 4 million, whatever measures them.
-const MOST: [(&str, f64); 3] = [("process", 1.03), ("container", 1.02), ("vm", 1.015)];
+const LEVELS: [(&str, usize, f64); 3] = [("process", 5, 1.03), ("container", 5, 1.02), ("vm", 3, 1.015)];
 
 #[test]
 fn measuring_adds_next_to_nothing() {
     let done = support::half_in_lab(&[], INSIDE);
     let lines: Vec<&str> = done.stdout.lines().filter(|line| line.contains(" measured ")).collect();
     assert_eq!(lines.len(), 3, "{}", done.stdout);
-    for (line, (level, most)) in lines.iter().zip(MOST) {
+    for (line, (level, _, most)) in lines.iter().zip(LEVELS) {
         assert!(line.contains(level), "{line}");
         let number = |after: &str| -> f64 {
             let rest = line.split(after).nth(1).and_then(|rest| rest.split(' ').next());
@@ -69,9 +67,9 @@ fn to_first_byte(level: &str, measured: bool) -> Duration {
 #[ignore = "the half inside of the lab of the test above"]
 fn inside_the_lab_both_are_timed() {
     assert!(fs::exists("/lab/isolab").expect("a file system"), "this half runs in the lab");
-    for (level, _) in MOST {
+    for (level, starts, _) in LEVELS {
         let mut took = [vec![], vec![]];
-        for start in 0..=STARTS {
+        for start in 0..=starts {
             for measured in [false, true] {
                 let time = to_first_byte(level, measured);
                 if start > 0 {

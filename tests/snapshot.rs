@@ -5,13 +5,11 @@ mod support;
 use std::collections::BTreeSet;
 use std::process::Stdio;
 
-use support::lab::Session;
-use support::{Done, done, isolab, run};
+use support::lab::{Session, WALL};
+use support::{Done, done, in_lab, isolab, run};
 
-/// The faster clock, where nothing is measured.
-const WALL: [&str; 2] = ["--lab-clock", "wall"];
 /// Guests of one template, where `ISOLAB_TEST_RESTORES` names no other number.
-const GUESTS: usize = 50;
+const GUESTS: usize = 25;
 /// How far the clocks of guest and host may drift apart while a guest runs.
 const DRIFT_NS: u64 = 50_000_000;
 
@@ -23,17 +21,6 @@ fn value<'a>(result: &'a Done, name: &str) -> &'a str {
 
 fn nanoseconds(result: &Done) -> u64 {
     value(result, "realtime_ns").parse().expect("a number")
-}
-
-/// Commands in one lab; again from the start where it gets stuck.
-fn in_one_lab(commands: &[Vec<&str>]) -> Vec<Done> {
-    let once = |_| {
-        let mut session = Session::start(&[], &WALL);
-        let results: Option<Vec<_>> = commands.iter().map(|args| session.run(args)).collect();
-        session.end(results.is_some());
-        results
-    };
-    (0..8).find_map(once).expect("one session in eight that does not get stuck")
 }
 
 /// A guest of a template, and the host's clock before it was started and after it had ended.
@@ -110,7 +97,7 @@ fn a_snapshot_is_for_the_machine_and_the_root_that_it_was_made_of() {
         vec!["snapshot", "rm", "demo@stock,128M,1,read-only"],
         vec!["snapshot", "rm", "../images"],
     ];
-    let results = in_one_lab(&commands);
+    let results = in_lab(&WALL, &[], &commands);
     let [made, listed, read_only, removed, empty, again, outside] = &results[..] else {
         panic!("seven results")
     };

@@ -100,7 +100,8 @@ fn a_reader_that_goes_away_ends_the_workload() {
 #[test]
 fn a_workload_that_closes_its_input_does_not_end_isolab_early() {
     support::busybox();
-    for (level, place) in LEVELS {
+    // How a guest began is nothing to its streams.
+    for (level, place) in &LEVELS[..3] {
         let script = "exec <&-; echo closed; echo aside >&2; sleep 0.2; exit 5";
         let mut child = piped(level, place, &["busybox", "--", "sh", "-c", script]);
         let mut stdin = child.stdin.take().expect("piped");
@@ -116,7 +117,7 @@ fn a_workload_that_closes_its_input_does_not_end_isolab_early() {
 
 #[test]
 fn an_input_that_ends_at_once_and_an_output_closed_from_the_start_end_cleanly() {
-    // Neither depends on how a guest began.
+    // Nor here.
     for (level, place) in &LEVELS[..3] {
         let mut child = piped(level, place, &["demo", "--", "/isolab-work", "cat"]);
         drop(child.stdin.take());

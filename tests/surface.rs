@@ -107,6 +107,7 @@ fn a_command_is_told_apart_from_isolab_and_each_run_is_the_same() {
     let of_runs = |more: &[&'static str]| [&["surface", "--on", "host", "--json", "-"], more].concat();
     let done = in_lab(
         &[],
+        &[],
         &[
             of_runs(&[
                 "--levels",

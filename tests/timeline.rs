@@ -191,7 +191,7 @@ fn a_workload_that_is_ready_after_a_second_and_a_half_reads_so() {
         assert!(matches!(done.status, Some(0 | 3)), "{}", done.stderr);
         all.push(least(&done.stdout));
     }
-    all.push(least(&in_lab(&[], &[compare("host", "vm", "1", &command)])[0].stdout));
+    all.push(least(&in_lab(&[], &[], &[compare("host", "vm", "1", &command)])[0].stdout));
     for pieces in all {
         assert!((1_500_000_000..1_530_000_000).contains(&pieces["workload_ready"]), "{pieces:?}");
     }

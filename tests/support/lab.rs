@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Done, answer, isolab};
 
+/// The faster clock, for where nothing is measured.
+pub(crate) const WALL: [&str; 2] = ["--lab-clock", "wall"];
+
 /// A lab session.
 #[derive(Debug)]
 pub(crate) struct Session {

@@ -145,10 +145,10 @@ pub(crate) fn measured(result: &Done) -> bool {
 
 /// Runs commands one after another in one lab machine. Where QEMU gets stuck (its own fault, which isolab reports as
 /// such), the session is started over: no result of a stuck one is kept. `demo` is always there, `images` are handed in.
-pub(crate) fn in_lab(images: &[&str], commands: &[Vec<&str>]) -> Vec<Done> {
+pub(crate) fn in_lab(options: &[&str], images: &[&str], commands: &[Vec<&str>]) -> Vec<Done> {
     let input: String = commands.iter().map(|args| format!("{}\n", json!({ "args": args }))).collect();
     for _ in 0..8 {
-        let mut child = isolab(&[&["lab", "--", "batch"], images].concat())
+        let mut child = isolab(&[&["lab"], options, &["--", "batch"], images].concat())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -182,6 +182,8 @@ pub(crate) const GUESTS: [(&str, &[&str]); 2] = [("vm", &[]), ("restored vm", &[
 pub(crate) const OF_LAB: [&str; 2] = ["isolab: running in the lab", "isolab: a lab keeps no snapshots"];
 
 /// The same commands at each level: process and container on this host, guests that boot and guests of a snapshot in one lab session.
+/// A boot takes many times as long as anything else here: of several commands, guests of a snapshot alone run them, unless
+/// `ISOLAB_TEST_FULL=1`.
 pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<Done>)> {
     let with = |level: &[&'static str]| -> Vec<Vec<&str>> {
         commands.iter().map(|c| [&["run", "--level"], level, c].concat()).collect()
@@ -189,9 +191,10 @@ pub(crate) fn at_every_level(commands: &[Vec<&str>]) -> Vec<(&'static str, Vec<D
     let here = |level| with(&[level]).iter().map(|args| run(args)).collect();
     let mut all = vec![("process", here("process")), ("container", here("container"))];
     let mut in_guests = vec![vec!["snapshot", "demo"]];
-    in_guests.extend(GUESTS.iter().flat_map(|(_, options)| with(&[&["vm"], *options].concat())));
-    let mut results = in_lab(&[], &in_guests).into_iter();
+    let guests = if full() || commands.len() == 1 { &GUESTS[..] } else { &GUESTS[1..] };
+    in_guests.extend(guests.iter().flat_map(|(_, options)| with(&[&["vm"], *options].concat())));
+    let mut results = in_lab(&lab::WALL, &[], &in_guests).into_iter();
     assert_eq!(results.next().and_then(|made| made.status), Some(0));
-    all.extend(GUESTS.map(|(name, _)| (name, results.by_ref().take(commands.len()).collect())));
+    all.extend(guests.iter().map(|(name, _)| (*name, results.by_ref().take(commands.len()).collect())));
     all
 }
