@@ -167,5 +167,5 @@ fn the_vm_is_refused_on_a_host_without_hardware_kvm_in_one_sentence() {
     let result = run(&["run", "--on", "host", "--level", "vm", "demo"]);
     assert_eq!(result.status, Some(125));
     assert!(result.stderr.contains("--on lab") && result.stderr.lines().count() == 1, "{}", result.stderr);
-    assert!(start.elapsed() < std::time::Duration::from_secs(1));
+    assert!(start.elapsed() < std::time::Duration::from_secs(10));
 }
